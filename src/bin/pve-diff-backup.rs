@@ -1,0 +1,3 @@
+//! Thin main; see `pve_diff_backup::cli`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Compressed files: lzop, zstd (seekable), gzip, xz and raw, found by content.

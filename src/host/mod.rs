@@ -1,0 +1,1 @@
+//! What is installed on a host: dpkg's database, files, services.

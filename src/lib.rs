@@ -1,0 +1,15 @@
+//! Differential backups for Proxmox VE on any plain storage.
+//!
+//! Two programs share this library. `pve-diff-backup` patches the installed Proxmox VE ([`host`],
+//! [`patching`]) and looks after backups ([`backup`]); `pve-xdelta3` makes and restores
+//! differentials ([`matching`], [`vcdiff`]) of archives ([`container`], [`vma`]).
+//! [`cli`] holds the arguments and the output of each command.
+
+pub mod backup;
+pub mod cli;
+pub mod container;
+pub mod host;
+pub mod matching;
+pub mod patching;
+pub mod vcdiff;
+pub mod vma;

@@ -1,0 +1,1 @@
+//! The delta engine: cutting, fingerprints, the map of a full backup, fine comparison.

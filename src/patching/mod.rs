@@ -1,0 +1,1 @@
+//! Patch sets, plans and the transaction that carries them out.

@@ -1,0 +1,1 @@
+//! VCDIFF (RFC 3284) as xdelta3 reads and writes it.

@@ -1,0 +1,1 @@
+//! Proxmox VE's VMA archive format.
