@@ -4,6 +4,8 @@
 //! ([`Encoder`]). Anything cut short or damaged ends in an error, as far as the format lets one see it.
 
 pub mod cache;
+pub mod lzo;
+pub mod lzop;
 pub mod seekable;
 
 use std::fmt;
