@@ -10,15 +10,23 @@
 //! - device ids start at 1; a device named [`VMSTATE`] holds the memory of the guest, strictly in order and
 //!   of no declared length.
 //!
-//! The parse functions are pure.
+//! The parse functions are pure; [`Reader`] walks a stream with at most one extent in memory, [`extract`]
+//! unpacks one, [`Writer`] makes archives like Proxmox's, for tests and the demo.
 
+mod coverage;
 mod error;
 mod extent;
+mod extract;
 mod header;
+mod reader;
+mod writer;
 
 pub use error::{Defect, Error};
 pub use extent::{Cluster, ExtentHeader};
+pub use extract::{Extracted, extract};
 pub use header::{Config, Device, Header};
+pub use reader::{Event, Reader, Summary, verify};
+pub use writer::{Order, Writer, write_archive};
 
 /// Bytes of a block, the unit that is left out where all zero.
 pub const BLOCK: usize = 4096;
