@@ -1,1 +1,3 @@
 //! Arguments and output of each command.
+
+pub mod vma;
