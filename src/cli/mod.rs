@@ -1,3 +1,5 @@
 //! Arguments and output of each command.
 
+pub mod compat;
 pub mod vma;
+pub mod xdelta3;

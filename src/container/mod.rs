@@ -4,6 +4,7 @@
 //! ([`Encoder`]). Anything cut short or damaged ends in an error, as far as the format lets one see it.
 
 pub mod cache;
+pub mod gzip;
 pub mod lzo;
 pub mod lzop;
 pub mod seekable;
@@ -17,6 +18,9 @@ use std::os::unix::fs::FileExt;
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Memory an xz stream may ask of its reader: enough for `xz -9`.
 const XZ_MEMORY: u64 = 128 << 20;
+
+/// Threads that decompress an lzop stream: it is read faster than it can be used then.
+const LZOP_READERS: usize = 2;
 
 /// What a file is compressed with, found by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,10 +135,11 @@ pub fn decoder(mut input: Box<dyn Read + Send>) -> io::Result<(Kind, Box<dyn Rea
             d.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
             Box::new(d)
         }
-        Kind::Lzop => Box::new(lzop::Reader::new(whole)?),
+        Kind::Lzop => Box::new(lzop::Reader::new(whole, LZOP_READERS)),
         Kind::Gzip => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::new(whole))),
         Kind::Xz => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
+            let stream =
+                liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
             Box::new(liblzma::read::XzDecoder::new_stream(whole, stream))
         }
     };
@@ -168,11 +173,7 @@ pub trait Encoder: Write + Send {
 ///
 /// # Errors
 /// Those of setting up the compressor.
-pub fn encoder(
-    out: Box<dyn Write + Send>,
-    how: Compression,
-    threads: usize,
-) -> io::Result<Box<dyn Encoder>> {
+pub fn encoder(out: Box<dyn Write + Send>, how: Compression, threads: usize) -> io::Result<Box<dyn Encoder>> {
     Ok(match how {
         Compression::None => Box::new(Plain(out)),
         Compression::Zstd(level) => {
@@ -183,8 +184,8 @@ pub fn encoder(
             }
             Box::new(e)
         }
-        Compression::Lzo => Box::new(lzop::Writer::new(out, threads)?),
-        Compression::Gzip(level) => Box::new(gzip::Writer::new(out, level, threads)?),
+        Compression::Lzo => Box::new(lzop::Writer::new(out, threads)),
+        Compression::Gzip(level) => Box::new(gzip::Writer::new(out, level, threads)),
     })
 }
 
@@ -208,5 +209,27 @@ impl Encoder for Plain {
 impl Encoder for zstd::stream::write::Encoder<'static, Box<dyn Write + Send>> {
     fn finish(self: Box<Self>) -> io::Result<()> {
         zstd::stream::write::Encoder::finish(*self)?.flush()
+    }
+}
+
+impl<W: Write + Send> Encoder for lzop::Writer<W> {
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        lzop::Writer::finish(*self)?.flush()
+    }
+}
+
+impl<W: Write + Send> Encoder for gzip::Writer<W> {
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        gzip::Writer::finish(*self)?.flush()
+    }
+}
+
+impl ReadAt for lzop::Seekable {
+    fn size(&self) -> u64 {
+        self.len()
+    }
+
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        lzop::Seekable::read_at(self, pos, buf)
     }
 }

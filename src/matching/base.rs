@@ -78,7 +78,9 @@ impl Base {
         let again = || File::open(path).map_err(io);
         Ok(match kind {
             Kind::Raw => ("raw", Content::Random(Arc::new(RawFile::new(again()?).map_err(io)?))),
-            Kind::Lzop => ("lzop", Content::Random(Arc::new(lzop::Seekable::open(again()?).map_err(io)?))),
+            Kind::Lzop => {
+                ("lzop", Content::Random(Arc::new(lzop::Seekable::open(again()?).map_err(|e| io(e.into()))?)))
+            }
             Kind::Gzip => ("gzip", stream(again()?).map_err(io)?),
             Kind::Xz => ("xz", stream(again()?).map_err(io)?),
             Kind::Zstd => {
@@ -89,7 +91,8 @@ impl Base {
                         Err(s) => ("zstd", Content::Random(Arc::new(s))),
                     },
                     Ok(None) | Err(_) if ours => {
-                        let found = "it was written with a map, but the map's end is missing: the file is cut short";
+                        let found =
+                            "it was written with a map, but the map's end is missing: the file is cut short";
                         return Err(Error::base(path, BaseProblem::Damaged(found.into())));
                     }
                     _ => ("zstd", stream(again()?).map_err(io)?),
@@ -101,7 +104,7 @@ impl Base {
     /// Length of the content, where it is known without reading all of it.
     pub fn size(&self) -> Option<u64> {
         match &self.content {
-            Content::Mapped(map) => Some(map.content().size()),
+            Content::Mapped(map) => Some(map.size()),
             Content::Random(r) => Some(r.size()),
             Content::Stream(_) => None,
         }
@@ -157,7 +160,7 @@ fn head(content: &mut Content) -> io::Result<[u8; 16]> {
         source.read_at(0, bytes)
     };
     match content {
-        Content::Mapped(map) => at_front(map.content(), &mut bytes)?,
+        Content::Mapped(map) => at_front(map.as_ref(), &mut bytes)?,
         Content::Random(source) => at_front(source.as_ref(), &mut bytes)?,
         Content::Stream(stream) => {
             let n = read_full(stream, &mut bytes)?;

@@ -214,10 +214,13 @@ impl<R: Read> Segmenter<R> {
 
     fn start(&mut self, data: &mut Vec<u8>) -> Result<Layout, Error> {
         self.fill(data, Header::PREFIX)?;
-        let Ok(Some(len)) = Header::len(data) else {
+        let Ok(Some(len)) = Header::measure(data) else {
             return self.bytes(data);
         };
-        if len > SEGMENT - EXTENT_HEADER || !self.fill(data, len - data.len())? || Header::parse(data).is_err() {
+        if len > SEGMENT - EXTENT_HEADER
+            || !self.fill(data, len - data.len())?
+            || Header::parse(data).is_err()
+        {
             return self.bytes(data);
         }
         self.extents(data, vec![Span::Gap(len as u32)])
@@ -253,9 +256,11 @@ impl<R: Read> Segmenter<R> {
                 break;
             }
             spans.push(Span::Gap(EXTENT_HEADER as u32));
-            spans.extend(head.clusters().filter(|c| c.mask != 0).map(|c| {
-                Span::Cluster(Cluster { device: c.device, number: c.number, mask: c.mask })
-            }));
+            spans.extend(
+                head.clusters()
+                    .filter(|c| c.mask != 0)
+                    .map(|c| Span::Cluster(Cluster { device: c.device, number: c.number, mask: c.mask })),
+            );
             at = data.len();
         }
         if data.is_empty() && !self.held.is_empty() {

@@ -84,7 +84,9 @@ pub fn diff(
     out.write_all(&end.encode()).map_err(output)?;
     out.finish().map_err(output)?;
     for finding in engine.findings.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-        warn(format!("the full backup {name} seems damaged ({finding}): make a new full backup, and verify this one"));
+        warn(format!(
+            "the full backup {name} seems damaged ({finding}): make a new full backup, and verify this one"
+        ));
     }
     Ok(Summary { total: end.total_len, new: engine.new.load(Ordering::Relaxed) })
 }
@@ -140,20 +142,14 @@ impl Engine {
     }
 
     fn encode(&self, segment: &Segment) -> Result<Vec<u8>, Error> {
-        let job = |index: &Index, content: &dyn ReadAt| {
-            let mut job = Job { engine: self, segment, content, ..Job::new(self, segment, content) };
-            job.run(index);
-            job
-        };
         match &self.view {
-            View::Whole { index, content } => Ok(job(index, content.as_ref()).out),
+            View::Whole { index, content } => Ok(Job::new(self, segment, content.as_ref()).run(index).0),
             View::Growing(growing) => {
                 let mut growing = growing.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Err(e) = growing.advance(segment) {
                     self.finding(&e);
                 }
-                let job = job(&growing.index, &*growing);
-                let (out, drift) = (job.out, job.drift);
+                let (out, drift) = Job::new(self, segment, &*growing).run(&growing.index);
                 growing.drift = drift.unwrap_or(growing.drift);
                 Ok(out)
             }
@@ -170,7 +166,10 @@ impl Engine {
 }
 
 impl Growing {
-    fn new(stream: Box<dyn Read + Send>, content: Option<Arc<dyn ReadAt>>) -> Result<(Secret, Growing), Error> {
+    fn new(
+        stream: Box<dyn Read + Send>,
+        content: Option<Arc<dyn ReadAt>>,
+    ) -> Result<(Secret, Growing), Error> {
         let io = |what: &str| {
             let what = what.to_owned();
             move |source| Error::Io { what, source }
@@ -300,7 +299,8 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn run(&mut self, index: &Index) {
+    /// The segment's windows, and where the base's bytes lie relative to it.
+    fn run(mut self, index: &Index) -> (Vec<u8>, Option<i64>) {
         let stretches = self.stretches(index);
         for (n, &(at, len, stretch)) in stretches.iter().enumerate() {
             match stretch {
@@ -318,6 +318,7 @@ impl<'a> Job<'a> {
             }
         }
         self.finish_window(self.segment.data.len());
+        (self.out, self.drift)
     }
 
     /// Looks every piece up, and joins neighbours that stay neighbours in the base.

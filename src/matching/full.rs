@@ -29,8 +29,7 @@ pub fn compress(
     if let Compression::Zstd(level) = how {
         return compress_with_map(input, out, level, threads);
     }
-    let mut encoder =
-        container::encoder(Box::new(out), how, threads).map_err(output)?;
+    let mut encoder = container::encoder(Box::new(out), how, threads).map_err(output)?;
     let mut buf = vec![0; 1 << 20];
     loop {
         let n = container::read_full(&mut input, &mut buf)
@@ -60,8 +59,10 @@ fn compress_with_map(
     level: i32,
     threads: usize,
 ) -> Result<(), Error> {
-    let seed = Secret::draw()
-        .map_err(|source| Error::Io { what: "cannot read random numbers from /dev/urandom".into(), source })?;
+    let seed = Secret::draw().map_err(|source| Error::Io {
+        what: "cannot read random numbers from /dev/urandom".into(),
+        source,
+    })?;
     let secret = Secret::new(&seed);
     let mut segments = Segmenter::new(input);
     let mut out = Writer::new(out);

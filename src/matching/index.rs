@@ -14,8 +14,7 @@ type Id = u32;
 const ENTRY_BITS: u32 = 12;
 
 fn id(chunk: usize, entry: usize) -> Option<Id> {
-    (chunk < 1 << (32 - ENTRY_BITS) && entry < 1 << ENTRY_BITS)
-        .then_some((chunk << ENTRY_BITS | entry) as Id)
+    (chunk < 1 << (32 - ENTRY_BITS) && entry < 1 << ENTRY_BITS).then_some((chunk << ENTRY_BITS | entry) as Id)
 }
 
 /// A set of fingerprints: open addressing, 8 bytes a slot. The slot holds 32 bits of the fingerprint

@@ -130,7 +130,7 @@ impl Chunk {
         if chunk.len as usize > SEGMENT {
             return None;
         }
-        let mut push = |entries: &mut Vec<Entry>, at: &mut u32, len: u32, print| {
+        let push = |entries: &mut Vec<Entry>, at: &mut u32, len: u32, print| {
             entries.push(Entry { at: *at, len, print });
             *at = at.checked_add(len)?;
             (entries.len() <= MAX_PIECES && *at <= chunk.len && len > 0).then_some(())
@@ -273,11 +273,6 @@ impl Map {
         Ok(Ok(Map { file, secret, first: 1, chunks, identity, recent: Cache::new(RECENT) }))
     }
 
-    /// The base's content.
-    pub fn content(&self) -> &Seekable {
-        &self.file
-    }
-
     /// The key of its fingerprints.
     pub fn secret(&self) -> &Secret {
         &self.secret
@@ -319,5 +314,15 @@ impl Map {
     /// See [`Map::read_chunk`].
     pub fn chunk(&self, n: u32) -> Result<Arc<Chunk>, Error> {
         self.recent.get(n.into(), || Ok((self.read_chunk(n as usize)?, 1)))
+    }
+}
+
+impl ReadAt for Map {
+    fn size(&self) -> u64 {
+        self.file.size()
+    }
+
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.file.read_at(pos, buf)
     }
 }

@@ -45,8 +45,12 @@ pub enum Error {
         problem: BaseProblem,
     },
     /// The differential is damaged.
-    #[error("{0}{}", chain(.0))]
-    Delta(#[from] vcdiff::Error),
+    #[error("{error}{}", chain(.error))]
+    Delta {
+        /// What.
+        #[from]
+        error: vcdiff::Error,
+    },
     /// A mistake of this program.
     #[error("internal error: {0}; nothing that was written is complete, please report this")]
     Internal(&'static str),

@@ -45,6 +45,11 @@ impl Differential {
         AppHeader::parse(self.reader.header().app_header.as_deref().unwrap_or_default())
     }
 
+    /// Whether its header names a base. One that does not may still need one (xdelta3 can leave the header out).
+    pub fn needs_base(&self) -> bool {
+        !self.header().base_name.is_empty() || self.reader.header().app_header.is_none()
+    }
+
     /// Rebuilds the stream. `base` is none where the differential needs none. Whatever is passed to
     /// `sink` was checked; nothing is, before the base was.
     ///
@@ -90,8 +95,10 @@ impl Differential {
                     if bytes.is_empty() {
                         return Ok(());
                     }
-                    sink(&bytes)
-                        .map_err(|source| Error::Io { what: "cannot write the restored data".into(), source })?;
+                    sink(&bytes).map_err(|source| Error::Io {
+                        what: "cannot write the restored data".into(),
+                        source,
+                    })?;
                     if let Ok(mut spare) = spare.lock() {
                         spare.push(bytes);
                     }
@@ -152,9 +159,8 @@ pub fn open(path: &Path, base: Option<&Path>, options: Options) -> Result<Box<dy
     let (send, parts) = bounded(2);
     let spawned = std::thread::Builder::new().name("restore".into()).spawn(move || {
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
-        let result = delta.restore(Some(base), options, |bytes| {
-            send.send(Ok(bytes.to_vec())).map_err(|_| gone())
-        });
+        let result =
+            delta.restore(Some(base), options, |bytes| send.send(Ok(bytes.to_vec())).map_err(|_| gone()));
         // An empty part is the end: without it, the stream was cut.
         let _ = send.send(result.map(|()| Vec::new()));
     });
