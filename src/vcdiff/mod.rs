@@ -1,34 +1,49 @@
 //! VCDIFF (RFC 3284) in the dialect of xdelta3: streaming, bounded memory, every input hostile.
 //!
 //! A delta is a header and a sequence of windows. Each window rebuilds one piece of the target from
-//! literal bytes, runs, copies from a *segment* of the source and copies from itself, so a window
-//! needs no other window (unless LZMA secondary compression chains their sections) and windows can
-//! be applied as they arrive, or on several threads.
+//! literal bytes, runs, copies from a *segment* of the source and copies from itself, so it can be
+//! applied as soon as it is read, and windows can be applied on several threads.
 //!
-//! Reading (`Reader` never looks at the source; `Window::apply` asks only for the bytes it copies):
-//! ```text
-//! let mut reader = Reader::new(input, Limits::default())?;       // parses the file header
-//! reader.header();                                               // -> &Header { secondary, app_header: Option<Vec<u8>> }
-//! while let Some(item) = reader.next_item()? {                   // Err(MissingEnd) when cut at a window boundary
-//!     match item {
-//!         Item::Window(window) => window.apply(&mut |pos, buf| source.read_exact_at(buf, pos), &mut out)?,
-//!         Item::End(end) => end.check(total_len, hash)?,         // EndRecord { total_len: u64, hash: [u8; 16] }
-//!     }
-//! }
-//! window.index / window.target_pos / window.target_len / window.source: Option<Segment> / window.adler32: Option<u32>
-//! window.instructions() -> impl Iterator<Item = Result<Inst, Error>>   // Add{len} Run{len} Copy{len, addr}
-//! window.apply(..) resizes `out` to the window's target length and fills it; `window.adler32 = None` skips the check
-//! ```
+//! Reading: [`Reader`] parses the header and yields [`Item`]s; it never looks at the source.
+//! [`Window::apply`] asks only for the source bytes it copies, and checks the window's Adler-32.
+//! Writing: [`write_header`], then one [`WindowBuilder`] reused for all windows, then
+//! [`EndRecord::encode`].
 //!
-//! Writing (copies are given in absolute positions; the segment is found when the window is finished):
-//! ```text
-//! out.extend(write_header(Some(&app.encode()), None));
-//! let mut builder = WindowBuilder::new();                        // reused for all windows
-//! builder.add(&bytes); builder.run(byte, len); builder.copy_source(pos, len); builder.copy_target(pos_in_window, len);
-//! builder.target_len();                                          // bytes described so far
-//! if builder.span_with(pos, len) > MAX_SEGMENT { /* finish this window before adding the copy */ }
-//! builder.finish(Some(adler32), &mut out);                       // appends one encoded window, resets the builder
-//! out.extend(EndRecord { total_len, hash }.encode());            // after the last window
-//! ```
-//! `AppHeader { base_name: Vec<u8>, base_len: Option<u64>, base_identity: Option<[u8; 16]>, end_record: bool, .. }`
-//! is parsed from and encoded into the application header (`AppHeader::parse(&[u8])`, `.encode()`).
+//! # The dialect
+//! What xdelta3 adds to RFC 3284: an application header (header indicator bit 4), an Adler-32 of the
+//! target window (window indicator bit 4), three secondary compressors with numbers of its own. What it
+//! leaves out, and we refuse with a clear error too: custom code tables and `VCD_TARGET` segments.
+//!
+//! What we add, invisible to every other reader ([`AppHeader`], [`EndRecord`]): the identity of the base,
+//! and an end record with the length and a hash of the whole target, because a delta that was cut between
+//! two windows is otherwise a valid shorter delta.
+
+mod address;
+mod apphdr;
+mod builder;
+mod codetable;
+mod end;
+mod error;
+mod header;
+mod reader;
+pub mod secondary;
+pub mod varint;
+mod window;
+
+pub use apphdr::AppHeader;
+pub use builder::WindowBuilder;
+pub use end::{EndRecord, TargetHasher};
+pub use error::{Error, Result};
+pub use header::{Header, MAGIC, Secondary, write_header};
+pub use reader::{Item, Limits, Reader};
+pub use window::{Inst, Instructions, Segment, Window};
+
+/// Longest target window any reader should take, in bytes: `XD3_HARDMAXWINSIZE` of xdelta3, which
+/// refuses longer ones as malicious.
+pub const MAX_WINDOW: usize = 16 << 20;
+
+/// Longest source segment a window of ours may span, in bytes. xdelta3 3.0.11 keeps lengths and addresses
+/// in 32 bits, so segment and window together must stay below 4 GiB; below 2 GiB they also fit readers
+/// with signed 32-bit integers, and the largest `-B` of xdelta3 (2 GiB) suffices to decode from a base
+/// that it cannot seek in.
+pub const MAX_SEGMENT: u64 = (2 << 30) - MAX_WINDOW as u64;
