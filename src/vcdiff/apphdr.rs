@@ -7,7 +7,7 @@
 //! HDiffPatch treat the header as a C string or not at all, so they never see what follows the NUL.
 //!
 //! ```text
-//! vzdump-qemu-101.vma//vzdump-qemu-100.vma.zst/\0pve-xdelta3 end=1 len=2343501824 id=00112233445566778899aabbccddeeff
+//! vzdump-qemu-101.vma//vzdump-qemu-100.vma.zst/\0pve-xdelta3 end=1 len=2343501824 id=00112233445566778899aabbccddeeff form=map
 //! ```
 //! The names are information for people. We never open a file that a header names.
 
@@ -27,6 +27,10 @@ pub struct AppHeader {
     pub base_len: Option<u64>,
     /// Identity of the base; what it is computed from is the matter of the program that writes it.
     pub base_identity: Option<[u8; 16]>,
+    /// Form of the file that the identity stands for, one word: `map`, or the name of a compression.
+    pub base_form: Option<String>,
+    /// Checksum of the first bytes of the decompressed base, in whatever form it was.
+    pub base_head: Option<[u8; 16]>,
     /// The delta ends in an [`EndRecord`](super::EndRecord); one that does not is truncated.
     pub end_record: bool,
     /// BLAKE3 of the target and of the base, as xdelta3 3.2 stores them. Not checked by us.
@@ -58,6 +62,8 @@ impl AppHeader {
                     Some(("end", value)) => header.end_record = value == "1",
                     Some(("len", value)) => header.base_len = value.parse().ok(),
                     Some(("id", value)) => header.base_identity = unhex(value.as_bytes()),
+                    Some(("form", value)) => header.base_form = Some(value.into()),
+                    Some(("head", value)) => header.base_head = unhex(value.as_bytes()),
                     _ => {}
                 }
             }
@@ -82,18 +88,18 @@ impl AppHeader {
             out.push(b'/');
             out.extend(field(&self.compressors[1]));
         }
-        if self.end_record || self.base_len.is_some() || self.base_identity.is_some() {
+        let fields = [
+            self.end_record.then(|| " end=1".to_owned()),
+            self.base_len.map(|len| format!(" len={len}")),
+            self.base_identity.map(|id| format!(" id={}", hex(&id))),
+            self.base_form.as_ref().map(|form| format!(" form={form}")),
+            self.base_head.map(|head| format!(" head={}", hex(&head))),
+        ];
+        let fields: String = fields.into_iter().flatten().collect();
+        if !fields.is_empty() {
             out.push(0);
             out.extend_from_slice(OURS);
-            if self.end_record {
-                out.extend_from_slice(b" end=1");
-            }
-            if let Some(len) = self.base_len {
-                out.extend_from_slice(format!(" len={len}").as_bytes());
-            }
-            if let Some(id) = &self.base_identity {
-                out.extend_from_slice(format!(" id={}", hex(id)).as_bytes());
-            }
+            out.extend_from_slice(fields.as_bytes());
         }
         out
     }
@@ -198,7 +204,7 @@ mod tests {
         #[test]
         fn round_trip(
             target in "[^/#\0]{1,20}", base in "[^/#\0]{0,20}", base_len: Option<u64>, base_identity: Option<[u8; 16]>,
-            end_record: bool, blake3: Option<[u8; 32]>,
+            form in "[a-z]{1,8}", base_head: Option<[u8; 16]>, end_record: bool, blake3: Option<[u8; 32]>,
         ) {
             let header = AppHeader {
                 blake3: [blake3, blake3.filter(|_| !base.is_empty())],
