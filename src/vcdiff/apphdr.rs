@@ -209,7 +209,7 @@ mod tests {
             let header = AppHeader {
                 blake3: [blake3, blake3.filter(|_| !base.is_empty())],
                 target_name: target.into(), base_name: base.into(), compressors: Default::default(),
-                base_len, base_identity, end_record,
+                base_len, base_identity, base_form: Some(form), base_head, end_record,
             };
             prop_assert_eq!(AppHeader::parse(&header.encode()), header);
         }
