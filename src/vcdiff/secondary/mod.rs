@@ -1,6 +1,9 @@
 //! Secondary compression of a window's sections (RFC 3284 section 4.3), as xdelta3 does it: a compressed
 //! section is the uncompressed size as an integer, then the compressor's bytes.
 
+mod bits;
+mod djw;
+mod fgk;
 mod lzma;
 
 use super::{Secondary, varint};
@@ -41,16 +44,21 @@ impl Section {
 }
 
 /// Decompresses the sections of one delta, in order.
-pub(super) enum Decoder {
-    Lzma(lzma::Decoder),
+pub(super) struct Decoder(State);
+
+enum State {
+    Djw,
+    Lzma(Box<lzma::Decoder>),
+    Fgk(Box<[fgk::Decoder; 3]>),
 }
 
 impl Decoder {
     pub(super) fn new(kind: Secondary) -> Self {
-        match kind {
-            Secondary::Lzma => Decoder::Lzma(lzma::Decoder::default()),
-            _ => unimplemented!(),
-        }
+        Decoder(match kind {
+            Secondary::Djw => State::Djw,
+            Secondary::Lzma => State::Lzma(Box::default()),
+            Secondary::Fgk => State::Fgk(Box::new(std::array::from_fn(|_| fgk::Decoder::new()))),
+        })
     }
 
     /// Decompresses one section to at most `limit` bytes.
@@ -65,8 +73,19 @@ impl Decoder {
         if size == 0 || size > limit {
             return Err("a compressed section decompresses to nothing or too much");
         }
-        match self {
-            Decoder::Lzma(lzma) => lzma.decode(section, bytes, size),
+        match &mut self.0 {
+            State::Djw => djw::decode(bytes, size),
+            State::Lzma(lzma) => lzma.decode(section, bytes, size),
+            State::Fgk(trees) => trees[section as usize].decode(bytes, size),
+        }
+    }
+
+    /// Takes note of a section that was stored as it is.
+    pub(super) fn uncompressed(&mut self, section: Section, bytes: &[u8]) {
+        if let State::Fgk(trees) = &mut self.0
+            && bytes.len() >= MIN_INPUT
+        {
+            trees[section as usize].learn(bytes);
         }
     }
 }
