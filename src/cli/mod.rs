@@ -1,3 +1,4 @@
 //! Arguments and output of each command.
 
+pub mod verify;
 pub mod vma;
