@@ -73,19 +73,17 @@ pub enum Compression {
     Lzo,
     /// zstd, `.zst`.
     Zstd,
-    /// bzip2, `.bz2`: restored by Proxmox VE but never made by vzdump, so never a differential's.
-    Bzip2,
 }
 
 impl Compression {
-    /// The extension with its dot, empty for [`Compression::None`].
+    /// The extension with its dot, empty for [`Compression::None`]. `.bz2`, which Proxmox VE restores but
+    /// never makes, is none of ours.
     fn from_extension(extension: &str) -> Option<Self> {
         Some(match extension {
             "" => Compression::None,
             ".gz" => Compression::Gzip,
             ".lzo" => Compression::Lzo,
             ".zst" => Compression::Zstd,
-            ".bz2" => Compression::Bzip2,
             _ => return None,
         })
     }
@@ -123,6 +121,9 @@ impl Full {
                 (format, Compression::from_extension(compression)?)
             }
         };
+        if format == Format::Vma && kind != GuestKind::Qemu {
+            return None;
+        }
         Some(Full {
             text: text.to_owned(),
             stem: text.len() - extensions.len(),
@@ -187,9 +188,6 @@ impl Differential {
         let (base, rest) = text.split_once(DIFFERENTIAL)?;
         let (stamp, extensions) = rest.split_at_checked(Stamp::LEN)?;
         let compression = Compression::from_extension(extensions.strip_prefix(VCDIFF)?)?;
-        if compression == Compression::Bzip2 {
-            return None;
-        }
         Some(Differential {
             text: text.to_owned(),
             stem: text.len() - extensions.len(),
@@ -309,6 +307,7 @@ pub fn looks_like_differential(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
     const FULL: &str = "vzdump-qemu-101-2013_12_01-00_00_01.vma.lzo";
     const DIFF: &str =
@@ -326,6 +325,44 @@ mod tests {
         let name = BackupName::parse(FULL.as_bytes()).unwrap();
         assert_eq!(name.log_name(), "vzdump-qemu-101-2013_12_01-00_00_01.log");
         assert_eq!(name.protected_name(), format!("{FULL}.protected"));
+    }
+
+    #[test]
+    fn the_vectors_shared_with_the_perl_side() {
+        let file: Value = serde_json::from_str(include_str!("../../tests/data/names.json")).unwrap();
+        let vectors = file["names"].as_array().unwrap();
+        assert!(vectors.len() > 80);
+        for vector in vectors {
+            // each character stands for one byte
+            let bytes: Vec<u8> = vector["name"].as_str().unwrap().chars().map(|c| c as u8).collect();
+            let found = BackupName::parse(&bytes).map_or(Value::Null, |name| {
+                let base = match &name {
+                    BackupName::Full(_) => None,
+                    BackupName::Differential(differential) => Some(differential.base()),
+                };
+                json!({
+                    "type": name.full().kind().to_string(),
+                    "vmid": name.full().vmid(),
+                    "time": iso(name.stamp()),
+                    "format": name.full().format().to_string(),
+                    "compression": match name.compression() {
+                        Compression::None => None,
+                        Compression::Gzip => Some("gz"),
+                        Compression::Lzo => Some("lzo"),
+                        Compression::Zstd => Some("zst"),
+                    },
+                    "base": base.map(Full::as_str),
+                    "base_time": base.map(|b| iso(b.stamp())),
+                })
+            });
+            assert_eq!(found, vector["expect"], "{}: {}", vector["why"], vector["name"]);
+        }
+    }
+
+    /// `2013-12-01T00:00:01`
+    fn iso(stamp: Stamp) -> String {
+        let text = stamp.to_string();
+        format!("{}T{}", text[..10].replace('_', "-"), text[11..].replace('_', ":"))
     }
 
     #[test]

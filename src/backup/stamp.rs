@@ -19,8 +19,8 @@ impl Stamp {
     /// Bytes of the text form.
     pub const LEN: usize = 19;
 
-    /// Reads the text form. `None` where it is not exactly that form or no real date and time; second 60
-    /// (a leap second) is not accepted, since Perl's `timelocal`, which Proxmox uses, dies of it.
+    /// Reads the text form. `None` where it is not exactly that form, no real date and time, or before 1970;
+    /// second 60 (a leap second) is not accepted, since Perl's `timelocal`, which Proxmox uses, dies of it.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.as_bytes();
         let form = text.len() == Self::LEN
@@ -35,7 +35,8 @@ impl Stamp {
         let year = u16::from(two(0)) * 100 + u16::from(two(2));
         let stamp =
             Stamp { year, month: two(5), day: two(8), hour: two(11), minute: two(14), second: two(17) };
-        let real = (1..=12).contains(&stamp.month)
+        let real = year >= 1970
+            && (1..=12).contains(&stamp.month)
             && (1..=days_in_month(year, stamp.month)).contains(&stamp.day)
             && stamp.hour < 24
             && stamp.minute < 60
@@ -104,7 +105,8 @@ mod tests {
             "2013_13_01-00_00_01",
             "2013_00_01-00_00_01",
             "2013_02_29-00_00_01",
-            "1900_02_29-00_00_01",
+            "1900_02_28-00_00_01",
+            "2100_02_29-00_00_01",
             "2013_04_31-00_00_01",
             "2013_12_00-00_00_01",
             "2013_12_01-24_00_00",

@@ -7,6 +7,7 @@ pub mod compat;
 pub mod exit;
 pub mod generate;
 pub mod installer;
+pub mod verify;
 pub mod vma;
 pub mod xdelta3;
 
