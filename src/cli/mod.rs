@@ -3,6 +3,7 @@
 //! A command is one module with an `Args` struct and `run`, one variant of [`Command`] and one line in [`run`].
 //! Help, man pages and completions all come from these definitions.
 
+pub mod archive;
 pub mod compat;
 pub mod exit;
 pub mod generate;
@@ -90,7 +91,9 @@ impl Color {
     pub fn enabled(self) -> bool {
         use std::io::IsTerminal;
         match self {
-            Self::Auto => io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+            Self::Auto => {
+                io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+            }
             Self::Always => true,
             Self::Never => false,
         }
@@ -114,6 +117,8 @@ pub enum Command {
     Revert(installer::revert::Args),
     /// Let apt install the affected packages anew
     Reinstall(installer::reinstall::Args),
+    /// Check that every differential backup can be restored
+    Verify(verify::Args),
     /// Write man pages or completions into a folder
     #[command(hide = true)]
     Generate(generate::Args),
@@ -152,6 +157,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Apply(args) => installer::apply::run(global, args),
         Command::Revert(args) => installer::revert::run(global, args),
         Command::Reinstall(args) => installer::reinstall::run(global, args),
+        Command::Verify(args) => verify::run(args, &archive::open),
         Command::Generate(args) => generate::run(args),
     }
 }

@@ -1,8 +1,8 @@
 //! `pve-xdelta3`: our own sub-commands; anything else is xdelta3's command line ([`super::compat`]).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::archive;
 use crate::container::Compression;
 use crate::matching::base::{Base, Content};
 use crate::matching::restore::{Differential, Options};
@@ -75,7 +76,7 @@ struct Threads {
 impl Threads {
     fn get(&self) -> usize {
         match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => archive::processors(),
             n => n.into(),
         }
     }
@@ -157,7 +158,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     let ours = ["full", "diff", "restore", "identify", "help", "--help", "--version"];
     match args.get(1) {
         Some(word) if ours.iter().any(|c| word == c) => {}
-        Some(word) if word == "vma" => return super::vma::run(args[2..].to_vec(), &open_archive),
+        Some(word) if word == "vma" => return super::vma::run(args[2..].to_vec(), &archive::open_named),
         _ => return super::compat::run(args),
     }
     let result = match Cli::parse_from(args).command {
@@ -229,7 +230,7 @@ fn restore(args: RestoreArgs) -> anyhow::Result<()> {
         Differential::open(Box::new(input)).with_context(|| Path::new(&args.file).display().to_string())?;
     let base = match args.base {
         Some(base) => Some(base.0),
-        None if delta.needs_base() => Some(beside(&args.file)?),
+        None if delta.needs_base() => Some(archive::full_beside(Path::new(&args.file))?),
         None => None,
     };
     let base = base.as_deref().map(Base::open).transpose()?;
@@ -238,29 +239,6 @@ fn restore(args: RestoreArgs) -> anyhow::Result<()> {
     let mut out = stdout()?;
     delta.restore(base, options, |bytes| out.write_all(bytes))?;
     Ok(())
-}
-
-/// The full backup that a differential's name tells.
-fn beside(file: &OsStr) -> anyhow::Result<PathBuf> {
-    let name = Path::new(file).file_name().unwrap_or_default().as_bytes();
-    let mark = b"--differential-";
-    let Some(at) = name.windows(mark.len()).position(|w| w == mark) else {
-        bail!(
-            "which full backup does {} need? Its name does not tell (FULL--differential-DATE.vcdiff…): give it with --base",
-            Path::new(file).display()
-        );
-    };
-    Ok(Path::new(file).with_file_name(OsStr::from_bytes(&name[..at])))
-}
-
-/// The content of an archive, full or differential; `-` is standard input.
-fn open_archive(name: &OsStr) -> anyhow::Result<Box<dyn Read>> {
-    if name == "-" {
-        return Ok(crate::container::decoder(Box::new(stdin()?))?.1);
-    }
-    let base = beside(name).ok();
-    let options = Options { threads: Threads { threads: 0 }.get(), window: WINDOW, check_base: true };
-    Ok(matching::restore::open(Path::new(name), base.as_deref(), options)?)
 }
 
 fn identify(path: &Path) -> anyhow::Result<()> {

@@ -89,8 +89,8 @@ impl Root {
                     if links > MAX_LINKS {
                         return Err(RootError::Loop { path: self.dir.join(relative(path)) });
                     }
-                    let target = std::fs::read_link(&here)
-                        .map_err(|source| RootError::Io { path: here, source })?;
+                    let target =
+                        std::fs::read_link(&here).map_err(|source| RootError::Io { path: here, source })?;
                     if target.is_absolute() {
                         real.clear();
                     }

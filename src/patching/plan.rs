@@ -99,7 +99,8 @@ pub enum Overall {
 pub fn choose<'a>(sets: &'a [PatchSet], survey: &Survey) -> Result<&'a PatchSet, Refusal> {
     // Optional packages aside, all sets want the same: report the first that is missing everywhere.
     let required = |set: &PatchSet| {
-        let mut needed = set.packages.iter().filter(|(_, range)| !range.optional).map(|(name, _)| name.clone());
+        let mut needed =
+            set.packages.iter().filter(|(_, range)| !range.optional).map(|(name, _)| name.clone());
         needed.find(|name| !survey.packages.contains_key(name))
     };
     let mut failed = Vec::new();
@@ -336,7 +337,8 @@ fn insert(
         let Some(hunks) = below.get(&index) else { continue };
         // Where the file ends without a line end, its last line gets one and ours does without: see `strip`.
         let unended = line.end.is_empty();
-        let end = if unended { index.checked_sub(1).map_or(&b"\n"[..], |above| all[above].end) } else { line.end };
+        let end =
+            if unended { index.checked_sub(1).map_or(&b"\n"[..], |above| all[above].end) } else { line.end };
         if unended {
             out.extend_from_slice(end);
         }

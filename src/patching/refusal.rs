@@ -6,7 +6,9 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A package without which there is nothing to patch.
-    #[error("package {package} is not installed: this is no Proxmox VE host (give its root folder with --root)")]
+    #[error(
+        "package {package} is not installed: this is no Proxmox VE host (give its root folder with --root)"
+    )]
     NotInstalled {
         /// The package.
         package: String,
@@ -36,9 +38,7 @@ pub enum Refusal {
         diverted: Option<String>,
     },
     /// No line matches where exactly one must.
-    #[error(
-        "{place}: looked for the line `{wanted}` and found none. {NEXT}"
-    )]
+    #[error("{place}: looked for the line `{wanted}` and found none. {NEXT}")]
     AnchorMissing {
         /// Where.
         place: Place,
@@ -67,7 +67,9 @@ pub enum Refusal {
         line: usize,
     },
     /// Our lines could not be taken out again without a trace.
-    #[error("{place}: `revert` could not give back this file byte for byte (its last line ends in a carriage return)")]
+    #[error(
+        "{place}: `revert` could not give back this file byte for byte (its last line ends in a carriage return)"
+    )]
     NotRevertible {
         /// Where.
         place: Place,

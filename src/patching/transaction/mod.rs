@@ -122,7 +122,9 @@ pub enum TransactionError {
 /// What to do about the commonest failures of writing.
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => " (run it as root; if you did, `lsattr` tells whether the file is immutable)",
+        io::ErrorKind::PermissionDenied => {
+            " (run it as root; if you did, `lsattr` tells whether the file is immutable)"
+        }
         io::ErrorKind::ReadOnlyFilesystem => " (mount it writable first)",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => " (make room first)",
         _ => "",
@@ -221,9 +223,13 @@ impl<'a> Session<'a> {
         let staged = items.iter().zip(changes).try_for_each(|(item, change)| item.stage(change));
         let done = staged.and_then(|()| files::sync_dirs(&items)).and_then(|()| self.replace(&items));
         match done {
-            Ok(()) => self.clean_up(&items).map_err(|(path, source)| TransactionError::Leftover { path, source }),
+            Ok(()) => {
+                self.clean_up(&items).map_err(|(path, source)| TransactionError::Leftover { path, source })
+            }
             Err((path, source)) => match self.undo(&items) {
-                Ok(()) if source.kind() == io::ErrorKind::ResourceBusy => Err(TransactionError::Changed { path }),
+                Ok(()) if source.kind() == io::ErrorKind::ResourceBusy => {
+                    Err(TransactionError::Changed { path })
+                }
                 Ok(()) => Err(TransactionError::Write { path, source }),
                 Err((undo_path, undo)) => Err(TransactionError::Stuck { path, source, undo_path, undo }),
             },
@@ -246,7 +252,9 @@ impl<'a> Session<'a> {
         let operation = journal.operation.clone();
         if all(Item::can_go_forward)? {
             match files::sync_dirs(&items).and_then(|()| self.replace(&items)) {
-                Ok(()) => self.clean_up(&items).map_err(|(path, source)| TransactionError::Leftover { path, source })?,
+                Ok(()) => self
+                    .clean_up(&items)
+                    .map_err(|(path, source)| TransactionError::Leftover { path, source })?,
                 Err((path, source)) => {
                     return Err(match self.undo(&items) {
                         Ok(()) => TransactionError::Write { path, source },
