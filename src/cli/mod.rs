@@ -1,4 +1,5 @@
 //! Arguments and output of each command.
 
+pub mod selftest;
 pub mod verify;
 pub mod vma;
