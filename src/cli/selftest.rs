@@ -20,9 +20,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use indicatif::DecimalBytes;
 
+use super::exit::{Exit, Stop};
 use crate::backup::{BackupName, GuestKind};
 use guest::Guest;
 use shell::Shell;
+
+/// Exit code after a signal, as shells have it for SIGINT.
+const INTERRUPTED: u8 = 130;
 
 /// Back up a real guest with each compression, restore it beside itself, compare.
 ///
@@ -33,7 +37,7 @@ use shell::Shell;
 /// A stopped guest is compared completely. A running one keeps running; where its disks change meanwhile,
 /// they cannot be compared, which is said.
 ///
-/// Exit code: 0 all is well, 1 something failed, 2 not started, 130 interrupted.
+/// Exit code: 0 all is well, 1 something failed or was left behind, 15 declined, 130 interrupted.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Virtual machine to back up
@@ -89,10 +93,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let interrupted = Arc::new(AtomicBool::new(false));
     let shell = Shell::new(Arc::clone(&interrupted));
-    if let Err(error) = preflight(args, &shell, source, target).and_then(|()| confirm(args, source, target)) {
-        eprintln!("{error:#}");
-        return Ok(ExitCode::from(2));
-    }
+    preflight(args, &shell, source, target)?;
+    confirm(args, source, target)?;
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
@@ -141,11 +143,10 @@ fn confirm(args: &Args, source: Guest, target: Guest) -> anyhow::Result<()> {
         return Ok(());
     }
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        bail!("not a terminal, so nobody can be asked: use --yes");
+        return Err(Stop(Exit::Declined, "not a terminal, so nobody can be asked: use --yes".into()).into());
     }
     let go = dialoguer::Confirm::new().with_prompt("Go on?").default(false).interact()?;
-    ensure!(go, "nothing was done");
-    Ok(())
+    if go { Ok(()) } else { Err(Stop(Exit::Declined, "nothing was done".into()).into()) }
 }
 
 /// The commands of a whole run, with patterns in place of names that only vzdump knows.
@@ -316,9 +317,9 @@ fn report(rows: &[Row], left: Vec<String>, interrupted: bool) -> anyhow::Result<
         writeln!(out, "LEFT BEHIND: {line}")?;
     }
     Ok(match (interrupted, failed + left.len()) {
-        (true, _) => ExitCode::from(130),
-        (false, 0) if !rows.is_empty() => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
+        (true, _) => INTERRUPTED.into(),
+        (false, 0) if !rows.is_empty() => Exit::Success.into(),
+        _ => Exit::Failure.into(),
     })
 }
 

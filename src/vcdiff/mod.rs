@@ -1,1 +1,49 @@
-//! VCDIFF (RFC 3284) as xdelta3 reads and writes it.
+//! VCDIFF (RFC 3284) in the dialect of xdelta3: streaming, bounded memory, every input hostile.
+//!
+//! A delta is a header and a sequence of windows. Each window rebuilds one piece of the target from
+//! literal bytes, runs, copies from a *segment* of the source and copies from itself, so it can be
+//! applied as soon as it is read, and windows can be applied on several threads.
+//!
+//! Reading: [`Reader`] parses the header and yields [`Item`]s; it never looks at the source.
+//! [`Window::apply`] asks only for the source bytes it copies, and checks the window's Adler-32.
+//! Writing: [`write_header`], then one [`WindowBuilder`] reused for all windows, then
+//! [`EndRecord::encode`].
+//!
+//! # The dialect
+//! What xdelta3 adds to RFC 3284: an application header (header indicator bit 4), an Adler-32 of the
+//! target window (window indicator bit 4), three secondary compressors with numbers of its own. What it
+//! leaves out, and we refuse with a clear error too: custom code tables and `VCD_TARGET` segments.
+//!
+//! What we add, invisible to every other reader ([`AppHeader`], [`EndRecord`]): the identity of the base,
+//! and an end record with the length and a hash of the whole target, because a delta that was cut between
+//! two windows is otherwise a valid shorter delta.
+
+mod address;
+mod apphdr;
+mod builder;
+mod codetable;
+mod end;
+mod error;
+mod header;
+mod reader;
+pub mod secondary;
+pub mod varint;
+mod window;
+
+pub use apphdr::AppHeader;
+pub use builder::WindowBuilder;
+pub use end::{EndRecord, TargetHasher};
+pub use error::{Error, Result};
+pub use header::{Header, MAGIC, Secondary, write_header};
+pub use reader::{Item, Limits, Reader};
+pub use window::{Inst, Instructions, Segment, Window};
+
+/// Longest target window any reader should take, in bytes: `XD3_HARDMAXWINSIZE` of xdelta3, which
+/// refuses longer ones as malicious.
+pub const MAX_WINDOW: usize = 16 << 20;
+
+/// Longest source segment a window of ours may span, in bytes. xdelta3 3.0.11 keeps lengths and addresses
+/// in 32 bits, so segment and window together must stay below 4 GiB; below 2 GiB they also fit readers
+/// with signed 32-bit integers, and the largest `-B` of xdelta3 (2 GiB) suffices to decode from a base
+/// that it cannot seek in.
+pub const MAX_SEGMENT: u64 = (2 << 30) - MAX_WINDOW as u64;

@@ -1,0 +1,241 @@
+//! Encodes windows.
+
+use super::address::Cache;
+use super::codetable::{self, PAIR_ADD_MAX};
+use super::reader::{WIN_ADLER32, WIN_SOURCE};
+use super::secondary::{self, Section};
+use super::{MAX_WINDOW, varint};
+
+/// Collects the instructions of one window and encodes them.
+///
+/// Copies are given in positions of the source and of the window. Only when the window is finished is its
+/// segment known (from the first to the last source byte it copies), and so the addresses; until then an
+/// instruction is 16 bytes in a vector. Reuse a builder for all windows: it keeps its memory.
+///
+/// Neighbouring ADDs, RUNs of the same byte, and copies that continue one another become one instruction,
+/// so callers may describe a window in as small pieces as they like.
+#[derive(Default)]
+pub struct WindowBuilder {
+    ops: Vec<Op>,
+    data: Vec<u8>,
+    target_len: usize,
+    /// First source byte copied, and the end of the last.
+    span: Option<(u64, u64)>,
+    // Scratch for `finish`.
+    inst: Vec<u8>,
+    addr: Vec<u8>,
+    body: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+struct Op {
+    /// Position copied from; with [`TARGET`] set in the window, else in the source. Or [`ADD`], [`RUN`].
+    pos: u64,
+    /// Never more than [`MAX_WINDOW`].
+    len: u32,
+}
+
+const TARGET: u64 = 1 << 63;
+const ADD: u64 = u64::MAX;
+const RUN: u64 = u64::MAX - 1;
+
+impl WindowBuilder {
+    /// An empty window.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Target bytes described so far.
+    pub fn target_len(&self) -> usize {
+        self.target_len
+    }
+
+    /// Nothing is described yet.
+    pub fn is_empty(&self) -> bool {
+        self.target_len == 0
+    }
+
+    /// Length in bytes that the segment would have with this source range in it too. Finish the window
+    /// first if that exceeds [`MAX_SEGMENT`](super::MAX_SEGMENT).
+    #[inline]
+    pub fn span_with(&self, pos: u64, len: u64) -> u64 {
+        let (start, end) = self.span.unwrap_or((pos, pos));
+        end.max(pos.saturating_add(len)) - start.min(pos)
+    }
+
+    /// New bytes.
+    #[inline]
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.data.extend_from_slice(bytes);
+        self.push(ADD, bytes.len(), |_| true);
+    }
+
+    /// `len` times `byte`.
+    #[inline]
+    pub fn run(&mut self, byte: u8, len: usize) {
+        if len == 0 {
+            return;
+        }
+        // A RUN has one byte of data, which is the last one if the last instruction is a RUN.
+        let same = self.data.last() == Some(&byte);
+        let before = self.ops.len();
+        self.push(RUN, len, |_| same);
+        if self.ops.len() > before {
+            self.data.push(byte);
+        }
+    }
+
+    /// `len` bytes of the source from offset `pos` on.
+    ///
+    /// # Panics
+    /// If `pos + len` is 2^63 or more.
+    #[inline]
+    pub fn copy_source(&mut self, pos: u64, len: usize) {
+        if len == 0 {
+            return;
+        }
+        let end = pos.checked_add(len as u64).filter(|end| *end < TARGET).expect("source position in range");
+        let (first, last) = self.span.unwrap_or((pos, end));
+        self.span = Some((first.min(pos), last.max(end)));
+        self.push(pos, len, |last| last.pos + u64::from(last.len) == pos);
+    }
+
+    /// `len` bytes of this window from offset `pos` on, which must be described already; the copy may
+    /// overlap what it writes.
+    ///
+    /// # Panics
+    /// If `pos` is not described yet.
+    #[inline]
+    pub fn copy_target(&mut self, pos: usize, len: usize) {
+        assert!(pos < self.target_len, "a window copies from its own future");
+        self.push(pos as u64 | TARGET, len, |last| last.pos + u64::from(last.len) == pos as u64 | TARGET);
+    }
+
+    /// Appends an instruction, or lengthens the last one if that is of the same kind and `continues` it.
+    #[inline]
+    fn push(&mut self, pos: u64, len: usize, continues: impl FnOnce(&Op) -> bool) {
+        assert!(len <= MAX_WINDOW - self.target_len, "a window is longer than MAX_WINDOW");
+        if len == 0 {
+            return;
+        }
+        self.target_len += len;
+        let kind = |pos: u64| if pos >= RUN { pos } else { pos & TARGET };
+        match self.ops.last_mut() {
+            Some(last) if kind(last.pos) == kind(pos) && continues(last) => last.len += len as u32,
+            _ => self.ops.push(Op { pos, len: len as u32 }),
+        }
+    }
+
+    /// Appends the encoded window to `out` and starts the next one. `adler32` is that of the target bytes.
+    pub fn finish(&mut self, adler32: Option<u32>, out: &mut Vec<u8>) {
+        self.finish_with(adler32, None, out);
+    }
+
+    /// [`finish`](Self::finish) with secondary compression, which the file header must name.
+    pub fn finish_with(
+        &mut self,
+        adler32: Option<u32>,
+        secondary: Option<&mut secondary::Encoder>,
+        out: &mut Vec<u8>,
+    ) {
+        self.encode_instructions();
+        let mut compressed = 0;
+        if let Some(encoder) = secondary {
+            let sections = [&mut self.data, &mut self.inst, &mut self.addr];
+            for (section, bytes) in Section::ALL.into_iter().zip(sections) {
+                if let Some(smaller) = encoder.encode(section, bytes) {
+                    *bytes = smaller;
+                    compressed |= section.bit();
+                }
+            }
+        }
+
+        // RFC 3284 section 4.2 and 4.3; the length covers everything behind it.
+        let body = &mut self.body;
+        body.clear();
+        varint::write(body, self.target_len as u64);
+        body.push(compressed);
+        for section in [&self.data, &self.inst, &self.addr] {
+            varint::write(body, section.len() as u64);
+        }
+        body.extend(adler32.iter().flat_map(|a| a.to_be_bytes()));
+
+        let source = if self.span.is_some() { WIN_SOURCE } else { 0 };
+        out.push(source | if adler32.is_some() { WIN_ADLER32 } else { 0 });
+        if let Some((start, end)) = self.span {
+            varint::write(out, end - start);
+            varint::write(out, start);
+        }
+        let len = body.len() + self.data.len() + self.inst.len() + self.addr.len();
+        varint::write(out, len as u64);
+        out.reserve(len);
+        for part in [body, &mut self.data, &mut self.inst, &mut self.addr] {
+            out.extend_from_slice(part);
+            part.clear();
+        }
+        self.ops.clear();
+        self.target_len = 0;
+        self.span = None;
+    }
+
+    fn encode_instructions(&mut self) {
+        /// What the last opcode may still be joined with.
+        enum Last {
+            Add(u8),
+            Copy4 { mode: u8 },
+            Done,
+        }
+        let (start, end) = self.span.unwrap_or((0, 0));
+        let (inst, addr) = (&mut self.inst, &mut self.addr);
+        let segment = end - start;
+        let mut cache = Cache::new();
+        let mut here = segment;
+        let mut last = Last::Done;
+        for op in &self.ops {
+            let len = op.len as usize;
+            last = match op.pos {
+                ADD => match last {
+                    Last::Copy4 { mode } if len == 1 => {
+                        *inst.last_mut().expect("COPY before") = codetable::copy_add_opcode(mode);
+                        Last::Done
+                    }
+                    _ => {
+                        push_sized(inst, codetable::add_opcode(len), op.len);
+                        if len <= PAIR_ADD_MAX.into() { Last::Add(len as u8) } else { Last::Done }
+                    }
+                },
+                RUN => {
+                    push_sized(inst, (codetable::RUN, true), op.len);
+                    Last::Done
+                }
+                pos => {
+                    let address = if pos & TARGET == 0 { pos - start } else { segment + (pos & !TARGET) };
+                    let mode = cache.encode(address, here, addr);
+                    let pair = match last {
+                        Last::Add(added) => codetable::add_copy_opcode(added, mode, len),
+                        _ => None,
+                    };
+                    match pair {
+                        Some(opcode) => {
+                            *inst.last_mut().expect("ADD before") = opcode;
+                            Last::Done
+                        }
+                        None => {
+                            push_sized(inst, codetable::copy_opcode(mode, len), op.len);
+                            if len == 4 { Last::Copy4 { mode } } else { Last::Done }
+                        }
+                    }
+                }
+            };
+            here += u64::from(op.len);
+        }
+    }
+}
+
+#[inline]
+fn push_sized(inst: &mut Vec<u8>, (opcode, size_follows): (u8, bool), size: u32) {
+    inst.push(opcode);
+    if size_follows {
+        varint::write(inst, size.into());
+    }
+}

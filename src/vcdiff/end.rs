@@ -1,0 +1,95 @@
+//! The end record: length and hash of the whole target, readable by stock xdelta3.
+//!
+//! VCDIFF has no end mark: a delta that is cut between two windows is a valid delta of a shorter target.
+//! So ours end in one more window, of target length 0. RFC 3284 does not forbid a RUN of size 0; it writes
+//! nothing but uses up one byte of the data section. As many such RUNs as there are payload bytes make a
+//! window that carries any payload and that xdelta3 (3.0.11 and 3.2) and HDiffPatch decode to nothing. A
+//! segment with telling numbers in its position would do too, but not for a delta without a source, and
+//! HDiffPatch refuses segments that lie outside the source.
+
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::{Error, Result, Window, varint};
+
+const TAG: &[u8; 8] = b"PVEXD3.1";
+const PAYLOAD: usize = TAG.len() + 8 + 16;
+
+/// Proof that a delta is complete, and of what it restores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndRecord {
+    /// Length of the whole target in bytes.
+    pub total_len: u64,
+    /// XXH3-128 (seed 0) of the whole target, in canonical (big-endian) order.
+    pub hash: [u8; 16],
+}
+
+impl EndRecord {
+    /// The window to append after the last one.
+    pub fn encode(&self) -> Vec<u8> {
+        let inst = [0u8; 2 * PAYLOAD]; // RUN, size 0
+        let mut body = Vec::with_capacity(8 + PAYLOAD + inst.len());
+        body.push(0); // target length
+        body.push(0); // no section is compressed
+        varint::write(&mut body, PAYLOAD as u64);
+        varint::write(&mut body, inst.len() as u64);
+        body.push(0); // no addresses
+        body.extend_from_slice(TAG);
+        body.extend_from_slice(&self.total_len.to_be_bytes());
+        body.extend_from_slice(&self.hash);
+        body.extend_from_slice(&inst);
+        let mut out = vec![0]; // neither segment nor Adler-32
+        varint::write(&mut out, body.len() as u64);
+        out.extend_from_slice(&body);
+        out
+    }
+
+    /// The record that `window` is, if it is one.
+    pub(super) fn from_window(window: &Window) -> Option<Self> {
+        let payload = window.data.strip_prefix(TAG)?;
+        let (len, hash) = payload.split_first_chunk::<8>()?;
+        let hash = hash.try_into().ok()?;
+        let is_end = window.target_len == 0 && window.source.is_none() && window.inst == [0; 2 * PAYLOAD];
+        is_end.then_some(EndRecord { total_len: u64::from_be_bytes(*len), hash })
+    }
+
+    /// Compares with what was really restored.
+    ///
+    /// # Errors
+    /// [`Error::WrongTarget`] if it differs.
+    pub fn check(&self, restored: &EndRecord) -> Result<()> {
+        match () {
+            () if self.total_len != restored.total_len => {
+                Err(Error::WrongTarget { what: "its length differs from the end record" })
+            }
+            () if self.hash != restored.hash => {
+                Err(Error::WrongTarget { what: "its hash differs from the end record" })
+            }
+            () => Ok(()),
+        }
+    }
+}
+
+/// Computes the [`EndRecord`] of a target that passes by.
+#[derive(Clone, Default)]
+pub struct TargetHasher {
+    hash: Xxh3Default,
+    len: u64,
+}
+
+impl TargetHasher {
+    /// Of nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next bytes of the target.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.len += bytes.len() as u64;
+    }
+
+    /// Record of all bytes so far.
+    pub fn finish(&self) -> EndRecord {
+        EndRecord { total_len: self.len, hash: self.hash.digest128().to_be_bytes() }
+    }
+}

@@ -1,0 +1,61 @@
+//! Bits of DJW and FGK sections: from the lowest bit of each byte up.
+
+/// Reads bits off a section.
+pub(super) struct BitReader<'a> {
+    bytes: &'a [u8],
+    /// Bits fetched but not taken yet, next one lowest.
+    ahead: u64,
+    count: u32,
+}
+
+pub(super) const CUT: &str = "a compressed section is cut";
+
+impl<'a> BitReader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        BitReader { bytes, ahead: 0, count: 0 }
+    }
+
+    /// The next 32 or more bits, lowest first, zeros behind the end.
+    #[inline]
+    pub(super) fn peek(&mut self) -> u64 {
+        while self.count <= 56 {
+            let Some((&byte, rest)) = self.bytes.split_first() else { break };
+            self.bytes = rest;
+            self.ahead |= u64::from(byte) << self.count;
+            self.count += 8;
+        }
+        self.ahead
+    }
+
+    /// Drops `n` bits that [`peek`](Self::peek) showed.
+    #[inline]
+    pub(super) fn skip(&mut self, n: u32) -> Result<(), &'static str> {
+        if n > self.count {
+            return Err(CUT);
+        }
+        self.ahead >>= n;
+        self.count -= n;
+        Ok(())
+    }
+
+    /// The next bit.
+    #[inline]
+    pub(super) fn bit(&mut self) -> Result<u32, &'static str> {
+        let bit = self.peek() & 1;
+        self.skip(1)?;
+        Ok(bit as u32)
+    }
+
+    /// A number of `n` bits, most significant first.
+    pub(super) fn number(&mut self, n: u32) -> Result<u32, &'static str> {
+        (0..n).try_fold(0, |value, _| Ok(value << 1 | self.bit()?))
+    }
+
+    /// Checks that only the rest of a byte is left, and that it is zero.
+    pub(super) fn finish(mut self) -> Result<(), &'static str> {
+        if self.peek() != 0 || self.count >= 8 {
+            return Err("a compressed section has bytes left over");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! DJW: semi-static Huffman coding with up to 8 code tables, in the manner of bzip2 (D. J. Wheeler).
+//!
+//! A section is cut into sectors of equal size, each coded with one of the tables. In order it holds:
+//! number of tables less 1 (3 bits); with several tables the sector size / 5 less 1 (5 bits); the code for
+//! code lengths (4 bits: how many of its lengths follow beyond the first 7, then 4 bits each); all tables'
+//! code lengths; with several tables the code for selectors (3 bits per length) and one selector per sector;
+//! then the symbols. Lengths and selectors are moved to front, with runs of the front symbol as numbers in
+//! bijective base 2 (digits `RUN_0`, `RUN_1`, lowest first). All codes are canonical.
+
+use super::bits::BitReader;
+
+const MAX_LEN: usize = 20;
+/// Initial order of the code lengths for moving to front: 0, the five most common, then the others.
+const LENGTH_ORDER: [u8; MAX_LEN + 1] =
+    [0, 4, 5, 6, 7, 8, 9, 10, 3, 11, 2, 12, 13, 1, 14, 15, 16, 17, 18, 19, 20];
+/// Symbols of the code for lengths: two run digits, then the places of [`LENGTH_ORDER`] but the front.
+const LENGTH_SYMBOLS: usize = LENGTH_ORDER.len() + 1;
+/// Lengths of that code that are always stored.
+const LENGTHS_STORED: usize = 7;
+
+const BAD_CODE: &str = "a DJW section has an invalid code";
+
+/// Decompresses a section to exactly `size` bytes (at least one).
+pub(super) fn decode(bytes: &[u8], size: usize) -> Result<Vec<u8>, &'static str> {
+    let mut bits = BitReader::new(bytes);
+    let groups = bits.number(3)? as usize + 1;
+    let sector = if groups > 1 { (bits.number(5)? as usize + 1) * 5 } else { size };
+
+    let mut lengths = [0u8; LENGTH_SYMBOLS];
+    let stored = bits.number(4)? as usize + LENGTHS_STORED;
+    for length in &mut lengths[..stored] {
+        *length = bits.number(4)? as u8;
+    }
+    let mut order = LENGTH_ORDER;
+    let lengths = moved_to_front(&mut bits, &Code::new(&lengths)?, &mut order, 256 * groups, Some(256))?;
+    let codes = lengths.chunks_exact(256).map(Code::new).collect::<Result<Vec<_>, _>>()?;
+
+    let selectors = if groups > 1 {
+        let mut lengths = vec![0u8; groups + 1];
+        for length in &mut lengths {
+            *length = bits.number(3)? as u8;
+        }
+        let mut order: Vec<u8> = (0..groups as u8).collect();
+        moved_to_front(&mut bits, &Code::new(&lengths)?, &mut order, size.div_ceil(sector), None)?
+    } else {
+        vec![0]
+    };
+
+    // Every symbol takes at least a bit.
+    let mut out = Vec::with_capacity(size.min(bytes.len().saturating_mul(8)));
+    for selector in selectors {
+        let code = &codes[usize::from(selector)];
+        for _ in 0..sector.min(size - out.len()) {
+            out.push(code.symbol(&mut bits)? as u8);
+        }
+    }
+    bits.finish()?;
+    Ok(out)
+}
+
+/// Reads `count` values of the list `order`. With `known_zero`, a value is zero without being stored if
+/// the one so many places before it is: a byte that one table lacks is in none.
+fn moved_to_front(
+    bits: &mut BitReader,
+    code: &Code,
+    order: &mut [u8],
+    count: usize,
+    known_zero: Option<usize>,
+) -> Result<Vec<u8>, &'static str> {
+    let mut values = Vec::with_capacity(count);
+    // Times to repeat the front value, and the place value of the next run digit.
+    let (mut repeat, mut place) = (0usize, 1usize);
+    while values.len() < count {
+        if known_zero.is_some_and(|back| values.len() >= back && values[values.len() - back] == 0) {
+            values.push(0);
+            continue;
+        }
+        if repeat == 0 {
+            let symbol = code.symbol(bits)?;
+            if symbol <= 1 {
+                repeat = (symbol + 1) * place;
+                place *= 2;
+            } else {
+                let from = symbol - 1;
+                order.get_mut(..=from).ok_or(BAD_CODE)?.rotate_right(1);
+                values.push(order[0]);
+                place = 1;
+                continue;
+            }
+        }
+        repeat -= 1;
+        values.push(order[0]);
+    }
+    if repeat == 0 { Ok(values) } else { Err("a DJW section repeats too much") }
+}
+
+/// A canonical prefix code: shorter codes first, codes of one length in the order of their symbols.
+struct Code {
+    /// By the next [`FAST`] bits, lowest first: symbol and length, length 0 if longer than that.
+    fast: Vec<(u8, u8)>,
+    /// By length: first code, number of codes, index of the first one's symbol.
+    ranges: [(u32, u32, u32); MAX_LEN + 1],
+    symbols: Vec<u8>,
+}
+
+const FAST: usize = 9;
+
+impl Code {
+    /// From the length per symbol, 0 for symbols that do not occur.
+    fn new(lengths: &[u8]) -> Result<Self, &'static str> {
+        let mut ranges = [(0, 0, 0); MAX_LEN + 1];
+        for &length in lengths.iter().filter(|l| **l != 0) {
+            ranges[usize::from(length)].1 += 1;
+        }
+        let (mut code, mut index) = (0u32, 0);
+        for (length, range) in ranges.iter_mut().enumerate().skip(1) {
+            code *= 2;
+            (range.0, range.2) = (code, index);
+            code += range.1;
+            index += range.1;
+            if code > 1 << length {
+                return Err("a DJW section has an impossible code");
+            }
+        }
+        let mut symbols: Vec<u8> = (0..lengths.len()).filter(|&s| lengths[s] != 0).map(|s| s as u8).collect();
+        symbols.sort_by_key(|&s| lengths[usize::from(s)]); // stable
+
+        let mut fast = vec![(0, 0); 1 << FAST];
+        for (length, &(first, count, index)) in ranges.iter().enumerate().take(FAST + 1).skip(1) {
+            for n in 0..count {
+                // Codes are stored most significant bit first, that is lowest.
+                let reversed = ((first + n).reverse_bits() >> (32 - length)) as usize;
+                for entry in fast[reversed..].iter_mut().step_by(1 << length) {
+                    *entry = (symbols[(index + n) as usize], length as u8);
+                }
+            }
+        }
+        Ok(Code { fast, ranges, symbols })
+    }
+
+    #[inline]
+    fn symbol(&self, bits: &mut BitReader) -> Result<usize, &'static str> {
+        let ahead = bits.peek();
+        let (symbol, length) = self.fast[ahead as usize % (1 << FAST)];
+        if length != 0 {
+            bits.skip(length.into())?;
+            return Ok(symbol.into());
+        }
+        let mut code = 0;
+        for (length, &(first, count, index)) in self.ranges.iter().enumerate().skip(1) {
+            code = code << 1 | (ahead >> (length - 1)) as u32 & 1;
+            // Codes below `first` are prefixes of nothing shorter, so they were taken before.
+            if code.wrapping_sub(first) < count {
+                bits.skip(length as u32)?;
+                return Ok(self.symbols[(index + code - first) as usize].into());
+            }
+        }
+        Err(BAD_CODE)
+    }
+}

@@ -1,0 +1,326 @@
+//! One window: its instructions, and their application.
+
+use std::io;
+
+use super::address::Cache;
+use super::codetable::{Half, Kind, TABLE};
+use super::{Error, Result, varint};
+
+/// The piece of the source that a window may copy from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// First byte, as an offset in the (decompressed) source.
+    pub pos: u64,
+    /// Number of bytes; `pos + len` does not overflow.
+    pub len: u64,
+}
+
+/// One instruction of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inst<'a> {
+    /// These bytes are new.
+    Add {
+        /// The bytes, at least one unless the encoder was wasteful.
+        data: &'a [u8],
+    },
+    /// One byte, repeated.
+    Run {
+        /// The byte.
+        byte: u8,
+        /// How often.
+        len: usize,
+    },
+    /// Bytes that are already known.
+    Copy {
+        /// How many.
+        len: usize,
+        /// Where, in the window's address space: first the segment, then the target window. A copy within
+        /// the target may overlap what it writes (RFC 3284 section 3).
+        addr: u64,
+    },
+}
+
+impl Inst<'_> {
+    /// Number of target bytes it describes.
+    pub fn len(&self) -> usize {
+        match self {
+            Inst::Add { data } => data.len(),
+            Inst::Run { len, .. } | Inst::Copy { len, .. } => *len,
+        }
+    }
+
+    /// Describes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A window as read: sizes are checked, sections are decompressed, instructions are not yet looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Number of the window, from 0.
+    pub index: u64,
+    /// Offset of its first byte in the target.
+    pub target_pos: u64,
+    /// Number of target bytes it describes.
+    pub target_len: usize,
+    /// Where it copies from, if it does.
+    pub source: Option<Segment>,
+    /// Adler-32 of the target bytes, if the encoder stored it. [`Window::apply`] checks what is here.
+    pub adler32: Option<u32>,
+    /// Bytes of ADDs and RUNs.
+    pub data: Vec<u8>,
+    /// Instructions and sizes.
+    pub inst: Vec<u8>,
+    /// Addresses of COPYs.
+    pub addr: Vec<u8>,
+}
+
+impl Window {
+    /// The instructions in order. An error ends the iteration; without one they describe exactly
+    /// [`target_len`](Window::target_len) bytes and use all sections up.
+    pub fn instructions(&self) -> Instructions<'_> {
+        let segment = self.source.map_or(0, |s| s.len);
+        Instructions {
+            window: self.index,
+            data: &self.data,
+            inst: &self.inst,
+            addr: &self.addr,
+            cache: Cache::new(),
+            here: segment,
+            // Reader keeps both small enough; a hand-made window that overflows fails its checks.
+            end: segment.saturating_add(self.target_len as u64),
+            second: None,
+            done: false,
+        }
+    }
+
+    /// Rebuilds the window's target bytes into `out`, which is resized to hold exactly them (its old
+    /// contents do not matter: reuse it and nothing is allocated or cleared).
+    ///
+    /// `source(pos, buf)` must fill `buf` from offset `pos` of the source; it is called once per COPY from
+    /// the segment, with positions inside the segment.
+    ///
+    /// # Errors
+    /// Malformed instructions, failures of `source`, and an Adler-32 that differs. `out` is then of no use.
+    pub fn apply(
+        &self,
+        source: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let segment = self.source.unwrap_or(Segment { pos: 0, len: 0 });
+        out.resize(self.target_len, 0);
+        let mut at = 0;
+        for inst in self.instructions() {
+            match inst? {
+                Inst::Add { data } => {
+                    out[at..][..data.len()].copy_from_slice(data);
+                    at += data.len();
+                }
+                Inst::Run { byte, len } => {
+                    out[at..][..len].fill(byte);
+                    at += len;
+                }
+                Inst::Copy { len, addr } => {
+                    // RFC 3284 lets a copy run from the segment into the target; xdelta3 never does that.
+                    let outside = segment.len.saturating_sub(addr).min(len as u64) as usize;
+                    if outside > 0 {
+                        let pos = segment.pos + addr;
+                        source(pos, &mut out[at..][..outside]).map_err(|source| Error::Base {
+                            window: self.index,
+                            pos,
+                            len: outside,
+                            source,
+                        })?;
+                    }
+                    if outside < len {
+                        let from = (addr + outside as u64 - segment.len) as usize;
+                        copy_overlapping(out, from, at + outside, len - outside);
+                    }
+                    at += len;
+                }
+            }
+        }
+        match self.adler32 {
+            Some(expected) => {
+                let found = simd_adler32::adler32(&out.as_slice());
+                if found != expected {
+                    return Err(Error::Checksum { window: self.index, expected, found });
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Copies `len` bytes from `from` to `to` (`from < to`) as if byte by byte, so that an overlap repeats.
+fn copy_overlapping(buf: &mut [u8], from: usize, to: usize, len: usize) {
+    let mut done = 0;
+    while done < len {
+        // What is known from `from` on is a whole number of periods, so it doubles with each step.
+        let chunk = (to + done - from).min(len - done);
+        buf.copy_within(from..from + chunk, to + done);
+        done += chunk;
+    }
+}
+
+/// Iterator over the instructions of a [`Window`].
+#[derive(Clone)]
+pub struct Instructions<'a> {
+    window: u64,
+    data: &'a [u8],
+    inst: &'a [u8],
+    addr: &'a [u8],
+    cache: Cache,
+    /// Address of the next target byte, and of the end of the window.
+    here: u64,
+    end: u64,
+    /// Second half of the last opcode.
+    second: Option<Half>,
+    done: bool,
+}
+
+impl<'a> Instructions<'a> {
+    fn half(&mut self, half: Half) -> Result<Inst<'a>, &'static str> {
+        let size = match half.size {
+            0 => varint::read(&mut self.inst).map_err(|_| "a size is cut or too large")?,
+            size => size.into(),
+        };
+        if size > self.end - self.here {
+            return Err("they describe more than the window");
+        }
+        // Fits: not longer than the window, which is in memory.
+        let len = size as usize;
+        let inst = match half.kind {
+            Kind::Add => {
+                let (data, rest) = self.data.split_at_checked(len).ok_or("data is missing")?;
+                self.data = rest;
+                Inst::Add { data }
+            }
+            Kind::Run => {
+                let (&byte, rest) = self.data.split_first().ok_or("data is missing")?;
+                self.data = rest;
+                Inst::Run { byte, len }
+            }
+            Kind::Copy(mode) => {
+                let addr = self.cache.decode(mode, self.here, &mut self.addr)?;
+                Inst::Copy { len, addr }
+            }
+            Kind::Noop => unreachable!("callers skip NOOPs"),
+        };
+        self.here += size;
+        Ok(inst)
+    }
+
+    fn advance(&mut self) -> Result<Option<Inst<'a>>, &'static str> {
+        if let Some(half) = self.second.take() {
+            return self.half(half).map(Some);
+        }
+        let Some((&opcode, rest)) = self.inst.split_first() else {
+            return match () {
+                () if self.here != self.end => Err("they describe less than the window"),
+                () if !self.data.is_empty() => Err("data is left over"),
+                () if !self.addr.is_empty() => Err("addresses are left over"),
+                () => Ok(None),
+            };
+        };
+        self.inst = rest;
+        // The default table has no entry that begins with a NOOP.
+        let [first, second] = TABLE[usize::from(opcode)];
+        self.second = (second.kind != Kind::Noop).then_some(second);
+        self.half(first).map(Some)
+    }
+}
+
+impl<'a> Iterator for Instructions<'a> {
+    type Item = Result<Inst<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let next = self.advance();
+        self.done = !matches!(next, Ok(Some(_)));
+        next.map_err(|what| Error::BadInstruction { window: self.window, what }).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlapping_copy_repeats_its_period() {
+        for period in 1..10 {
+            for len in [0, 1, 7, 9, 10, 100] {
+                let mut bytes: Vec<u8> = (0..period as u8).collect();
+                bytes.resize(period + len, 0xff);
+                copy_overlapping(&mut bytes, 0, period, len);
+                assert!(bytes.iter().enumerate().all(|(i, &b)| usize::from(b) == i % period), "{bytes:?}");
+            }
+        }
+    }
+
+    /// The worked example of RFC 3284 section 3, with the segment in the source.
+    #[test]
+    fn example_of_the_rfc() {
+        let source = b"abcdefghijklmnop";
+        let window = Window {
+            target_len: 28,
+            source: Some(Segment { pos: 0, len: 16 }),
+            data: b"wxyzz".to_vec(),
+            // COPY 4,0; ADD 4; COPY 4,4; COPY 12,24; RUN 4
+            inst: vec![20, 5, 20, 19 + 9, 0, 4],
+            addr: vec![0, 4, 24],
+            ..Window::default()
+        };
+        let mut out = vec![1; 99];
+        let mut read = |pos: u64, buf: &mut [u8]| {
+            buf.copy_from_slice(&source[pos as usize..][..buf.len()]);
+            Ok(())
+        };
+        window.apply(&mut read, &mut out).unwrap();
+        assert_eq!(out, b"abcdwxyzefghefghefghefghzzzz");
+    }
+
+    #[test]
+    fn a_copy_may_run_from_the_segment_into_the_target() {
+        let window = Window {
+            target_len: 8,
+            source: Some(Segment { pos: 10, len: 2 }),
+            data: b"c".to_vec(),
+            inst: vec![2, 19 + 4],
+            addr: vec![0],
+            ..Window::default()
+        };
+        // COPY takes 7 bytes from address 0: the segment "ab", then the target "c", then itself.
+        let mut window = window;
+        window.inst = vec![2, 19 + 4];
+        let mut out = Vec::new();
+        let mut read = |pos: u64, buf: &mut [u8]| {
+            assert_eq!((pos, buf.len()), (10, 2));
+            buf.copy_from_slice(b"ab");
+            Ok(())
+        };
+        window.apply(&mut read, &mut out).unwrap();
+        assert_eq!(out, b"cabcabca");
+    }
+
+    #[test]
+    fn refuses_instructions_that_do_not_fit() {
+        let base = Window { target_len: 3, data: b"abc".to_vec(), inst: vec![4], ..Window::default() };
+        let what = |w: &Window| match w.apply(&mut |_, _| Ok(()), &mut Vec::new()) {
+            Err(Error::BadInstruction { what, .. }) => what,
+            other => panic!("{other:?}"),
+        };
+        assert!(base.apply(&mut |_, _| Ok(()), &mut Vec::new()).is_ok());
+        assert_eq!(what(&Window { target_len: 2, ..base.clone() }), "they describe more than the window");
+        assert_eq!(what(&Window { target_len: 4, ..base.clone() }), "they describe less than the window");
+        assert_eq!(what(&Window { data: b"ab".to_vec(), ..base.clone() }), "data is missing");
+        assert_eq!(what(&Window { data: b"abcd".to_vec(), ..base.clone() }), "data is left over");
+        assert_eq!(what(&Window { addr: vec![0], ..base.clone() }), "addresses are left over");
+        assert_eq!(what(&Window { inst: vec![1, 0x83], ..base.clone() }), "a size is cut or too large");
+        assert_eq!(what(&Window { inst: vec![19, 3], ..base.clone() }), "an address is cut or too large");
+    }
+}
