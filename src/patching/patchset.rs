@@ -145,20 +145,20 @@ pub enum Indent {
 #[derive(Debug, thiserror::Error)]
 pub enum SetError {
     /// It cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// It is no YAML, or not of this form.
-    #[error("patch set {set}: {source}")]
+    #[error("patch set {set}: {cause}")]
     Yaml {
         /// The set.
         set: String,
         /// What is wrong, with line and column.
-        source: serde_yaml::Error,
+        cause: serde_yaml::Error,
     },
     /// It contradicts itself or a rule.
     #[error("patch set {set}: {what}")]
@@ -188,7 +188,7 @@ pub fn embedded() -> Result<Vec<PatchSet>, SetError> {
             sets.push(parse(set, yaml, &|source| {
                 read(&format!("payload/{source}")).ok_or_else(|| SetError::Io {
                     path: format!("payload/{source}").into(),
-                    source: io::ErrorKind::NotFound.into(),
+                    cause: io::ErrorKind::NotFound.into(),
                 })
             })?);
         }
@@ -201,7 +201,7 @@ pub fn embedded() -> Result<Vec<PatchSet>, SetError> {
 /// # Errors
 /// [`SetError`]
 pub fn from_dir(dir: &Path) -> Result<Vec<PatchSet>, SetError> {
-    let entries = std::fs::read_dir(dir).map_err(|source| SetError::Io { path: dir.to_owned(), source })?;
+    let entries = std::fs::read_dir(dir).map_err(|cause| SetError::Io { path: dir.to_owned(), cause })?;
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| dir.join(name).join("patchset.yaml").is_file())
@@ -221,7 +221,7 @@ pub fn from_dir(dir: &Path) -> Result<Vec<PatchSet>, SetError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, SetError> {
     crate::host::root::read_bounded(path, MAX_FILE)
-        .map_err(|source| SetError::Io { path: path.to_owned(), source })
+        .map_err(|cause| SetError::Io { path: path.to_owned(), cause })
 }
 
 /// Whether `content` is a payload file of ours, of whatever version.
@@ -296,7 +296,7 @@ fn parse(
     payload: &dyn Fn(&str) -> Result<Vec<u8>, SetError>,
 ) -> Result<PatchSet, SetError> {
     let raw: RawSet =
-        serde_yaml::from_slice(yaml).map_err(|source| SetError::Yaml { set: set.to_owned(), source })?;
+        serde_yaml::from_slice(yaml).map_err(|cause| SetError::Yaml { set: set.to_owned(), cause })?;
     let invalid = |what: String| SetError::Invalid { set: set.to_owned(), what };
     if raw.name != set {
         return Err(invalid(format!("is called '{}' inside", raw.name)));
