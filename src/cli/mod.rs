@@ -86,7 +86,9 @@ impl Color {
     pub fn enabled(self) -> bool {
         use std::io::IsTerminal;
         match self {
-            Self::Auto => io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+            Self::Auto => {
+                io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+            }
             Self::Always => true,
             Self::Never => false,
         }

@@ -234,8 +234,8 @@ fn merge(
         };
         let Some(name) = field("Package").filter(|name| wanted.contains(name)) else { continue };
         let state = field("Status").and_then(|s| s.split_whitespace().nth(2)).unwrap_or_default();
-        let in_place =
-            ["installed", "triggers-awaited", "triggers-pending", "half-configured", "unpacked"].contains(&state);
+        let in_place = ["installed", "triggers-awaited", "triggers-pending", "half-configured", "unpacked"]
+            .contains(&state);
         let package = if in_place {
             let version = Version::parse(field("Version").unwrap_or_default()).map_err(|cause| {
                 DpkgError::Version { path: path.to_owned(), package: name.to_owned(), cause }
@@ -254,7 +254,7 @@ fn merge(
 fn parse_diversions(path: &Path) -> Result<Vec<Diversion>, DpkgError> {
     let text = read(path)?.unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    if lines.len() % 3 != 0 {
+    if !lines.len().is_multiple_of(3) {
         return Err(DpkgError::Diversions { path: path.to_owned(), lines: lines.len() });
     }
     let strip = |line: &str| line.trim_start_matches('/').to_owned();
@@ -302,7 +302,10 @@ mod tests {
     #[test]
     fn updates_replace_older_records_in_their_order() {
         let (_dir, dpkg) = database(&[
-            ("status", &(stanza("a", "install ok installed", "1") + &stanza("b", "install ok installed", "1"))),
+            (
+                "status",
+                &(stanza("a", "install ok installed", "1") + &stanza("b", "install ok installed", "1")),
+            ),
             ("updates/0001", &stanza("a", "install ok installed", "3")),
             ("updates/0000", &stanza("a", "install ok unpacked", "2")),
             ("updates/0002", &stanza("b", "deinstall ok not-installed", "1")),
@@ -316,7 +319,10 @@ mod tests {
     #[test]
     fn lists_are_found_by_architecture_too() {
         let (_dir, dpkg) = database(&[
-            ("status", &(stanza("a", "install ok installed", "1") + &stanza("b", "install ok installed", "1"))),
+            (
+                "status",
+                &(stanza("a", "install ok installed", "1") + &stanza("b", "install ok installed", "1")),
+            ),
             ("info/a:amd64.md5sums", "900150983cd24fb0d6963f7d28e17f72  usr/x y\n"),
             ("info/b.list", "/.\n/usr\n/usr/z\n"),
         ]);

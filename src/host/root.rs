@@ -89,8 +89,8 @@ impl Root {
                     if links > MAX_LINKS {
                         return Err(RootError::Loop { path: self.dir.join(relative(path)) });
                     }
-                    let target = std::fs::read_link(&here)
-                        .map_err(|cause| RootError::Io { path: here, cause })?;
+                    let target =
+                        std::fs::read_link(&here).map_err(|cause| RootError::Io { path: here, cause })?;
                     if target.is_absolute() {
                         real.clear();
                     }

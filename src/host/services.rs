@@ -30,9 +30,9 @@ pub fn existing(root: &Root) -> Vec<&'static str> {
     DAEMONS
         .into_iter()
         .filter(|name| {
-            UNIT_DIRS.iter().any(|dir| {
-                root.resolve(format!("{dir}/{name}.service")).is_ok_and(|path| path.exists())
-            })
+            UNIT_DIRS
+                .iter()
+                .any(|dir| root.resolve(format!("{dir}/{name}.service")).is_ok_and(|path| path.exists()))
         })
         .collect()
 }

@@ -53,7 +53,12 @@ impl Version {
         if !upstream.bytes().all(allowed(b".+-:~")) || !revision.bytes().all(allowed(b".+~")) {
             return fail("it holds a character that is not allowed there");
         }
-        Ok(Self { text: text.to_owned(), epoch, upstream: upstream.to_owned(), revision: revision.to_owned() })
+        Ok(Self {
+            text: text.to_owned(),
+            epoch,
+            upstream: upstream.to_owned(),
+            revision: revision.to_owned(),
+        })
     }
 
     /// The version as it was written.
@@ -145,7 +150,8 @@ mod tests {
 
     #[test]
     fn order_of_proxmox_releases() {
-        let sorted = ["5.0-1", "6.4-9", "6.4-13", "7.0-14+1", "7.1-2", "7.1-13", "7.2-1", "8.0.3", "8.4.21", "9.2.11"];
+        let sorted =
+            ["5.0-1", "6.4-9", "6.4-13", "7.0-14+1", "7.1-2", "7.1-13", "7.2-1", "8.0.3", "8.4.21", "9.2.11"];
         for pair in sorted.windows(2) {
             assert!(v(pair[0]) < v(pair[1]), "{} < {}", pair[0], pair[1]);
         }
@@ -153,7 +159,21 @@ mod tests {
 
     #[test]
     fn what_dpkg_refuses_is_refused() {
-        for bad in ["", "1-", "a1", "x:1", "-1:1", ":1", "1 2", "1_2", "1.0-1_2", "-1", "99999999999:1", "1:", "+1:2"] {
+        for bad in [
+            "",
+            "1-",
+            "a1",
+            "x:1",
+            "-1:1",
+            ":1",
+            "1 2",
+            "1_2",
+            "1.0-1_2",
+            "-1",
+            "99999999999:1",
+            "1:",
+            "+1:2",
+        ] {
             assert!(Version::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -79,7 +79,8 @@ pub fn modules(
         let (Some(module), Some(after)) = (module_file(&change.path), &change.after) else { continue };
         staged.add(module, after)?;
         // What is not ours, as it is without our lines: it may already carry some.
-        let pristine = survey.files.get(&change.path).filter(|view| !view.payload).and_then(|v| v.stripped.as_ref());
+        let pristine =
+            survey.files.get(&change.path).filter(|view| !view.payload).and_then(|v| v.stripped.as_ref());
         if let Some(pristine) = pristine {
             untouched.add(module, &pristine.rest)?;
         }
@@ -135,14 +136,8 @@ fn run(root: &Root, tree: &Tree, module: &str, how: How) -> Result<(), Failed> {
         How::Load => "require $ARGV[0]; print 'loaded';",
         How::Compile => COMPILE,
     };
-    let arguments: [OsString; 6] = [
-        "-I".into(),
-        tree.lib().into_os_string(),
-        "-e".into(),
-        script.into(),
-        "--".into(),
-        module.into(),
-    ];
+    let arguments: [OsString; 6] =
+        ["-I".into(), tree.lib().into_os_string(), "-e".into(), script.into(), "--".into(), module.into()];
     let mut path = std::env::var_os("PERL5LIB").unwrap_or_default();
     // The running host's folder is in perl's own list, behind those an administrator may have put before it.
     if !root.is_running_host() {

@@ -42,7 +42,10 @@ pub fn write(out: &mut impl Write, change: &Change, colour: bool) -> io::Result<
     let (before, after) = (lines(&change.before), lines(&change.after));
     let before: Vec<&[u8]> = before.iter().map(Vec::as_slice).collect();
     let after: Vec<&[u8]> = after.iter().map(Vec::as_slice).collect();
-    let diff = TextDiff::configure().algorithm(Algorithm::Myers).newline_terminated(true).diff_slices(&before, &after);
+    let diff = TextDiff::configure()
+        .algorithm(Algorithm::Myers)
+        .newline_terminated(true)
+        .diff_slices(&before, &after);
     for group in diff.grouped_ops(CONTEXT) {
         let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
         let old = range(first.old_range().start, last.old_range().end);

@@ -181,7 +181,8 @@ pub enum SetError {
 /// # Errors
 /// [`SetError`]; the tests see to it that there is none.
 pub fn embedded() -> Result<Vec<PatchSet>, SetError> {
-    let read = |path: &str| embedded::FILES.iter().find(|(name, _)| *name == path).map(|(_, bytes)| bytes.to_vec());
+    let read =
+        |path: &str| embedded::FILES.iter().find(|(name, _)| *name == path).map(|(_, bytes)| bytes.to_vec());
     let mut sets = Vec::new();
     for (path, yaml) in embedded::FILES {
         if let Some(set) = path.strip_suffix("/patchset.yaml") {
@@ -285,8 +286,8 @@ struct RawHunk {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum OneOrMore {
-    One(Pattern),
-    More(Vec<Pattern>),
+    One(String),
+    More(Vec<String>),
 }
 
 /// Parses and checks the set called `set`; `payload` gives the content of a payload file.
@@ -308,8 +309,7 @@ fn parse(
     let mut packages = BTreeMap::new();
     for (name, range) in &raw.packages {
         let version = |text: &str| Version::parse(text).map_err(|error| invalid(format!("{name}: {error}")));
-        let range =
-            Range { from: version(&range.from)?, to: version(&range.to)?, optional: range.optional };
+        let range = Range { from: version(&range.from)?, to: version(&range.to)?, optional: range.optional };
         packages.insert(name.clone(), range);
     }
 
@@ -333,7 +333,9 @@ fn parse(
         let source = checked_path(entry.source).map_err(invalid)?;
         let content = payload(&source)?;
         if !is_ours(&content) {
-            return Err(invalid(format!("payload {source}: '{TAG}' does not occur in its first {TAG_WITHIN} bytes")));
+            return Err(invalid(format!(
+                "payload {source}: '{TAG}' does not occur in its first {TAG_WITHIN} bytes"
+            )));
         }
         files.push(Payload { source, target: checked_path(entry.target).map_err(invalid)?, content });
     }
@@ -352,6 +354,10 @@ fn parse(
             OneOrMore::One(pattern) => vec![pattern],
             OneOrMore::More(patterns) => patterns,
         };
+        let anchors = anchors
+            .iter()
+            .map(|text| Pattern::parse(text).map_err(|error| invalid(format!("hunk {}: {error}", hunk.id))))
+            .collect::<Result<Vec<_>, _>>()?;
         let lines = checked_lines(&hunk.insert, comment, &files)
             .map_err(|what| invalid(format!("hunk {}: {what}", hunk.id)))?;
         if anchors.is_empty() {
@@ -368,7 +374,15 @@ fn parse(
             lines,
         });
     }
-    Ok(PatchSet { name: raw.name, version: raw.version, title: raw.title, packages, facts, payload: files, hunks })
+    Ok(PatchSet {
+        name: raw.name,
+        version: raw.version,
+        title: raw.title,
+        packages,
+        facts,
+        payload: files,
+        hunks,
+    })
 }
 
 /// A path that stays below the folder it is relative to.
@@ -394,7 +408,9 @@ fn checked_lines(insert: &str, comment: Comment, payload: &[Payload]) -> Result<
             line = format!("{before}{}{after}", &sha256_hex(&file.content)[..12]);
         }
         if line.is_empty() {
-            return Err("an inserted line is empty: the marker could not be seen to belong to code".to_owned());
+            return Err(
+                "an inserted line is empty: the marker could not be seen to belong to code".to_owned()
+            );
         }
         if line.contains(&format!("{TAG}:")) || (comment == Comment::Html && line.contains("<!--")) {
             return Err(format!("the inserted line '{line}' must not hold the marker or a comment"));
@@ -440,7 +456,10 @@ hunks:
     fn a_good_set() {
         let set = parsed(GOOD).unwrap();
         let hash = &sha256_hex(b"// pve-diff-backup\n")[..12];
-        assert_eq!(set.hunks[0].lines, ["if (x) {".to_owned(), format!("    return '{hash}';"), "}".to_owned()]);
+        assert_eq!(
+            set.hunks[0].lines,
+            ["if (x) {".to_owned(), format!("    return '{hash}';"), "}".to_owned()]
+        );
         assert!(set.packages["a"].contains(&Version::parse("2.0-1").unwrap()));
         assert!(!set.packages["a"].contains(&Version::parse("2.0-1+b1").unwrap()));
     }
@@ -459,7 +478,7 @@ hunks:
             ("@hash:js/x.js@", "@hash:js/y.js@", "no such payload file"),
             ("to: \"2.0-1\"", "to: \"x\"", "no Debian package version"),
             ("if (x) {", "if (x) { # pve-diff-backup:1 one", "must not hold the marker"),
-            ("['sub f {', 'sub g {']", "'...'", "anchor"),
+            ("['sub f {', 'sub g {']", "'...'", "hunk one: the pattern '...' holds nothing"),
         ];
         for (from, to, want) in mistakes {
             let yaml = GOOD.replacen(from, to, 1);

@@ -153,7 +153,10 @@ mod tests {
     #[test]
     fn dots_match_anything() {
         assert!(matches("our $RE = ...", "our $RE = qr/\\.(?:tgz|...)/;"));
-        assert!(matches("...pvemanagerlib.js...", "<script src=\"/pve2/js/pvemanagerlib.js?ver=1\"></script>"));
+        assert!(matches(
+            "...pvemanagerlib.js...",
+            "<script src=\"/pve2/js/pvemanagerlib.js?ver=1\"></script>"
+        ));
         assert!(matches("...ab...ab", "abxabab"));
         assert!(!matches("...ab...abc", "abxabab"));
         assert!(matches("a ... b", "a b") && matches("a ... b", "a x y b"));

@@ -99,7 +99,8 @@ pub enum Overall {
 pub fn choose<'a>(sets: &'a [PatchSet], survey: &Survey) -> Result<&'a PatchSet, Refusal> {
     // Optional packages aside, all sets want the same: report the first that is missing everywhere.
     let required = |set: &PatchSet| {
-        let mut needed = set.packages.iter().filter(|(_, range)| !range.optional).map(|(name, _)| name.clone());
+        let mut needed =
+            set.packages.iter().filter(|(_, range)| !range.optional).map(|(name, _)| name.clone());
         needed.find(|name| !survey.packages.contains_key(name))
     };
     let mut failed = Vec::new();
@@ -180,12 +181,14 @@ impl<'a> Plan<'a> {
     fn add_file(&mut self, path: &str, hunks: &[&Hunk], survey: &Survey) {
         let package = hunks[0].package.clone();
         let version = survey.packages.get(&package).map(|p| p.version.to_string()).unwrap_or_default();
-        let place = |hunk: &Hunk, block: Option<&Pattern>| Place {
-            package: hunk.package.clone(),
-            version: version.clone(),
-            file: path.to_owned(),
-            hunk: hunk.id.clone(),
-            block: block.map(Pattern::to_string),
+        let place = |hunk: &Hunk, block: Option<&Pattern>| {
+            Box::new(Place {
+                package: hunk.package.clone(),
+                version: version.clone(),
+                file: path.to_owned(),
+                hunk: hunk.id.clone(),
+                block: block.map(Pattern::to_string),
+            })
         };
         let missing = FileView::default();
         let view = survey.files.get(path).unwrap_or(&missing);
@@ -314,7 +317,7 @@ fn insert(
     pristine: &[u8],
     hunks: &[&Hunk],
     version: u32,
-    place: &dyn Fn(&Hunk, Option<&Pattern>) -> Place,
+    place: &dyn Fn(&Hunk, Option<&Pattern>) -> Box<Place>,
 ) -> Result<Vec<u8>, Vec<Refusal>> {
     let all: Vec<Line> = lines(pristine).collect();
     let mut refusals = Vec::new();
@@ -336,7 +339,8 @@ fn insert(
         let Some(hunks) = below.get(&index) else { continue };
         // Where the file ends without a line end, its last line gets one and ours does without: see `strip`.
         let unended = line.end.is_empty();
-        let end = if unended { index.checked_sub(1).map_or(&b"\n"[..], |above| all[above].end) } else { line.end };
+        let end =
+            if unended { index.checked_sub(1).map_or(&b"\n"[..], |above| all[above].end) } else { line.end };
         if unended {
             out.extend_from_slice(end);
         }
@@ -360,7 +364,7 @@ fn insert(
 fn find_anchor(
     all: &[Line],
     hunk: &Hunk,
-    place: &dyn Fn(&Hunk, Option<&Pattern>) -> Place,
+    place: &dyn Fn(&Hunk, Option<&Pattern>) -> Box<Place>,
 ) -> Result<usize, Refusal> {
     let block = match &hunk.within {
         None => 0..all.len(),
@@ -385,7 +389,7 @@ fn only_line(
     all: &[Line],
     range: std::ops::Range<usize>,
     patterns: &[Pattern],
-    place: impl Fn() -> Place,
+    place: impl Fn() -> Box<Place>,
 ) -> Result<usize, Refusal> {
     let found: Vec<usize> =
         range.filter(|index| patterns.iter().any(|pattern| pattern.matches(all[*index].body))).collect();

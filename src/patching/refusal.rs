@@ -6,7 +6,9 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A package without which there is nothing to patch.
-    #[error("package {package} is not installed: this is no Proxmox VE host (give its root folder with --root)")]
+    #[error(
+        "package {package} is not installed: this is no Proxmox VE host (give its root folder with --root)"
+    )]
     NotInstalled {
         /// The package.
         package: String,
@@ -31,17 +33,15 @@ pub enum Refusal {
     #[error("{place}: the file is missing{}; restore it with `pve-diff-backup reinstall`", diverted.as_deref().unwrap_or_default())]
     FileMissing {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// Said where dpkg-divert moved it.
         diverted: Option<String>,
     },
     /// No line matches where exactly one must.
-    #[error(
-        "{place}: looked for the line `{wanted}` and found none. {NEXT}"
-    )]
+    #[error("{place}: looked for the line `{wanted}` and found none. {NEXT}")]
     AnchorMissing {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The pattern, or patterns.
         wanted: String,
     },
@@ -52,7 +52,7 @@ pub enum Refusal {
     )]
     AnchorAmbiguous {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The pattern, or patterns.
         wanted: String,
         /// The lines that match, from 1.
@@ -62,15 +62,17 @@ pub enum Refusal {
     #[error("{place}: the block that begins in line {line} does not end: the file is incomplete. {NEXT}")]
     BlockOpen {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// Where it begins, from 1.
         line: usize,
     },
     /// Our lines could not be taken out again without a trace.
-    #[error("{place}: `revert` could not give back this file byte for byte (its last line ends in a carriage return)")]
+    #[error(
+        "{place}: `revert` could not give back this file byte for byte (its last line ends in a carriage return)"
+    )]
     NotRevertible {
         /// Where.
-        place: Place,
+        place: Box<Place>,
     },
     /// Where a file of ours goes, there is somebody else's.
     #[error("/{target}: there is a file that is not ours; move it away, then try again")]

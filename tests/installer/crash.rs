@@ -6,8 +6,19 @@ use crate::support::{Host, Ran, Snapshot, has};
 
 /// The calls through which the program changes files. A run makes each of them many times; the tests stop it at
 /// the first, the second and so on, until one runs through.
-const CALLS: [&str; 11] =
-    ["mkdir", "openat", "write", "link", "linkat", "fchmod", "fsync", "rename", "unlink", "rmdir", "utimensat"];
+const CALLS: [&str; 11] = [
+    "mkdir",
+    "openat",
+    "write",
+    "link",
+    "linkat",
+    "fchmod",
+    "fsync",
+    "rename",
+    "unlink",
+    "rmdir",
+    "utimensat",
+];
 
 /// Opening files happens for reading most of the time: only the last of some hundred calls matter.
 const STRIDE: [(&str, usize); 2] = [("openat", 7), ("write", 1)];
@@ -19,7 +30,8 @@ const NO_PERL: &str = "PATH=/nonexistent";
 const MAX_CALLS: usize = 2000;
 
 fn can_trace() -> bool {
-    let works = has("strace") && Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|s| s.success());
+    let works = has("strace")
+        && Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|s| s.success());
     if !works {
         println!("skipped: strace is missing or may not trace");
     }
@@ -125,7 +137,10 @@ fn failed(host: &Host, ran: &Ran, pristine: &Snapshot, patched: &Snapshot, place
     let now = files(host);
     // Leftovers (an error that says so) are the next command's to remove.
     let whole = now == *pristine || now == *patched;
-    assert!(whole || ran.err.contains("the next command tries again"), "{place}: neither one nor the other: {ran:?}");
+    assert!(
+        whole || ran.err.contains("the next command tries again"),
+        "{place}: neither one nor the other: {ran:?}"
+    );
     if ran.code == 13 {
         let before = if place.starts_with("apply") { pristine } else { patched };
         assert!(now == *before, "{place}: not as it was: {ran:?}");

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::support::{CREATE, Host, PATCHSET, Snapshot, STORAGE, has};
+use crate::support::{CREATE, Host, PATCHSET, STORAGE, Snapshot, has};
 
 /// Feeds `patch` to patch(1) in the host's root.
 fn gnu_patch(host: &Host, patch: &str, reverse: bool) {
@@ -35,7 +35,8 @@ fn patch_does_what_apply_does_and_undoes_it() {
         println!("skipped: there is no patch(1) here");
         return;
     }
-    let unended = b"package PVE::Storage;\nsub archive_info {\n my ($archive) = @_;\n}\n1;\nour $RE = 1;".as_slice();
+    let unended =
+        b"package PVE::Storage;\nsub archive_info {\n my ($archive) = @_;\n}\n1;\nour $RE = 1;".as_slice();
     let crlf = b"package PVE::Storage;\r\nsub archive_info {\r\n my ($archive) = @_;\r\n}\r\nour $RE = 1;\r\n1;\r\n\rx";
     for content in [None, Some(unended), Some(crlf)] {
         let host = Host::new();
@@ -67,7 +68,10 @@ fn an_upgrade_of_our_lines_is_a_patch_too() {
     let host = Host::new();
     host.run(&["apply"]).ok();
     let old = contents(&host);
-    host.write_patches("demo/patchset.yaml", PATCHSET.replace("version: 1", "version: 2").replace("my $ours", "my $own"));
+    host.write_patches(
+        "demo/patchset.yaml",
+        PATCHSET.replace("version: 1", "version: 2").replace("my $ours", "my $own"),
+    );
     let patch = host.run(&["patch"]).ok().out;
     host.run(&["apply"]).ok();
     gnu_patch(&host, &patch, true);

@@ -29,7 +29,11 @@ fn a_missing_file() {
 fn a_missing_anchor() {
     let host = Host::new();
     host.edit(VZDUMP, "$task->{vmtype} = 'x';", "$task->{kind} = 'x';");
-    refused(&host, 8, &["pve-manager 9.1.2", VZDUMP, "hunk choose", "sub exec_backup_task {", "$task->{vmtype} = ..."]);
+    refused(
+        &host,
+        8,
+        &["pve-manager 9.1.2", VZDUMP, "hunk choose", "sub exec_backup_task {", "$task->{vmtype} = ..."],
+    );
     host.run(&["status"]).code(8);
 }
 
@@ -183,7 +187,8 @@ fn reinstall_on_another_host_without_apt_is_an_error_of_its_own() {
     let host = Host::new();
     let before = host.snapshot();
     host.run(&["apply"]).ok();
-    let ran = host.run(&["reinstall"]).code(16).says(&["apt-get", "pve-container=6.0.1", "pve-manager=9.1.2"]);
+    let ran =
+        host.run(&["reinstall"]).code(16).says(&["apt-get", "pve-container=6.0.1", "pve-manager=9.1.2"]);
     assert!(ran.out.contains("Storage.pm (patched)"), "{ran:?}");
     assert_eq!(host.snapshot(), before, "our lines are not out");
 }

@@ -26,8 +26,13 @@ fn apply_and_revert_give_back_every_byte() {
     let patched = host.snapshot();
     assert_eq!(patched[STORAGE].0 & 0o7777, 0o640);
     assert_eq!(patched[PAYLOAD].0 & 0o7777, 0o644);
-    assert!(host.text(VZDUMP).contains("\n\trequire PVE::VZDump::Ours::Differential; # pve-diff-backup:1 choose\n"));
-    assert!(host.text(STORAGE).contains("        return { name => 'ours' }; # pve-diff-backup:1 archive-info\n"));
+    assert!(
+        host.text(VZDUMP)
+            .contains("\n\trequire PVE::VZDump::Ours::Differential; # pve-diff-backup:1 choose\n")
+    );
+    assert!(
+        host.text(STORAGE).contains("        return { name => 'ours' }; # pve-diff-backup:1 archive-info\n")
+    );
     assert!(host.text(INDEX).contains("<!-- pve-diff-backup:1 script -->"));
     assert_ne!(mtime(STORAGE), storage_time);
 
@@ -77,9 +82,10 @@ fn foreign_edits_survive_apply_and_revert() {
     let revert = host.run(&["revert"]).ok();
     assert!(revert.out.contains("somebody else's edits stay"), "{revert:?}");
     let after = host.text(STORAGE);
-    let expected = edits.iter().fold(String::from_utf8(before[STORAGE].3.clone()).unwrap(), |text, (from, to)| {
-        text.replacen(from, to, 1)
-    });
+    let expected =
+        edits.iter().fold(String::from_utf8(before[STORAGE].3.clone()).unwrap(), |text, (from, to)| {
+            text.replacen(from, to, 1)
+        });
     assert_eq!(after, expected);
 }
 
@@ -97,7 +103,10 @@ fn a_newer_set_replaces_older_lines_in_place() {
     host.run(&["apply"]).ok();
     host.run(&["status"]).code(0);
     let create = host.text(CREATE);
-    assert!(create.contains("    $a = 2; # pve-diff-backup:2 restore\n") && !create.contains("$ours"), "{create}");
+    assert!(
+        create.contains("    $a = 2; # pve-diff-backup:2 restore\n") && !create.contains("$ours"),
+        "{create}"
+    );
     host.run(&["revert"]).ok();
     assert_eq!(host.snapshot(), before);
 }
@@ -130,7 +139,8 @@ fn lost_lines_are_put_back() {
 fn an_upgrade_of_one_package_is_patched_again() {
     let host = Host::new();
     host.run(&["apply"]).ok();
-    let new = b"package PVE::LXC::Create;\nuse strict;\nuse warnings;\n\nsub restore {\n    return 2;\n}\n1;\n";
+    let new =
+        b"package PVE::LXC::Create;\nuse strict;\nuse warnings;\n\nsub restore {\n    return 2;\n}\n1;\n";
     host.install("pve-container", "6.0.9", &[(CREATE, new)]);
     host.run(&["status"]).code(4);
     host.run(&["apply"]).ok();
@@ -168,7 +178,9 @@ fn bytes_that_are_no_text_line_ends_of_all_kinds_and_none_at_the_end() {
     let unended = "package PVE::Storage;\nsub archive_info {\n my ($archive) = @_;\n}\n1;\nour $RE = 1;";
     let unended_crlf = crlf.strip_suffix("1;\r\n").unwrap().to_owned() + "1;\r\n# our end";
     let mut binary = b"package PVE::Storage; # \xff\xfe\x80\n".to_vec();
-    binary.extend_from_slice(b"our $RE = \"\xe9\";\nsub archive_info {\n  my ($archive) = @_;\n}\n1;\n__END__\n\0\0\r\r\n\r");
+    binary.extend_from_slice(
+        b"our $RE = \"\xe9\";\nsub archive_info {\n  my ($archive) = @_;\n}\n1;\n__END__\n\0\0\r\r\n\r",
+    );
     let one_line = "our $RE = 1; sub archive_info { my ($archive) = @_; }";
     for content in [crlf.as_bytes(), unended.as_bytes(), unended_crlf.as_bytes(), &binary] {
         let host = Host::new();
@@ -235,4 +247,24 @@ fn a_diverted_file_is_patched_where_it_is_used() {
     host.run(&["apply"]).ok().says(&["dpkg-divert"]);
     host.run(&["revert"]).ok();
     assert_eq!(host.snapshot(), before);
+}
+
+#[test]
+fn the_embedded_sets_on_the_host_tree_of_this_repository() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("host");
+    let tree = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tree");
+    let copied = std::process::Command::new("cp").arg("-a").arg(&tree).arg(&root).status().unwrap();
+    assert!(copied.success());
+    let before = crate::support::snapshot(&root);
+    let run = |command: &str| {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_pve-diff-backup"));
+        crate::support::Ran::of(program.arg(command).arg("--root").arg(&root).output().unwrap())
+    };
+    run("status").code(3);
+    run("test").ok();
+    run("apply").ok();
+    run("status").ok();
+    run("revert").ok();
+    assert_eq!(crate::support::snapshot(&root), before);
 }

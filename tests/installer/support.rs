@@ -103,7 +103,8 @@ hunks:
       <script src="/ours.js?ver=@hash:Differential.pm@"></script>
 "#;
 
-const PAYLOAD_PM: &str = "# Part of pve-diff-backup.\npackage PVE::VZDump::Ours::Differential;\nuse strict;\n1;\n";
+const PAYLOAD_PM: &str =
+    "# Part of pve-diff-backup.\npackage PVE::VZDump::Ours::Differential;\nuse strict;\n1;\n";
 
 /// What a tree holds: kind, mode, owner, group and content of everything in it, by path.
 pub type Snapshot = BTreeMap<String, (u32, u32, u32, Vec<u8>)>;
@@ -126,7 +127,11 @@ impl Host {
         host.write_patches("demo/patchset.yaml", PATCHSET);
         host.write_patches("payload/Differential.pm", PAYLOAD_PM);
         host.write("var/lib/dpkg/status", "");
-        host.install("pve-manager", "9.1.2", &[(VZDUMP, VZDUMP_PM.as_bytes()), (INDEX, INDEX_TPL.as_bytes())]);
+        host.install(
+            "pve-manager",
+            "9.1.2",
+            &[(VZDUMP, VZDUMP_PM.as_bytes()), (INDEX, INDEX_TPL.as_bytes())],
+        );
         host.install("libpve-storage-perl", "9.1.0", &[(STORAGE, STORAGE_PM.as_bytes())]);
         host.install("pve-container", "6.0.1", &[(CREATE, CREATE_PM.as_bytes())]);
         host

@@ -113,7 +113,11 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
 
     let mut out = io::stdout().lock();
     if count == 0 {
-        writeln!(out, "There is nothing to do: the host is patched ({} {}).", plan.set.name, plan.set.version)?;
+        writeln!(
+            out,
+            "There is nothing to do: the host is patched ({} {}).",
+            plan.set.name, plan.set.version
+        )?;
         return Ok(Exit::Success.into());
     }
     writeln!(out, "patched {count} files ({} {})", plan.set.name, plan.set.version)?;
@@ -167,7 +171,10 @@ fn describe(checked: &Checked) -> String {
             checked.path
         ),
         Outcome::NotCheckable(reason) => {
-            format!("/{}: could not be checked, as it does not load without our lines either: {reason}", checked.path)
+            format!(
+                "/{}: could not be checked, as it does not load without our lines either: {reason}",
+                checked.path
+            )
         }
     }
 }

@@ -67,7 +67,9 @@ impl Host {
                 self.reload_hint();
             }
             Recovery::Undone(operation) => {
-                eprintln!("An earlier `{operation}` was interrupted: it is undone, all files are as before it.");
+                eprintln!(
+                    "An earlier `{operation}` was interrupted: it is undone, all files are as before it."
+                );
             }
             Recovery::Overtaken(operation, files) => {
                 eprintln!(
@@ -164,7 +166,9 @@ fn confirmed(question: &str, yes: bool) -> anyhow::Result<()> {
     }
     let stop = |text: &str| Err(Stop(Exit::Declined, text.to_owned()).into());
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return stop("there is no terminal to ask on: nothing was changed; give --yes to go ahead without a question");
+        return stop(
+            "there is no terminal to ask on: nothing was changed; give --yes to go ahead without a question",
+        );
     }
     match dialoguer::Confirm::new().with_prompt(question).default(false).interact()? {
         true => Ok(()),

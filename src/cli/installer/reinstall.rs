@@ -29,7 +29,8 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     let view = host.view()?;
     let mut affected: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (path, file) in &view.survey.files {
-        let Some(package) = file.package.as_deref().filter(|name| view.survey.packages.contains_key(*name)) else {
+        let Some(package) = file.package.as_deref().filter(|name| view.survey.packages.contains_key(*name))
+        else {
             continue;
         };
         let ours = file.stripped.as_ref().is_some_and(|stripped| !stripped.markers.is_empty());
@@ -46,7 +47,9 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
         let text = "no package of Proxmox VE is installed here: nothing to reinstall";
         return Err(Stop(Exit::NotInstalled, text.to_owned()).into());
     }
-    println_quietly("These packages are installed anew, in the version they have; edits of these files are lost:");
+    println_quietly(
+        "These packages are installed anew, in the version they have; edits of these files are lost:",
+    );
     let mut wanted = Vec::new();
     for (package, files) in &affected {
         let version = &view.survey.packages[*package].version;

@@ -161,7 +161,9 @@ impl Status {
         let overall = match self.overall {
             Overall::Patched => "patched and current",
             Overall::Unpatched => "not patched; `pve-diff-backup apply` does it",
-            Overall::Mixed => "partly patched, or by an older version; `pve-diff-backup apply` brings it up to date",
+            Overall::Mixed => {
+                "partly patched, or by an older version; `pve-diff-backup apply` brings it up to date"
+            }
             Overall::Unsupported => "cannot be patched, for the reasons below; backups run as full ones",
         };
         writeln!(out, "{}: {overall}", self.root)?;
@@ -174,7 +176,11 @@ impl Status {
         }
         if let Some(applied) = &self.applied {
             let when = utc(applied.time);
-            writeln!(out, "applied {when} by version {} ({} {})", applied.program, applied.set, applied.set_version)?;
+            writeln!(
+                out,
+                "applied {when} by version {} ({} {})",
+                applied.program, applied.set, applied.set_version
+            )?;
         }
         writeln!(out, "packages:")?;
         for package in &self.packages {
@@ -191,7 +197,11 @@ impl Status {
                 notes.push(format!("left out: {}", package.skipped_hunks.join(", ")));
             }
             let version = package.version.as_deref().unwrap_or("not installed");
-            writeln!(out, "{}", format!("  {:<26}{version:<16}{}", package.name, notes.join("; ")).trim_end())?;
+            writeln!(
+                out,
+                "{}",
+                format!("  {:<26}{version:<16}{}", package.name, notes.join("; ")).trim_end()
+            )?;
         }
         if !self.files.is_empty() {
             writeln!(out, "files:")?;

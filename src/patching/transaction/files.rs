@@ -79,7 +79,8 @@ impl Item {
             if fs::hard_link(&self.target, &self.old).is_err() {
                 let content = fs::read(&self.target).map_err(|cause| Fault::io(&self.target, cause))?;
                 let mtime = old.as_ref().map(|metadata| (metadata.mtime(), metadata.mtime_nsec()));
-                self.write(&self.old, &content, old.as_ref(), mtime).map_err(|cause| Fault::io(&self.old, cause))?;
+                self.write(&self.old, &content, old.as_ref(), mtime)
+                    .map_err(|cause| Fault::io(&self.old, cause))?;
             }
         }
         if let Some(content) = &change.after {
@@ -247,7 +248,8 @@ fn copy_attributes(from: &Path, to: &File) -> io::Result<()> {
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let Ok(length) = rustix::fs::getxattr(from, name, &mut value[..]) else { continue };
         match rustix::fs::fsetxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::PERM | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ACCESS) => {}
+            Ok(())
+            | Err(rustix::io::Errno::PERM | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ACCESS) => {}
             Err(error) => return Err(error.into()),
         }
     }

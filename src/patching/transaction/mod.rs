@@ -115,7 +115,9 @@ pub enum TransactionError {
 /// What to do about the commonest failures of writing.
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => " (run it as root; if you did, `lsattr` tells whether the file is immutable)",
+        io::ErrorKind::PermissionDenied => {
+            " (run it as root; if you did, `lsattr` tells whether the file is immutable)"
+        }
         io::ErrorKind::ReadOnlyFilesystem => " (mount it writable first)",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => " (make room first)",
         _ => "",
@@ -256,7 +258,9 @@ impl<'a> Session<'a> {
             return Ok(Recovery::Nothing);
         };
         let items = self.items(&journal)?;
-        let all = |ready: fn(&Item) -> At<bool>| items.iter().try_fold(true, |all, item| Ok::<_, Fault>(all && ready(item)?));
+        let all = |ready: fn(&Item) -> At<bool>| {
+            items.iter().try_fold(true, |all, item| Ok::<_, Fault>(all && ready(item)?))
+        };
         let operation = journal.operation.clone();
         if all(Item::can_go_forward)? {
             self.finish(&items)?;
@@ -286,7 +290,9 @@ impl<'a> Session<'a> {
             .and_then(|()| items.iter().try_for_each(Item::replace))
             .and_then(|()| files::sync_dirs(items));
         match replaced {
-            Ok(()) => self.clean_up(items).map_err(|fault| TransactionError::Leftover { what: fault.to_string() }),
+            Ok(()) => {
+                self.clean_up(items).map_err(|fault| TransactionError::Leftover { what: fault.to_string() })
+            }
             Err(fault) => Err(self.undo_after(items, fault)),
         }
     }
