@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod compat;
+pub mod demo;
 pub mod exit;
 pub mod generate;
 pub mod installer;
@@ -119,6 +120,8 @@ pub enum Command {
     Reinstall(installer::reinstall::Args),
     /// Check that every differential backup can be restored
     Verify(verify::Args),
+    /// Show it all on an example: a small host, two guests, four nights of backups, restore and revert
+    Demo(demo::Args),
     /// Write man pages or completions into a folder
     #[command(hide = true)]
     Generate(generate::Args),
@@ -158,6 +161,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Revert(args) => installer::revert::run(global, args),
         Command::Reinstall(args) => installer::reinstall::run(global, args),
         Command::Verify(args) => verify::run(args, &archive::open),
+        Command::Demo(args) => demo::run(global, args),
         Command::Generate(args) => generate::run(args),
     }
 }
