@@ -47,7 +47,7 @@ impl Random {
             let _ = write!(bytes, "Jan  4 {hour:02}:{minute:02}:{second:02} guest app[{process}]:");
             for _ in 0..4 + self.below(8) {
                 let word = self.number();
-                bytes.push(b' ');
+                bytes.extend_from_slice(b" ");
                 for part in 0..1 + word % 3 {
                     bytes.extend_from_slice(SYLLABLES[(word >> (8 + 8 * part)) as usize % 32].as_bytes());
                 }
