@@ -9,6 +9,7 @@ pub mod demo;
 pub mod exit;
 pub mod generate;
 pub mod installer;
+pub mod selftest;
 pub mod verify;
 pub mod vma;
 pub mod xdelta3;
@@ -122,6 +123,8 @@ pub enum Command {
     Verify(verify::Args),
     /// Show it all on an example: a small host, two guests, four nights of backups, restore and revert
     Demo(demo::Args),
+    /// Back up and restore a real guest in every way, and compare
+    Selftest(selftest::Args),
     /// Write man pages or completions into a folder
     #[command(hide = true)]
     Generate(generate::Args),
@@ -162,6 +165,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Reinstall(args) => installer::reinstall::run(global, args),
         Command::Verify(args) => verify::run(args, &archive::open),
         Command::Demo(args) => demo::run(global, args),
+        Command::Selftest(args) => selftest::run(args),
         Command::Generate(args) => generate::run(args),
     }
 }
