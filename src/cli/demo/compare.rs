@@ -263,14 +263,7 @@ mod tests {
         let dir = sample();
         let before = Snapshot::take(dir.path(), &["guests"], times).unwrap();
         assert_eq!((before.files(), before.bytes()), (3, 14));
-        // far from the present, so that only a change of it shows
-        let time = fs::metadata(dir.path().join("a/file")).unwrap().modified().unwrap();
         change(dir.path());
-        if let Ok(file) = File::options().append(true).open(dir.path().join("a/file"))
-            && times == Times::Files
-        {
-            file.set_modified(time).unwrap();
-        }
         before.differences(&Snapshot::take(dir.path(), &["guests"], times).unwrap())
     }
 

@@ -1,17 +1,18 @@
 //! The container of the demo: files of many kinds in the folder of its root file system.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use fs_err as fs;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat};
 
 use super::compare::{self, Snapshot, Times};
 use super::content::Random;
 use super::stage::Stage;
-use super::{Guest, table};
+use super::{Guest, table, time_of};
 
 const ID: u32 = 102;
 /// The number it is restored as, so that the original stays for comparison.
@@ -23,14 +24,13 @@ const PHOTOS: u64 = 30;
 pub struct Container {
     root: PathBuf,
     random: Random,
-    days: u64,
 }
 
 impl Container {
     /// Makes the container on the demo's host.
     pub fn create(stage: &Stage) -> anyhow::Result<Self> {
         let root = root(stage, ID);
-        let mut container = Self { root, random: Random(ID.into()), days: 0 };
+        let mut container = Self { root, random: Random(ID.into()) };
         container.fill().with_context(|| format!("cannot write {}", container.root.display()))?;
         fs::write(config(stage, ID), "arch: amd64\nhostname: example\nmemory: 512\n")?;
         Ok(container)
@@ -81,9 +81,8 @@ impl Container {
         Ok(())
     }
 
-    /// What a day does.
-    fn change(&mut self) -> io::Result<()> {
-        let day = self.days;
+    /// What a day does; the first one is number 1.
+    fn change(&mut self, day: u64) -> io::Result<()> {
         let syslog = self.at("var/log/syslog");
         File::options().append(true).open(syslog)?.write_all(&self.random.text(150 << 10))?;
         // a line in the middle: all behind it moves
@@ -135,12 +134,11 @@ impl Guest for Container {
         Ok(Snapshot::take(&self.root, &[], Times::Files)?.bytes())
     }
 
-    fn live(&mut self, time: u64) -> anyhow::Result<()> {
-        if self.days > 0 {
-            self.change().with_context(|| format!("cannot write to {}", self.root.display()))?;
+    fn live(&mut self, night: u64) -> anyhow::Result<()> {
+        if night > 0 {
+            self.change(night).with_context(|| format!("cannot write to {}", self.root.display()))?;
         }
-        self.days += 1;
-        self.settle(time - 3600)
+        self.settle(time_of(night) - 3600)
     }
 
     fn restore(&self, stage: &Stage, volume: &str) -> anyhow::Result<String> {

@@ -91,8 +91,9 @@ trait Guest {
     fn id(&self) -> u32;
     /// Bytes of its data.
     fn size(&self) -> anyhow::Result<u64>;
-    /// Lets a day pass: files and blocks change. Then the guest is ready for the backup at `time`.
-    fn live(&mut self, time: u64) -> anyhow::Result<()>;
+    /// Lets the day before `night` pass: blocks and files change, except before the first. Then the guest is
+    /// ready for the backup of that night.
+    fn live(&mut self, night: u64) -> anyhow::Result<()>;
     /// Restores `volume` with the host's program and compares the result with the guest as it is now. Gives
     /// what was found equal, for people.
     fn restore(&self, stage: &Stage, volume: &str) -> anyhow::Result<String>;
@@ -107,7 +108,7 @@ fn show(dir: &Path, global: &Global) -> anyhow::Result<()> {
     let host = stage.path("host");
     tree::unpack(&host, stage.helper())?;
     for folder in ["etc/pve/qemu-server", "etc/pve/lxc", "var/lib/lxc", "var/lib/vz/dump"] {
-        std::fs::create_dir_all(host.join(folder))?;
+        fs_err::create_dir_all(host.join(folder))?;
     }
     let mut guests: [Box<dyn Guest>; 2] =
         [Box::new(Vm::create(&stage)?), Box::new(Container::create(&stage)?)];
@@ -118,21 +119,21 @@ fn show(dir: &Path, global: &Global) -> anyhow::Result<()> {
 
     say("\n2. Patch it: lines of ours are inserted, none of Proxmox' is changed")?;
     let said = stage.us(&["--root", "host", "apply"])?;
-    stage.show(&said)?;
+    stage::show(&said)?;
 
     say("\n3. Four nights: vzdump makes a full backup, then differentials against it")?;
     say("   (the date is given, so that they pass at once: only the vzdump of this example can do that)")?;
     let (rows, last) = back_up(&stage, &mut guests)?;
     say("   What the host's list of backups has (volume, format, size, time):")?;
     let said = stage.host("usr/sbin/pvesm", &["list", "local"])?;
-    stage.show(&said)?;
+    stage::show(&said)?;
     let listed = said.lines().filter(|line| line.starts_with("local:backup/")).count();
     let expected = guests.len() * NIGHTS as usize;
     ensure!(listed == expected, "the host lists {listed} backups, not {expected}");
 
     say("\n4. Is every differential restorable?")?;
     let said = stage.us(&["verify", DUMP])?;
-    stage.show(&said)?;
+    stage::show(&said)?;
 
     say("\n5. Restore the last ones and compare")?;
     for (guest, name) in guests.iter().zip(&last) {
@@ -142,7 +143,7 @@ fn show(dir: &Path, global: &Global) -> anyhow::Result<()> {
 
     say("\n6. Take the patch out again")?;
     let said = stage.us(&["--root", "host", "revert"])?;
-    stage.show(&said)?;
+    stage::show(&said)?;
     let reverted = Snapshot::take(&host, &OF_GUESTS, Times::Files)?;
     compare::require_none(
         "the host is not as it was before it was patched",
@@ -164,11 +165,10 @@ fn back_up(stage: &Stage, guests: &mut [Box<dyn Guest>]) -> anyhow::Result<(Vec<
         rows.push(Row { title, data: guest.size()?, backups: Vec::new(), took: Duration::ZERO });
     }
     for night in 0..NIGHTS {
-        let time = FIRST_NIGHT + night * DAY;
         for ((guest, row), last) in guests.iter_mut().zip(&mut rows).zip(&mut last) {
-            guest.live(time)?;
+            guest.live(night)?;
             let before = backups(stage)?;
-            let (id, time) = (guest.id().to_string(), time.to_string());
+            let (id, time) = (guest.id().to_string(), time_of(night).to_string());
             let start = Instant::now();
             let said = stage.host(
                 "usr/bin/vzdump",
@@ -199,6 +199,11 @@ fn back_up(stage: &Stage, guests: &mut [Box<dyn Guest>]) -> anyhow::Result<(Vec<
         }
     }
     Ok((rows, last))
+}
+
+/// When the backups of a night are made, in seconds since 1970.
+fn time_of(night: u64) -> u64 {
+    FIRST_NIGHT + night * DAY
 }
 
 /// The names of all backups, without logs.

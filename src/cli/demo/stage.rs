@@ -84,11 +84,6 @@ impl Stage {
         self.run(&self.path(&shown), &shown, arguments.iter().map(Into::into).collect())
     }
 
-    /// Prints what a command said.
-    pub fn show(&self, said: &str) -> io::Result<()> {
-        said.lines().try_for_each(|line| say(format_args!("     {line}")))
-    }
-
     fn run(&self, program: &Path, shown: &str, arguments: Vec<OsString>) -> anyhow::Result<String> {
         let line = arguments.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         say(format_args!("   $ {shown} {line}"))?;
@@ -112,6 +107,11 @@ impl Stage {
         ensure!(output.status.success(), "`{shown} {line}` failed ({}):\n{said}", output.status);
         Ok(said)
     }
+}
+
+/// Prints what a command said, below that command.
+pub fn show(said: &str) -> io::Result<()> {
+    said.lines().try_for_each(|line| say(format_args!("     {line}")))
 }
 
 /// Prints a line.

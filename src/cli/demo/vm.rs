@@ -6,10 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use fs_err as fs;
 
 use super::content::Random;
 use super::stage::Stage;
-use super::{Guest, compare, table};
+use super::{Guest, compare, table, time_of};
 use crate::vma::{Config, Device, Header, Order, Reader, extract, write_archive};
 
 const ID: u32 = 101;
@@ -25,14 +26,13 @@ pub struct Vm {
     disks: Vec<Disk>,
     config: String,
     random: Random,
-    is_new: bool,
 }
 
 impl Vm {
     /// Makes the VM on the demo's host.
     pub fn create(stage: &Stage) -> anyhow::Result<Self> {
         let dir = stage.path(format!("guests/{ID}"));
-        std::fs::create_dir_all(&dir)?;
+        fs::create_dir_all(&dir)?;
         let mut random = Random(ID.into());
         let disks = DISKS
             .iter()
@@ -43,11 +43,11 @@ impl Vm {
             .collect::<anyhow::Result<_>>()?;
         let stream = dir.join("backup.vma");
         let config = format!("name: example\nmemory: 2048\nstream: {}\n", stream.display());
-        std::fs::write(stage.path(format!("host/etc/pve/qemu-server/{ID}.conf")), &config)?;
-        Ok(Self { dir, disks, config, random, is_new: true })
+        fs::write(stage.path(format!("host/etc/pve/qemu-server/{ID}.conf")), &config)?;
+        Ok(Self { dir, disks, config, random })
     }
 
-    fn header(&mut self, time: u64) -> anyhow::Result<Header> {
+    fn header(&mut self, night: u64) -> anyhow::Result<Header> {
         let devices = DISKS.iter().zip(1..).map(|((name, size, ..), id)| Device {
             id,
             name: (*name).to_owned(),
@@ -55,7 +55,7 @@ impl Vm {
         });
         Ok(Header {
             uuid: u128::from(self.random.number()).to_be_bytes(),
-            ctime: time.try_into()?,
+            ctime: time_of(night).try_into()?,
             configs: vec![Config { name: "qemu-server.conf".into(), data: self.config.clone().into_bytes() }],
             devices: devices.collect(),
         })
@@ -75,13 +75,13 @@ impl Guest for Vm {
         Ok(DISKS.iter().map(|(_, size, ..)| size).sum())
     }
 
-    fn live(&mut self, time: u64) -> anyhow::Result<()> {
-        if !std::mem::take(&mut self.is_new) {
+    fn live(&mut self, night: u64) -> anyhow::Result<()> {
+        if night > 0 {
             for disk in &mut self.disks {
                 disk.change(&mut self.random).context("cannot write to a disk")?;
             }
         }
-        let header = self.header(time)?;
+        let header = self.header(night)?;
         let stream = self.dir.join("backup.vma");
         let output = File::create(&stream).with_context(|| format!("cannot write {}", stream.display()))?;
         let mut images: Vec<File> =
@@ -93,7 +93,7 @@ impl Guest for Vm {
 
     fn restore(&self, stage: &Stage, volume: &str) -> anyhow::Result<String> {
         let restored = format!("restored/{ID}.vma");
-        std::fs::create_dir_all(stage.path("restored"))?;
+        fs::create_dir_all(stage.path("restored"))?;
         stage.host("usr/sbin/qmrestore", &[volume, &restored])?;
         let stream = compare::require_equal(&self.dir.join("backup.vma"), &stage.path(&restored))?;
 
@@ -104,7 +104,7 @@ impl Guest for Vm {
         for (disk, (name, ..)) in self.disks.iter().zip(DISKS) {
             bytes += compare::require_equal(&disk.path, &images.join(format!("disk-{name}.raw")))?;
         }
-        let config = std::fs::read_to_string(images.join("qemu-server.conf"))?;
+        let config = fs::read_to_string(images.join("qemu-server.conf"))?;
         anyhow::ensure!(config == self.config, "the VM's configuration is not what it was:\n{config}");
         Ok(format!(
             "VM {ID}: the stream ({:.2} MiB) and both disks ({:.2} MiB) are equal byte for byte",
