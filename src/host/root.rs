@@ -90,11 +90,7 @@ impl Root {
                         return Err(RootError::Loop { path: self.dir.join(relative(path)) });
                     }
                     let target =
-<<<<<<< HEAD
-                        std::fs::read_link(&here).map_err(|source| RootError::Io { path: here, source })?;
-=======
                         std::fs::read_link(&here).map_err(|cause| RootError::Io { path: here, cause })?;
->>>>>>> installer
                     if target.is_absolute() {
                         real.clear();
                     }

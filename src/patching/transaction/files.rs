@@ -80,11 +80,7 @@ impl Item {
                 let content = fs::read(&self.target).map_err(|cause| Fault::io(&self.target, cause))?;
                 let mtime = old.as_ref().map(|metadata| (metadata.mtime(), metadata.mtime_nsec()));
                 self.write(&self.old, &content, old.as_ref(), mtime)
-<<<<<<< HEAD
-                    .map_err(|error| (self.old.clone(), error))?;
-=======
                     .map_err(|cause| Fault::io(&self.old, cause))?;
->>>>>>> installer
             }
         }
         if let Some(content) = &change.after {

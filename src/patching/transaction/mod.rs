@@ -243,24 +243,9 @@ impl<'a> Session<'a> {
         }
         journal.write(&self.dir)?;
         let staged = items.iter().zip(changes).try_for_each(|(item, change)| item.stage(change));
-<<<<<<< HEAD
-        let done = staged.and_then(|()| files::sync_dirs(&items)).and_then(|()| self.replace(&items));
-        match done {
-            Ok(()) => {
-                self.clean_up(&items).map_err(|(path, source)| TransactionError::Leftover { path, source })
-            }
-            Err((path, source)) => match self.undo(&items) {
-                Ok(()) if source.kind() == io::ErrorKind::ResourceBusy => {
-                    Err(TransactionError::Changed { path })
-                }
-                Ok(()) => Err(TransactionError::Write { path, source }),
-                Err((undo_path, undo)) => Err(TransactionError::Stuck { path, source, undo_path, undo }),
-            },
-=======
         match staged {
             Ok(()) => self.finish(&items),
             Err(fault) => Err(self.undo_after(&items, fault)),
->>>>>>> installer
         }
     }
 
@@ -278,21 +263,7 @@ impl<'a> Session<'a> {
         };
         let operation = journal.operation.clone();
         if all(Item::can_go_forward)? {
-<<<<<<< HEAD
-            match files::sync_dirs(&items).and_then(|()| self.replace(&items)) {
-                Ok(()) => self
-                    .clean_up(&items)
-                    .map_err(|(path, source)| TransactionError::Leftover { path, source })?,
-                Err((path, source)) => {
-                    return Err(match self.undo(&items) {
-                        Ok(()) => TransactionError::Write { path, source },
-                        Err((undo_path, undo)) => TransactionError::Stuck { path, source, undo_path, undo },
-                    });
-                }
-            }
-=======
             self.finish(&items)?;
->>>>>>> installer
             return Ok(Recovery::Completed(operation));
         }
         if all(Item::can_go_back)? {
