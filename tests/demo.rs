@@ -57,7 +57,7 @@ fn it_runs_tells_sizes_and_removes_everything() {
 #[test]
 fn keep_leaves_everything_in_a_new_folder() {
     let temp = tempfile::tempdir().unwrap();
-    let kept = temp.path().join("kept it");
+    let kept = temp.path().join("kept");
     let folder = kept.to_str().unwrap();
     let output = demo(Path::new(PROGRAM), temp.path(), &["--keep", folder]);
     assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
@@ -89,6 +89,12 @@ fn it_says_what_is_missing() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("pve-xdelta3 is not beside"), "{}", text(&output.stderr));
     assert!(is_empty(work.path()));
+
+    let odd = work.path().join("my demo");
+    let output = demo(Path::new(PROGRAM), work.path(), &["--keep", odd.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("choose a folder"), "{}", text(&output.stderr));
+    assert!(is_empty(&odd));
 
     let output = Command::new(PROGRAM).args(["demo", "--root", "/tmp"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -47,7 +48,15 @@ impl Stage {
             );
         }
         let absolute = |path: &Path| path.canonicalize().with_context(|| path.display().to_string());
-        Ok(Self { dir: absolute(dir)?, us, helper, patches: patches.map(absolute).transpose()? })
+        let dir = absolute(dir)?;
+        // vzdump runs its compressor as plain words; on a real host ours is /usr/bin/pve-xdelta3, here it is below dir
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+        ensure!(
+            dir.as_os_str().as_bytes().iter().all(is_plain),
+            "the demo cannot work in {}: choose a folder (--keep, or TMPDIR) of letters, digits, '.', '_' and '-'",
+            dir.display()
+        );
+        Ok(Self { dir, us, helper, patches: patches.map(absolute).transpose()? })
     }
 
     /// The folder.
