@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod compat;
+pub mod demo;
 pub mod exit;
 pub mod generate;
 pub mod installer;
@@ -120,6 +121,8 @@ pub enum Command {
     Reinstall(installer::reinstall::Args),
     /// Check that every differential backup can be restored
     Verify(verify::Args),
+    /// Show it all on an example: a small host, two guests, four nights of backups, restore and revert
+    Demo(demo::Args),
     /// Back up and restore a real guest in every way, and compare
     Selftest(selftest::Args),
     /// Write man pages or completions into a folder
@@ -161,6 +164,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Revert(args) => installer::revert::run(global, args),
         Command::Reinstall(args) => installer::reinstall::run(global, args),
         Command::Verify(args) => verify::run(args, &archive::open),
+        Command::Demo(args) => demo::run(global, args),
         Command::Selftest(args) => selftest::run(args),
         Command::Generate(args) => generate::run(args),
     }
