@@ -13,8 +13,9 @@ fn small() -> (Vec<u8>, Vec<u8>, Encode) {
 #[test]
 fn every_truncation_is_an_error() {
     let (base, target, form) = small();
-    for lzma in [None, Some(1)] {
-        let delta = Encode { lzma, ..form.clone() }.run(&base, &target);
+    for secondary in [None, Some((Secondary::Lzma, 1)), Some((Secondary::Djw, 9)), Some((Secondary::Fgk, 0))]
+    {
+        let delta = Encode { secondary, ..form.clone() }.run(&base, &target);
         assert_eq!(decode(&delta, &base).unwrap(), target);
         for len in 0..delta.len() {
             assert!(decode(&delta[..len], &base).is_err(), "cut to {len} of {}", delta.len());
@@ -43,8 +44,9 @@ fn a_cut_at_a_window_boundary_is_named() {
 #[test]
 fn every_flipped_byte_is_an_error_or_harmless() {
     let (base, target, form) = small();
-    for lzma in [None, Some(1)] {
-        let delta = Encode { lzma, ..form.clone() }.run(&base, &target);
+    for secondary in [None, Some((Secondary::Lzma, 1)), Some((Secondary::Djw, 9)), Some((Secondary::Fgk, 0))]
+    {
+        let delta = Encode { secondary, ..form.clone() }.run(&base, &target);
         for at in 0..delta.len() {
             for flip in [1, 2, 4, 8, 16, 32, 64, 128, 0xff] {
                 let mut damaged = delta.clone();
