@@ -1,1 +1,10 @@
 //! Backup archives in a directory: their names, chains of a full and its differentials, verification.
+
+pub mod chain;
+pub mod names;
+mod stamp;
+pub mod tar;
+pub mod verify;
+
+pub use names::{BackupName, Compression, Differential, Format, Full, GuestKind};
+pub use stamp::Stamp;

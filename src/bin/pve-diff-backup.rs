@@ -1,3 +1,5 @@
 //! Thin main; see `pve_diff_backup::cli`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    pve_diff_backup::cli::main(std::env::args_os())
+}

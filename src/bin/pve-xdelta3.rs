@@ -1,3 +1,5 @@
-//! Thin main; see `pve_diff_backup::cli`.
+//! Thin main; see `pve_diff_backup::cli::xdelta3`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    pve_diff_backup::cli::xdelta3::run(std::env::args_os().collect())
+}

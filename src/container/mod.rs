@@ -1,1 +1,235 @@
-//! Compressed files: lzop, zstd (seekable), gzip, xz and raw, found by content.
+//! Compressed files: zstd (seekable), lzop, gzip, xz and raw, told apart by content, never by name.
+//!
+//! One way to read a stream ([`decoder`]), one to read at random places ([`ReadAt`]), one to write
+//! ([`Encoder`]). Anything cut short or damaged ends in an error, as far as the format lets one see it.
+
+pub mod cache;
+pub mod gzip;
+pub mod lzo;
+pub mod lzop;
+pub mod seekable;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+
+/// Largest zstd window that a reader accepts, as `zstd -d` does by default: 128 MiB.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Memory an xz stream may ask of its reader: enough for `xz -9`.
+const XZ_MEMORY: u64 = 128 << 20;
+
+/// Threads that decompress an lzop stream: it is read faster than it can be used then.
+const LZOP_READERS: usize = 2;
+
+/// What a file is compressed with, found by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Not compressed, or with nothing we know.
+    Raw,
+    /// zstd frames (RFC 8878), or a skippable frame that may precede them.
+    Zstd,
+    /// An lzop file.
+    Lzop,
+    /// gzip (RFC 1952).
+    Gzip,
+    /// xz.
+    Xz,
+}
+
+impl Kind {
+    /// Tells the kind by the first bytes of a file; 9 of them suffice.
+    pub fn detect(prefix: &[u8]) -> Kind {
+        match prefix {
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Kind::Zstd,
+            [b, 0x2a, 0x4d, 0x18, ..] if b & 0xf0 == 0x50 => Kind::Zstd,
+            [0x1f, 0x8b, 0x08, ..] => Kind::Gzip,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Kind::Xz,
+            [0x89, b'L', b'Z', b'O', 0, 0x0d, 0x0a, 0x1a, 0x0a, ..] => Kind::Lzop,
+            _ => Kind::Raw,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Raw => "raw",
+            Kind::Zstd => "zstd",
+            Kind::Lzop => "lzop",
+            Kind::Gzip => "gzip",
+            Kind::Xz => "xz",
+        })
+    }
+}
+
+/// Content that can be read at any place, by several threads at once.
+pub trait ReadAt: Send + Sync {
+    /// Length of the content, uncompressed, in bytes.
+    fn size(&self) -> u64;
+
+    /// Fills `buf` with the content from `pos` on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` where the content ends before; `InvalidData` where it is damaged.
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()>;
+}
+
+/// An uncompressed file.
+pub struct RawFile {
+    file: File,
+    size: u64,
+}
+
+impl RawFile {
+    /// Takes a regular file.
+    ///
+    /// # Errors
+    /// Those of asking for the file's size.
+    pub fn new(file: File) -> io::Result<RawFile> {
+        let size = file.metadata()?.len();
+        Ok(RawFile { file, size })
+    }
+}
+
+impl ReadAt for RawFile {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buf, pos)
+    }
+}
+
+/// Reads as many bytes as there are, up to the length of `buf`.
+///
+/// # Errors
+/// Those of `reader`, apart from interruptions.
+pub fn read_full(reader: &mut (impl Read + ?Sized), buf: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buf.len() {
+        match reader.read(&mut buf[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+/// Decompresses a stream, whatever it is compressed with; also tells what that is.
+///
+/// # Errors
+/// Those of reading the first bytes, and of setting up the decompressor.
+pub fn decoder(mut input: Box<dyn Read + Send>) -> io::Result<(Kind, Box<dyn Read + Send>)> {
+    let mut prefix = [0; 9];
+    let n = read_full(&mut input, &mut prefix)?;
+    let kind = Kind::detect(&prefix[..n]);
+    let whole = io::Cursor::new(prefix[..n].to_vec()).chain(input);
+    let stream: Box<dyn Read + Send> = match kind {
+        Kind::Raw => Box::new(whole),
+        Kind::Zstd => {
+            let mut d = zstd::stream::read::Decoder::new(whole)?;
+            d.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            Box::new(d)
+        }
+        Kind::Lzop => Box::new(lzop::Reader::new(whole, LZOP_READERS)),
+        Kind::Gzip => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::new(whole))),
+        Kind::Xz => {
+            let stream =
+                liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
+            Box::new(liblzma::read::XzDecoder::new_stream(whole, stream))
+        }
+    };
+    Ok((kind, stream))
+}
+
+/// How an output is to be compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// zstd at a level (1 to 19).
+    Zstd(i32),
+    /// lzop as `lzop` does by default.
+    Lzo,
+    /// gzip at a level (1 to 9).
+    Gzip(u32),
+}
+
+/// A compressor. What was written is complete only after [`Encoder::finish`]: dropped before, it
+/// leaves a file that every decompressor refuses, so that half an output never passes for a whole one.
+pub trait Encoder: Write + Send {
+    /// Writes what is left and the end mark, and flushes the output.
+    ///
+    /// # Errors
+    /// Those of the output.
+    fn finish(self: Box<Self>) -> io::Result<()>;
+}
+
+/// Compresses into `out`, with up to `threads` threads.
+///
+/// # Errors
+/// Those of setting up the compressor.
+pub fn encoder(out: Box<dyn Write + Send>, how: Compression, threads: usize) -> io::Result<Box<dyn Encoder>> {
+    Ok(match how {
+        Compression::None => Box::new(Plain(out)),
+        Compression::Zstd(level) => {
+            let mut e = zstd::stream::write::Encoder::new(out, level)?;
+            e.include_checksum(true)?;
+            if threads > 1 {
+                e.multithread(u32::try_from(threads).unwrap_or(u32::MAX))?;
+            }
+            Box::new(e)
+        }
+        Compression::Lzo => Box::new(lzop::Writer::new(out, threads)),
+        Compression::Gzip(level) => Box::new(gzip::Writer::new(out, level, threads)),
+    })
+}
+
+struct Plain(Box<dyn Write + Send>);
+
+impl Write for Plain {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Encoder for Plain {
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Encoder for zstd::stream::write::Encoder<'static, Box<dyn Write + Send>> {
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        zstd::stream::write::Encoder::finish(*self)?.flush()
+    }
+}
+
+impl<W: Write + Send> Encoder for lzop::Writer<W> {
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        lzop::Writer::finish(*self)?.flush()
+    }
+}
+
+impl<W: Write + Send> Encoder for gzip::Writer<W> {
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        gzip::Writer::finish(*self)?.flush()
+    }
+}
+
+impl ReadAt for lzop::Seekable {
+    fn size(&self) -> u64 {
+        self.len()
+    }
+
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        lzop::Seekable::read_at(self, pos, buf)
+    }
+}

@@ -1,1 +1,107 @@
-//! The delta engine: cutting, fingerprints, the map of a full backup, fine comparison.
+//! The delta engine: full backups with a map, differentials against them, and their restore.
+//!
+//! ```text
+//! full:     stream -> cut -> fingerprints + zstd frames            -> archive with map   (full)
+//! diff:     stream -> cut -> index of the base's map -> fine       -> VCDIFF windows      (encode)
+//! restore:  VCDIFF windows + base, read where they copy from       -> stream              (restore)
+//! ```
+//! Everything streams: memory is bounded by the number of segments under way ([`pipeline`]), frames
+//! that are cached, and the index of the base.
+
+pub mod base;
+pub mod cut;
+pub mod encode;
+pub mod fine;
+pub mod full;
+pub mod index;
+pub mod map;
+pub mod pipeline;
+pub mod print;
+pub mod restore;
+pub mod sliding;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::vcdiff;
+
+/// What can go wrong with a full backup, a differential or a restore.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reading or writing failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The base cannot be used.
+    #[error("the full backup {} {problem}", path.display())]
+    Base {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        problem: BaseProblem,
+    },
+    /// The differential is damaged.
+    #[error("{error}{}", chain(.error))]
+    Delta {
+        /// What.
+        #[from]
+        error: vcdiff::Error,
+    },
+    /// A mistake of this program.
+    #[error("internal error: {0}; nothing that was written is complete, please report this")]
+    Internal(&'static str),
+}
+
+/// Why a file is no base.
+#[derive(Debug, thiserror::Error)]
+pub enum BaseProblem {
+    /// The system's error.
+    #[error("cannot be read: {0}")]
+    Io(io::Error),
+    /// A directory, FIFO or the like.
+    #[error("is no regular file")]
+    NoFile,
+    /// Nothing in it.
+    #[error("is empty")]
+    Empty,
+    /// Damage that shows.
+    #[error("is damaged: {0}")]
+    Damaged(String),
+    /// Another file than the one the differential needs.
+    #[error(
+        "is not the one that this differential was made against ({name}): {what}. It was replaced, cut short or \
+         changed since; put the right file back"
+    )]
+    Other {
+        /// Name of the base in the differential's header.
+        name: String,
+        /// What differs.
+        what: String,
+    },
+}
+
+impl Error {
+    fn base(path: &Path, problem: BaseProblem) -> Error {
+        Error::Base { path: path.to_owned(), problem }
+    }
+
+    /// The reader of our output is gone: nothing to complain about.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// The causes of an error, for the end of its message.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text += &format!(": {cause}");
+        next = cause.source();
+    }
+    text
+}

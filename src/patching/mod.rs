@@ -1,1 +1,23 @@
 //! Patch sets, plans and the transaction that carries them out.
+//!
+//! One `apply`, from end to end: [`survey`] reads the host (dpkg's database, the files that matter), [`plan`]
+//! decides from these contents alone what each file should hold, [`check`] loads the changed modules from a
+//! staged copy, and [`transaction`], the only part that writes below the root, replaces all files or none.
+
+pub mod check;
+pub mod diff;
+pub mod embedded;
+pub mod patchset;
+pub mod pattern;
+pub mod plan;
+pub mod record;
+pub mod refusal;
+pub mod survey;
+pub mod text;
+pub mod transaction;
+
+/// The sha256 of `content` in lower-case hex.
+pub fn sha256_hex(content: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}

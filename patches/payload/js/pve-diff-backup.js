@@ -1,0 +1,1 @@
+// pve-diff-backup

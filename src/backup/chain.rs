@@ -1,0 +1,186 @@
+//! The backups of a directory: each full with the differentials that need it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirEntry};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::names::{BackupName, Differential, Full, looks_like_differential};
+
+/// A full backup and all differentials that need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// The full backup.
+    pub full: Full,
+    /// What cannot be restored without it, oldest first.
+    pub differentials: Vec<Differential>,
+}
+
+/// A file that looks like a backup but cannot be taken for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    /// Its name, as the directory has it.
+    pub name: OsString,
+    /// Why not.
+    pub reason: &'static str,
+}
+
+/// What a directory holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    /// The directory.
+    pub path: PathBuf,
+    /// Ordered by kind of guest, its number, and time.
+    pub chains: Vec<Chain>,
+    /// Differentials whose full is not there, in the same order.
+    pub orphans: Vec<Differential>,
+    /// Misspelt differentials, links that lead elsewhere and the like, by name.
+    pub unusable: Vec<Unusable>,
+}
+
+impl Directory {
+    /// Reads a directory, not those below it. Other files than backups do not matter; a symbolic link counts
+    /// only if it leads to a regular file of the same directory.
+    pub fn scan(path: &Path) -> io::Result<Self> {
+        let (mut fulls, mut differentials, mut unusable) = (Vec::new(), Vec::new(), Vec::new());
+        let real = fs::canonicalize(path)?;
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let parsed = BackupName::parse(name.as_bytes());
+            if parsed.is_none() && !looks_like_differential(name.as_bytes()) {
+                continue;
+            }
+            match (parsed, obstacle(&real, &entry)) {
+                (_, Some(reason)) => unusable.push(Unusable { name, reason }),
+                (Some(BackupName::Full(full)), None) => fulls.push(full),
+                (Some(BackupName::Differential(differential)), None) => differentials.push(differential),
+                (None, None) => {
+                    unusable.push(Unusable { name, reason: "the name is not that of a differential backup" })
+                }
+            }
+        }
+        fulls.sort_by_cached_key(order);
+        differentials.sort_by_cached_key(|d| (order(d.base()), d.stamp(), d.as_str().to_owned()));
+        unusable.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut chains: Vec<_> =
+            fulls.into_iter().map(|full| Chain { full, differentials: Vec::new() }).collect();
+        let mut orphans = Vec::new();
+        for differential in differentials {
+            match chains.iter_mut().find(|c| c.full == *differential.base()) {
+                Some(chain) => chain.differentials.push(differential),
+                None => orphans.push(differential),
+            }
+        }
+        Ok(Directory { path: path.to_owned(), chains, orphans, unusable })
+    }
+
+    /// The differentials that cannot be restored without the full of this name, oldest first.
+    pub fn dependants(&self, full: &OsStr) -> &[Differential] {
+        let chain = self.chains.iter().find(|c| c.full.as_str() == full);
+        chain.map_or(&[], |c| &c.differentials)
+    }
+}
+
+fn order(full: &Full) -> impl Ord + use<> {
+    (full.kind(), full.vmid(), full.stamp(), full.as_str().to_owned())
+}
+
+/// Why an entry cannot be used as a backup: a directory, a pipe, a device, or a link out of the directory
+/// (which may lead anywhere, on a storage that others can write to).
+fn obstacle(dir: &Path, entry: &DirEntry) -> Option<&'static str> {
+    let Ok(mut kind) = entry.file_type() else { return Some("its type cannot be told") };
+    if kind.is_symlink() {
+        let Ok(target) = fs::canonicalize(entry.path()) else {
+            return Some("a symbolic link that leads nowhere");
+        };
+        if target.parent() != Some(dir) {
+            return Some("a symbolic link out of the directory");
+        }
+        let Ok(meta) = fs::symlink_metadata(&target) else {
+            return Some("a symbolic link that leads nowhere");
+        };
+        kind = meta.file_type();
+    }
+    if kind.is_file() { None } else { Some("not a regular file") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    const FULL: &str = "vzdump-qemu-101-2026_11_20-01_00_02.vma.zst";
+
+    fn diff(of: &str, day: u32) -> String {
+        format!("{of}--differential-2026_11_{day:02}-01_00_02.vcdiff.zst")
+    }
+
+    fn scan(names: &[&OsStr]) -> Directory {
+        let dir = tempfile::tempdir().unwrap();
+        for name in names {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        Directory::scan(dir.path()).unwrap()
+    }
+
+    #[test]
+    fn differentials_belong_to_their_full() {
+        let other = "vzdump-qemu-99999-2026_11_20-01_00_02.vma.zst";
+        let names = [
+            diff(FULL, 22),
+            FULL.into(),
+            diff(FULL, 21),
+            other.into(),
+            diff(other, 25),
+            diff("vzdump-lxc-100-2026_11_01-00_00_00.tar", 2),
+            "vzdump-qemu-101-2026_11_20-01_00_02.log".into(),
+            format!("{FULL}.notes"),
+            diff(FULL, 23).replace(".vcdiff.zst", ".vcdiff.dat"),
+        ];
+        let found = scan(&names.each_ref().map(OsStr::new));
+        assert_eq!(found.chains.len(), 2);
+        let texts = |list: &[Differential]| list.iter().map(|d| d.as_str().to_owned()).collect::<Vec<_>>();
+        assert_eq!(texts(found.dependants(OsStr::new(FULL))), [diff(FULL, 21), diff(FULL, 22)]);
+        assert_eq!(texts(found.dependants(OsStr::new(other))), [diff(other, 25)]);
+        assert_eq!(found.dependants(OsStr::new("nothing")), []);
+        assert_eq!(texts(&found.orphans), [names[5].clone()]);
+        assert_eq!(found.unusable, []);
+    }
+
+    #[test]
+    fn odd_names_are_reported_or_ignored_but_never_taken() {
+        let names: [&[u8]; 4] =
+            [b"vzdump-\xff.vcdiff", b"$(reboot).vcdiff.zst", b"a 'b' \"c\".txt", b"\xfe\xff"];
+        let found = scan(&names.map(OsStr::from_bytes));
+        assert_eq!((found.chains.len(), found.orphans.len()), (0, 0));
+        let unusable: Vec<_> = found.unusable.iter().map(|u| u.name.as_bytes()).collect();
+        assert_eq!(unusable, [names[1], names[0]]);
+    }
+
+    #[test]
+    fn links_count_only_within_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("content"), "").unwrap();
+        symlink("content", at(FULL)).unwrap();
+        symlink("/etc/hostname", at(&diff(FULL, 21))).unwrap();
+        symlink("nowhere", at(&diff(FULL, 22))).unwrap();
+        symlink(".", at(&diff(FULL, 23))).unwrap();
+        fs::create_dir(at(&diff(FULL, 24))).unwrap();
+        let found = Directory::scan(dir.path()).unwrap();
+        assert_eq!(found.chains.len(), 1);
+        assert_eq!(found.dependants(OsStr::new(FULL)), []);
+        let reasons: Vec<_> = found.unusable.iter().map(|u| u.reason).collect();
+        assert_eq!(
+            reasons,
+            [
+                "a symbolic link out of the directory",
+                "a symbolic link that leads nowhere",
+                "a symbolic link out of the directory",
+                "not a regular file"
+            ]
+        );
+    }
+}

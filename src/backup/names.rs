@@ -1,0 +1,392 @@
+//! File names of backups.
+//!
+//! A full backup is named as vzdump does (pve-storage, `archive_info`), a differential after its full as
+//! ayufan's pve-patches did since 2013, so that old archives stay usable:
+//!
+//! ```text
+//! vzdump-qemu-101-2026_11_20-01_00_02.vma.zst
+//! vzdump-qemu-101-2026_11_20-01_00_02.vma.zst--differential-2026_11_21-01_00_02.vcdiff.zst
+//! ```
+//!
+//! The grammar's test vectors are `tests/data/names.json`, shared with the Perl side.
+
+use std::fmt;
+
+use super::Stamp;
+
+/// What stands between a full's name and the time of a differential.
+const DIFFERENTIAL: &str = "--differential-";
+/// Extension of a differential, before that of its compression.
+const VCDIFF: &str = ".vcdiff";
+
+/// Kind of guest, as it stands in a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GuestKind {
+    /// A container, Proxmox VE 4 and later.
+    Lxc,
+    /// A container, Proxmox VE 2 and 3.
+    Openvz,
+    /// A virtual machine.
+    Qemu,
+}
+
+impl GuestKind {
+    const ALL: [Self; 3] = [Self::Lxc, Self::Openvz, Self::Qemu];
+}
+
+impl fmt::Display for GuestKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            GuestKind::Lxc => "lxc",
+            GuestKind::Openvz => "openvz",
+            GuestKind::Qemu => "qemu",
+        })
+    }
+}
+
+/// What an archive is, once decompressed and decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// A container's files (also very old virtual machines).
+    Tar,
+    /// A virtual machine's disks, see [`crate::vma`].
+    Vma,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Format::Tar => "tar",
+            Format::Vma => "vma",
+        })
+    }
+}
+
+/// How a file is compressed, by its name. (The content decides when it is read.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip, `.gz` or `.tgz`.
+    Gzip,
+    /// lzop, `.lzo`.
+    Lzo,
+    /// zstd, `.zst`.
+    Zstd,
+}
+
+impl Compression {
+    /// The extension with its dot, empty for [`Compression::None`]. `.bz2`, which Proxmox VE restores but
+    /// never makes, is none of ours.
+    fn from_extension(extension: &str) -> Option<Self> {
+        Some(match extension {
+            "" => Compression::None,
+            ".gz" => Compression::Gzip,
+            ".lzo" => Compression::Lzo,
+            ".zst" => Compression::Zstd,
+            _ => return None,
+        })
+    }
+}
+
+/// The name of a full backup: an ordinary vzdump archive with vzdump's own name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Full {
+    text: String,
+    stem: usize,
+    kind: GuestKind,
+    vmid: u32,
+    stamp: Stamp,
+    format: Format,
+    compression: Compression,
+}
+
+impl Full {
+    /// Reads a name. `None` for anything that is not exactly one, a differential's included.
+    pub fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("vzdump-")?;
+        let (kind, rest) = rest.split_once('-')?;
+        let kind = GuestKind::ALL.into_iter().find(|k| k.to_string() == kind)?;
+        let (vmid, rest) = rest.split_once('-')?;
+        let (stamp, extensions) = rest.split_at_checked(Stamp::LEN)?;
+        let (format, compression) = match extensions {
+            ".tgz" => (Format::Tar, Compression::Gzip),
+            _ => {
+                let (format, compression) = extensions.split_at_checked(4)?;
+                let format = match format {
+                    ".tar" => Format::Tar,
+                    ".vma" => Format::Vma,
+                    _ => return None,
+                };
+                (format, Compression::from_extension(compression)?)
+            }
+        };
+        if format == Format::Vma && kind != GuestKind::Qemu {
+            return None;
+        }
+        Some(Full {
+            text: text.to_owned(),
+            stem: text.len() - extensions.len(),
+            kind,
+            vmid: parse_vmid(vmid)?,
+            stamp: Stamp::parse(stamp)?,
+            format,
+            compression,
+        })
+    }
+
+    /// The file name.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+    /// Kind of guest.
+    pub fn kind(&self) -> GuestKind {
+        self.kind
+    }
+    /// Number of the guest, 100 to 999999999.
+    pub fn vmid(&self) -> u32 {
+        self.vmid
+    }
+    /// When the backup began.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+    /// VMA or tar.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+    /// Compression of the file.
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+    /// Name of vzdump's log of this backup.
+    pub fn log_name(&self) -> String {
+        format!("{}.log", &self.text[..self.stem])
+    }
+}
+
+/// Proxmox VE's numbers: 100 to 999999999, without leading zeros.
+fn parse_vmid(text: &str) -> Option<u32> {
+    let digits = (3..=9).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit());
+    if digits && !text.starts_with('0') { text.parse().ok() } else { None }
+}
+
+/// The name of a differential backup, which holds the name of the full it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Differential {
+    text: String,
+    stem: usize,
+    base: Full,
+    stamp: Stamp,
+    compression: Compression,
+}
+
+impl Differential {
+    /// Reads a name. `None` for anything that is not exactly one. What it refers to is always a full,
+    /// never another differential.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (base, rest) = text.split_once(DIFFERENTIAL)?;
+        let (stamp, extensions) = rest.split_at_checked(Stamp::LEN)?;
+        let compression = Compression::from_extension(extensions.strip_prefix(VCDIFF)?)?;
+        Some(Differential {
+            text: text.to_owned(),
+            stem: text.len() - extensions.len(),
+            base: Full::parse(base)?,
+            stamp: Stamp::parse(stamp)?,
+            compression,
+        })
+    }
+
+    /// The file name.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+    /// The full backup this one needs, in the same directory.
+    pub fn base(&self) -> &Full {
+        &self.base
+    }
+    /// When this backup (not its full) began.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+    /// Compression of this file.
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+    /// Name of vzdump's log of this backup.
+    pub fn log_name(&self) -> String {
+        format!("{}.log", &self.text[..self.stem])
+    }
+}
+
+/// The name of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BackupName {
+    /// A full backup.
+    Full(Full),
+    /// A differential one.
+    Differential(Differential),
+}
+
+impl BackupName {
+    /// Reads a file name as a directory gives it. `None` where it is no backup's (logs, notes, unfinished
+    /// files, names that vzdump does not give).
+    pub fn parse(name: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(name).ok()?;
+        if let Some(full) = Full::parse(text) {
+            return Some(BackupName::Full(full));
+        }
+        Differential::parse(text).map(BackupName::Differential)
+    }
+
+    /// The file name.
+    pub fn as_str(&self) -> &str {
+        match self {
+            BackupName::Full(name) => name.as_str(),
+            BackupName::Differential(name) => name.as_str(),
+        }
+    }
+
+    /// The full itself, or the one a differential needs; kind of guest, number and format are its.
+    pub fn full(&self) -> &Full {
+        match self {
+            BackupName::Full(name) => name,
+            BackupName::Differential(name) => name.base(),
+        }
+    }
+
+    /// When this backup began.
+    pub fn stamp(&self) -> Stamp {
+        match self {
+            BackupName::Full(name) => name.stamp(),
+            BackupName::Differential(name) => name.stamp(),
+        }
+    }
+
+    /// Compression of this file.
+    pub fn compression(&self) -> Compression {
+        match self {
+            BackupName::Full(name) => name.compression(),
+            BackupName::Differential(name) => name.compression(),
+        }
+    }
+
+    /// Name of vzdump's log of this backup.
+    pub fn log_name(&self) -> String {
+        match self {
+            BackupName::Full(name) => name.log_name(),
+            BackupName::Differential(name) => name.log_name(),
+        }
+    }
+
+    /// Name of the file with this backup's notes.
+    pub fn notes_name(&self) -> String {
+        format!("{}.notes", self.as_str())
+    }
+
+    /// Name of the file whose existence protects this backup from being removed.
+    pub fn protected_name(&self) -> String {
+        format!("{}.protected", self.as_str())
+    }
+}
+
+impl fmt::Display for BackupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Does a name look like a differential's, though it may be misspelt? Such a file cannot be checked or
+/// restored by its name, which whoever looks after the directory should hear of.
+pub fn looks_like_differential(name: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(name);
+    let stem = [".zst", ".lzo", ".gz"].iter().find_map(|e| text.strip_suffix(e)).unwrap_or(&text);
+    stem.ends_with(VCDIFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const FULL: &str = "vzdump-qemu-101-2013_12_01-00_00_01.vma.lzo";
+    const DIFF: &str =
+        "vzdump-qemu-101-2013_12_01-00_00_01.vma.lzo--differential-2013_12_02-00_00_01.vcdiff.lzo";
+
+    #[test]
+    fn names_of_the_original_are_read() {
+        let Some(BackupName::Differential(name)) = BackupName::parse(DIFF.as_bytes()) else { panic!() };
+        assert_eq!(name.base().as_str(), FULL);
+        assert_eq!((name.base().kind(), name.base().vmid()), (GuestKind::Qemu, 101));
+        assert_eq!((name.base().format(), name.base().compression()), (Format::Vma, Compression::Lzo));
+        assert_eq!(name.stamp().to_string(), "2013_12_02-00_00_01");
+        let stem = DIFF.strip_suffix(".vcdiff.lzo").unwrap();
+        assert_eq!(name.log_name(), format!("{stem}.log"));
+        let name = BackupName::parse(FULL.as_bytes()).unwrap();
+        assert_eq!(name.log_name(), "vzdump-qemu-101-2013_12_01-00_00_01.log");
+        assert_eq!(name.protected_name(), format!("{FULL}.protected"));
+    }
+
+    #[test]
+    fn the_vectors_shared_with_the_perl_side() {
+        let file: Value = serde_json::from_str(include_str!("../../tests/data/names.json")).unwrap();
+        let vectors = file["names"].as_array().unwrap();
+        assert!(vectors.len() > 80);
+        for vector in vectors {
+            // each character stands for one byte
+            let bytes: Vec<u8> = vector["name"].as_str().unwrap().chars().map(|c| c as u8).collect();
+            let found = BackupName::parse(&bytes).map_or(Value::Null, |name| {
+                let base = match &name {
+                    BackupName::Full(_) => None,
+                    BackupName::Differential(differential) => Some(differential.base()),
+                };
+                json!({
+                    "type": name.full().kind().to_string(),
+                    "vmid": name.full().vmid(),
+                    "time": iso(name.stamp()),
+                    "format": name.full().format().to_string(),
+                    "compression": match name.compression() {
+                        Compression::None => None,
+                        Compression::Gzip => Some("gz"),
+                        Compression::Lzo => Some("lzo"),
+                        Compression::Zstd => Some("zst"),
+                    },
+                    "base": base.map(Full::as_str),
+                    "base_time": base.map(|b| iso(b.stamp())),
+                })
+            });
+            assert_eq!(found, vector["expect"], "{}: {}", vector["why"], vector["name"]);
+        }
+    }
+
+    /// `2013-12-01T00:00:01`
+    fn iso(stamp: Stamp) -> String {
+        let text = stamp.to_string();
+        format!("{}T{}", text[..10].replace('_', "-"), text[11..].replace('_', ":"))
+    }
+
+    #[test]
+    fn no_differential_of_a_differential() {
+        let nested = format!("{DIFF}--differential-2013_12_03-00_00_01.vcdiff.lzo");
+        assert_eq!(BackupName::parse(nested.as_bytes()), None);
+        assert!(looks_like_differential(nested.as_bytes()));
+    }
+
+    #[test]
+    fn any_bytes_are_taken_without_a_panic() {
+        for cut in 0..DIFF.len() {
+            let name = BackupName::parse(&DIFF.as_bytes()[..cut]);
+            assert!(
+                name.is_none() || cut == FULL.len() || cut == FULL.len() - 4 || cut == DIFF.len() - 4,
+                "{cut}"
+            );
+        }
+        for name in
+            ["vzdump-qemu-101-é".as_bytes(), b"vzdump-qemu-101-2013_12_01-00_00_0\xff.vma", b"\0", b""]
+        {
+            assert_eq!(BackupName::parse(name), None);
+        }
+        // a character across the place where the time must end
+        assert_eq!(BackupName::parse("vzdump-qemu-101-2013_12_01-00_00_0é.vma".as_bytes()), None);
+    }
+}

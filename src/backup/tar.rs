@@ -1,0 +1,289 @@
+//! Checking the structure of a tar archive as a stream, without unpacking it.
+//!
+//! Follows POSIX (pax and ustar) and GNU tar's manual, "Basic Tar Format" and "Storing Sparse Files"; the
+//! archives come from vzdump's `tar`, that is GNU tar in its pax or GNU format.
+
+use std::io::{self, Read};
+
+/// Unit of a tar archive in bytes.
+const BLOCK: usize = 512;
+
+/// What is wrong with a tar archive.
+#[derive(Debug, thiserror::Error)]
+pub enum TarError {
+    /// Reading failed, for instance because the file is damaged.
+    #[error("reading the tar stream failed at byte {offset}: {source}")]
+    Read {
+        /// Offset up to which all was read.
+        offset: u64,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The archive ends too early.
+    #[error("the tar stream is truncated: it ends at byte {offset}, {place}")]
+    Truncated {
+        /// Length of what is there.
+        offset: u64,
+        /// Where in the structure.
+        place: String,
+    },
+    /// Something is malformed.
+    #[error("{what} (tar stream, byte {offset}{})", after(.member))]
+    Malformed {
+        /// Offset of the header concerned.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+        /// Name of the last good member, empty before the first.
+        member: String,
+    },
+}
+
+fn after(member: &str) -> String {
+    if member.is_empty() { String::new() } else { format!(", after {member:?}") }
+}
+
+/// Counts of a checked archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TarSummary {
+    /// Length in bytes, uncompressed.
+    pub bytes: u64,
+    /// Files, directories, links and so on.
+    pub members: u64,
+}
+
+/// Checks a whole archive: every header's checksum and numbers, all data present, the two blocks of zeros
+/// at the end, nothing but zeros behind them. An archive without any member is refused: no guest is empty.
+pub fn check(input: impl Read) -> Result<TarSummary, TarError> {
+    let mut walk = Walk { input, offset: 0, members: 0, member: String::new(), global_size: None };
+    walk.run()?;
+    Ok(TarSummary { bytes: walk.offset, members: walk.members })
+}
+
+struct Walk<R> {
+    input: R,
+    offset: u64,
+    members: u64,
+    member: String,
+    /// `size` of a global pax header, in force until another one.
+    global_size: Option<u64>,
+}
+
+impl<R: Read> Walk<R> {
+    fn run(&mut self) -> Result<(), TarError> {
+        // what pax or GNU headers say about the member that must follow
+        let (mut announced, mut size) = (false, None);
+        loop {
+            let at = self.offset;
+            let block =
+                self.block(if announced { "before an announced member" } else { "where a header is due" })?;
+            if block == [0; BLOCK] {
+                return match announced {
+                    true => Err(self.malformed(at, "the archive ends where an announced member is due")),
+                    false => self.end(),
+                };
+            }
+            let header = Header::parse(&block).map_err(|what| self.malformed(at, what))?;
+            match header.kind {
+                b'x' | b'X' => {
+                    size = self.pax(at, header.size)?.or(size);
+                    announced = true;
+                }
+                b'g' => self.global_size = self.pax(at, header.size)?.or(self.global_size),
+                b'L' | b'K' => {
+                    self.skip(header.size)?;
+                    announced = true;
+                }
+                kind => {
+                    self.members += 1;
+                    self.member = header.name;
+                    let mut extended = header.extended;
+                    while extended {
+                        extended = self.block("in a sparse map")?[504] != 0;
+                    }
+                    // a hard link's size tells that of the file it leads to
+                    let linked = kind == b'1';
+                    self.skip(if linked {
+                        0
+                    } else {
+                        size.take().or(self.global_size).unwrap_or(header.size)
+                    })?;
+                    (announced, size) = (false, None);
+                }
+            }
+        }
+    }
+
+    /// Behind the first block of zeros: a second one, and no data up to the end of the stream.
+    fn end(&mut self) -> Result<(), TarError> {
+        let at = self.offset;
+        if self.members == 0 {
+            return Err(self.malformed(at, "the archive is empty"));
+        }
+        if self.block("between the two blocks of zeros at the end")? != [0; BLOCK] {
+            return Err(self.malformed(at, "a single block of zeros, but no end"));
+        }
+        let mut buffer = [0; 65536];
+        loop {
+            let at = self.offset;
+            match self.fill(&mut buffer)? {
+                0 => return Ok(()),
+                n if buffer[..n].iter().all(|b| *b == 0) => {}
+                _ => return Err(self.malformed(at, "data behind the end of the archive")),
+            }
+        }
+    }
+
+    /// Reads the records of a pax header, `LENGTH KEY=VALUE\n` each; gives the value of `size`.
+    fn pax(&mut self, at: u64, mut left: u64) -> Result<Option<u64>, TarError> {
+        let padding = left.wrapping_neg() % BLOCK as u64;
+        let mut size = None;
+        while left > 0 {
+            // only the beginning of a record matters, but for the newline at its end
+            let (mut start, mut used, mut space) = ([0u8; 64], 0, None);
+            while space.is_none() && used < 21 && (used as u64) < left {
+                self.exact(&mut start[used..used + 1], "in a pax header")?;
+                if start[used] == b' ' {
+                    space = Some(used);
+                }
+                used += 1;
+            }
+            let length = space.and_then(|n| decimal(&start[..n]));
+            let length = length.filter(|n| *n <= left && *n > used as u64 + 2);
+            let Some((digits, length)) = space.zip(length) else {
+                return Err(self.malformed(at, "a pax record's length is wrong"));
+            };
+            let end = start.len().min(length as usize);
+            self.exact(&mut start[used..end], "in a pax header")?;
+            let last = match length as usize - end {
+                0 => start[end - 1],
+                more => self.skip_bytes(more as u64)?,
+            };
+            if last != b'\n' {
+                return Err(self.malformed(at, "a pax record does not end where it says"));
+            }
+            if let Some(value) = start[digits + 1..end].strip_prefix(b"size=") {
+                let value = value.strip_suffix(b"\n").and_then(decimal);
+                size = Some(value.ok_or_else(|| self.malformed(at, "a pax record's size is no number"))?);
+            }
+            left -= length;
+        }
+        self.skip_bytes(padding)?;
+        Ok(size)
+    }
+
+    /// Skips a member's data with its padding.
+    fn skip(&mut self, size: u64) -> Result<(), TarError> {
+        let Some(padded) = size.checked_next_multiple_of(BLOCK as u64) else {
+            return Err(self.malformed(self.offset, "a member's size is impossible"));
+        };
+        self.skip_bytes(padded).map(|_| ())
+    }
+
+    /// Skips bytes and gives the last of them, 0 if there is none.
+    fn skip_bytes(&mut self, mut count: u64) -> Result<u8, TarError> {
+        let mut buffer = [0; 65536];
+        let mut last = 0;
+        while count > 0 {
+            let n = buffer.len().min(usize::try_from(count).unwrap_or(usize::MAX));
+            self.exact(&mut buffer[..n], "in the data of a member")?;
+            last = buffer[n - 1];
+            count -= n as u64;
+        }
+        Ok(last)
+    }
+
+    fn block(&mut self, place: &'static str) -> Result<[u8; BLOCK], TarError> {
+        let mut block = [0; BLOCK];
+        self.exact(&mut block, place)?;
+        Ok(block)
+    }
+
+    fn exact(&mut self, buffer: &mut [u8], place: &'static str) -> Result<(), TarError> {
+        if self.fill(buffer)? < buffer.len() {
+            let place = format!("{place}{}", after(&self.member));
+            return Err(TarError::Truncated { offset: self.offset, place });
+        }
+        Ok(())
+    }
+
+    /// Reads until `buffer` is full or the stream ends.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
+        let mut got = 0;
+        while got < buffer.len() {
+            match self.input.read(&mut buffer[got..]) {
+                Ok(0) => break,
+                Ok(n) => {
+                    got += n;
+                    self.offset += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(TarError::Read { offset: self.offset, source }),
+            }
+        }
+        Ok(got)
+    }
+
+    fn malformed(&self, offset: u64, what: &'static str) -> TarError {
+        TarError::Malformed { offset, what, member: self.member.clone() }
+    }
+}
+
+/// The fields of a header block that the structure depends on.
+struct Header {
+    name: String,
+    size: u64,
+    kind: u8,
+    /// Blocks with more of a sparse map follow (GNU's old sparse format).
+    extended: bool,
+}
+
+impl Header {
+    fn parse(block: &[u8; BLOCK]) -> Result<Self, &'static str> {
+        let declared =
+            number(&block[148..156]).ok_or("a header's checksum is no number: not a tar header")?;
+        // the sum is taken with its own field as blanks; some old programs summed signed bytes
+        let others = block[..148].iter().chain(&block[156..]);
+        let unsigned = others.clone().map(|b| i64::from(*b)).sum::<i64>() + 8 * 32;
+        let signed = others.map(|b| i64::from(b.cast_signed())).sum::<i64>() + 8 * 32;
+        if ![unsigned, signed].contains(&declared.cast_signed()) {
+            return Err("a header does not match its checksum");
+        }
+        let kind = block[156];
+        let name = block[..100].split(|b| *b == 0).next().unwrap_or_default();
+        Ok(Header {
+            name: String::from_utf8_lossy(name).into_owned(),
+            size: number(&block[124..136]).ok_or("a member's size is no number")?,
+            kind,
+            extended: kind == b'S' && block[482] != 0,
+        })
+    }
+}
+
+/// A header's number: octal digits between blanks and NULs, or, where the first bit is set, base 256.
+fn number(field: &[u8]) -> Option<u64> {
+    if field[0] & 0x80 != 0 {
+        // 0xff would begin a negative number
+        let (first, rest) = (u64::from(field[0] & 0x7f), &field[1..]);
+        return rest.iter().try_fold(first, |n, b| n.checked_mul(256).map(|n| n | u64::from(*b)));
+    }
+    let text = field.trim_ascii_start();
+    let end = text.iter().position(|b| matches!(b, b' ' | 0)).unwrap_or(text.len());
+    let digits_only = text[end..].iter().all(|b| matches!(b, b' ' | 0));
+    let octal = |n: u64, b: &u8| match b {
+        b'0'..=b'7' => n.checked_mul(8).map(|n| n | u64::from(b - b'0')),
+        _ => None,
+    };
+    text[..end].iter().try_fold(0, octal).filter(|_| digits_only)
+}
+
+fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! Reading backups to their last byte, as a restore would, and checking what comes out.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::chain::Directory;
+use super::names::{BackupName, Format, Full};
+use super::tar;
+use crate::vma;
+
+/// Opens a backup as its uncompressed VMA or tar stream; a differential is decoded against the full that is
+/// given second. The stream must end in an error unless it is proven to be complete.
+pub type Open<'a> = &'a dyn Fn(&Path, Option<&Path>) -> anyhow::Result<Box<dyn Read + Send>>;
+
+/// One backup and what is to be done with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Name of the file, made printable.
+    pub name: String,
+    /// What to read; `Err`: why it cannot even be tried.
+    pub source: Result<Source, String>,
+}
+
+/// Where a backup's stream comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The file.
+    pub path: PathBuf,
+    /// The full that a differential needs.
+    pub base: Option<PathBuf>,
+    /// What the stream must be.
+    pub format: Format,
+}
+
+/// What came out of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// All is well.
+    Good {
+        /// Length of the stream in bytes.
+        bytes: u64,
+        /// What it consists of.
+        content: Content,
+    },
+    /// This backup could not be restored.
+    Bad(String),
+    /// The file was removed while this program ran.
+    Gone,
+}
+
+/// What a stream consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A virtual machine.
+    Vma {
+        /// Number of disks.
+        disks: usize,
+    },
+    /// A container.
+    Tar {
+        /// Files, directories and so on.
+        members: u64,
+    },
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Content::Vma { disks: 1 } => f.write_str("VMA, 1 disk"),
+            Content::Vma { disks } => write!(f, "VMA, {disks} disks"),
+            Content::Tar { members: 1 } => f.write_str("tar, 1 member"),
+            Content::Tar { members } => write!(f, "tar, {members} members"),
+        }
+    }
+}
+
+/// What to check in a directory: its differentials, with `all` the fulls too, each after its full.
+pub fn tasks(directory: &Directory, all: bool) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    for chain in &directory.chains {
+        if all {
+            tasks.push(full(&directory.path, &chain.full));
+        }
+        for differential in &chain.differentials {
+            tasks.push(task(&directory.path, &BackupName::Differential(differential.clone())));
+        }
+    }
+    for orphan in &directory.orphans {
+        let reason = format!("its full backup {} is not there", orphan.base().as_str());
+        tasks.push(Task { name: orphan.as_str().to_owned(), source: Err(reason) });
+    }
+    for unusable in &directory.unusable {
+        let name = unusable.name.to_string_lossy().escape_debug().to_string();
+        tasks.push(Task { name, source: Err(unusable.reason.to_owned()) });
+    }
+    tasks
+}
+
+/// The check of one backup in `dir`.
+pub fn task(dir: &Path, name: &BackupName) -> Task {
+    match name {
+        BackupName::Full(name) => full(dir, name),
+        BackupName::Differential(differential) => {
+            let base = Some(dir.join(differential.base().as_str()));
+            let source = Source { path: dir.join(name.as_str()), base, format: differential.base().format() };
+            Task { name: name.as_str().to_owned(), source: Ok(source) }
+        }
+    }
+}
+
+fn full(dir: &Path, name: &Full) -> Task {
+    let source = Source { path: dir.join(name.as_str()), base: None, format: name.format() };
+    Task { name: name.as_str().to_owned(), source: Ok(source) }
+}
+
+/// Reads a backup to its last byte. `progress` is told the number of bytes whenever some came.
+pub fn check(task: &Task, open: Open, progress: &dyn Fn(u64)) -> Verdict {
+    let source = match &task.source {
+        Ok(source) => source,
+        Err(reason) => return Verdict::Bad(reason.clone()),
+    };
+    match read(source, open, progress) {
+        Ok((bytes, content)) => Verdict::Good { bytes, content },
+        // pruned meanwhile; a full alone that vanishes still is a failure of its differential
+        Err(_) if !source.path.exists() => Verdict::Gone,
+        Err(error) => Verdict::Bad(one_line(&error)),
+    }
+}
+
+fn read(source: &Source, open: Open, progress: &dyn Fn(u64)) -> anyhow::Result<(u64, Content)> {
+    let mut stream = Watched { inner: open(&source.path, source.base.as_deref())?, progress };
+    match source.format {
+        Format::Vma => {
+            let mut reader = vma::Reader::new(stream)?;
+            while reader.next()?.is_some() {}
+            Ok((reader.summary().bytes, Content::Vma { disks: reader.header().devices.len() }))
+        }
+        Format::Tar => {
+            let summary = tar::check(&mut stream)?;
+            Ok((summary.bytes, Content::Tar { members: summary.members }))
+        }
+    }
+}
+
+/// An error with its causes, without those that the text before repeats, on one line.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.contains(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text += ": ";
+        }
+        text += &cause;
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Tells how much was read.
+struct Watched<'a, R> {
+    inner: R,
+    progress: &'a dyn Fn(u64),
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        (self.progress)(n as u64);
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::fs::{self, File};
+
+    const VM: &str = "vzdump-qemu-101-2026_11_20-01_00_02.vma";
+    const CT: &str = "vzdump-lxc-100-2026_11_20-01_00_02.tar";
+
+    fn difference(of: &str) -> String {
+        format!("{of}--differential-2026_11_21-01_00_02.vcdiff")
+    }
+
+    /// Takes a differential for what is appended to its full.
+    fn append(path: &Path, base: Option<&Path>) -> anyhow::Result<Box<dyn Read + Send>> {
+        let file = File::open(path)?;
+        Ok(match base {
+            Some(base) => Box::new(File::open(base)?.chain(file)),
+            None => Box::new(file),
+        })
+    }
+
+    fn vma(disk: &[u8]) -> Vec<u8> {
+        let device = vma::Device { id: 1, name: "drive-scsi0".into(), size: 65536 };
+        let header = vma::Header { uuid: [1; 16], ctime: 0, configs: vec![], devices: vec![device] };
+        let mut images = [io::Cursor::new(disk.to_vec())];
+        vma::write_archive(Vec::new(), header, &mut images, vma::Order::Sequential).unwrap()
+    }
+
+    /// A directory whose differentials are the second halves of their archives.
+    fn directory() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = vma(&[1; 5000]);
+        fs::write(dir.path().join(VM), &archive[..9000]).unwrap();
+        fs::write(dir.path().join(difference(VM)), &archive[9000..]).unwrap();
+        let tar =
+            std::process::Command::new("tar").args(["c", "-C", "/etc", "hostname"]).output().unwrap().stdout;
+        fs::write(dir.path().join(CT), &tar[..700]).unwrap();
+        fs::write(dir.path().join(difference(CT)), &tar[700..]).unwrap();
+        dir
+    }
+
+    fn verdicts(dir: &Path, all: bool) -> Vec<(String, Verdict)> {
+        let directory = Directory::scan(dir).unwrap();
+        tasks(&directory, all).into_iter().map(|t| (t.name.clone(), check(&t, &append, &|_| ()))).collect()
+    }
+
+    #[test]
+    fn differentials_are_read_through_their_fulls() {
+        let dir = directory();
+        let found = verdicts(dir.path(), false);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].0, difference(CT));
+        assert!(
+            matches!(found[0].1, Verdict::Good { content: Content::Tar { members: 1 }, .. }),
+            "{found:?}"
+        );
+        let Verdict::Good { bytes, content } = &found[1].1 else { panic!("{found:?}") };
+        assert_eq!((*bytes, content.to_string()), (vma(&[1; 5000]).len() as u64, "VMA, 1 disk".into()));
+    }
+
+    #[test]
+    fn fulls_are_checked_when_asked_for() {
+        let dir = directory();
+        fs::write(dir.path().join(VM), vma(&[2; 70])).unwrap();
+        let found = verdicts(dir.path(), true);
+        assert_eq!(found.len(), 4);
+        // the container's is only the first half of an archive
+        assert!(matches!(&found[0].1, Verdict::Bad(reason) if reason.contains("truncated")), "{found:?}");
+        assert!(matches!(&found[2].1, Verdict::Good { .. }), "{found:?}");
+        // and the differential now has another archive before it
+        assert!(matches!(&found[3].1, Verdict::Bad(_)), "{found:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_tried_is_a_failure_with_its_reason() {
+        let dir = directory();
+        fs::remove_file(dir.path().join(VM)).unwrap();
+        fs::write(dir.path().join("my\nbackup.vcdiff.zst"), "").unwrap();
+        let found = verdicts(dir.path(), false);
+        assert_eq!(found[1], (difference(VM), Verdict::Bad(format!("its full backup {VM} is not there"))));
+        let reason = "the name is not that of a differential backup".to_owned();
+        assert_eq!(found[2], ("my\\nbackup.vcdiff.zst".into(), Verdict::Bad(reason)));
+    }
+
+    #[test]
+    fn a_backup_pruned_meanwhile_is_no_failure() {
+        let dir = directory();
+        let tasks = tasks(&Directory::scan(dir.path()).unwrap(), false);
+        fs::remove_file(dir.path().join(difference(VM))).unwrap();
+        assert_eq!(check(&tasks[1], &append, &|_| ()), Verdict::Gone);
+        fs::remove_file(dir.path().join(CT)).unwrap();
+        assert!(matches!(check(&tasks[0], &append, &|_| ()), Verdict::Bad(_)));
+    }
+
+    #[test]
+    fn progress_adds_up_to_the_stream() {
+        let dir = directory();
+        let seen = Cell::new(0);
+        let tasks = tasks(&Directory::scan(dir.path()).unwrap(), false);
+        let verdict = check(&tasks[1], &append, &|n| seen.set(seen.get() + n));
+        assert!(matches!(verdict, Verdict::Good { bytes, .. } if bytes == seen.get()));
+    }
+
+    #[test]
+    fn errors_become_one_line() {
+        let cause = io::Error::other("frame 3:\n  checksum wrong");
+        let error = anyhow::Error::new(cause).context("cannot read\tx");
+        assert_eq!(one_line(&error), "cannot read x: frame 3: checksum wrong");
+    }
+}

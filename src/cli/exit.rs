@@ -1,0 +1,122 @@
+//! Exit codes: one table for programs, man page and help.
+
+use std::process::ExitCode;
+
+use crate::patching::refusal::Refusal;
+use crate::patching::transaction::TransactionError;
+
+/// Why a command ended as it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done; for `status`: patched and current.
+    Success = 0,
+    /// Any other failure.
+    Failure = 1,
+    /// Unknown option or argument (given by the parser of the command line).
+    Usage = 2,
+    /// `status`: nothing is patched.
+    Unpatched = 3,
+    /// `status`: partly patched, or by an older version.
+    Mixed = 4,
+    /// No patch set is meant for this release.
+    Unsupported = 5,
+    /// A package of Proxmox VE is not installed.
+    NotInstalled = 6,
+    /// A file to be patched is missing.
+    FileMissing = 7,
+    /// An anchor is missing.
+    AnchorMissing = 8,
+    /// An anchor is ambiguous.
+    AnchorAmbiguous = 9,
+    /// A file that is not ours lies where one of ours should go.
+    InTheWay = 10,
+    /// A module would not load any more.
+    ModuleBroken = 11,
+    /// Another run is at work.
+    Locked = 12,
+    /// Something could not be written.
+    NotWritten = 13,
+    /// An interrupted run could be neither finished nor undone.
+    Stuck = 14,
+    /// A question was answered with no, or there is nobody to ask.
+    Declined = 15,
+    /// apt-get failed.
+    Apt = 16,
+}
+
+impl Exit {
+    /// All codes with what they mean, for help and man page.
+    pub const TABLE: [(Self, &'static str); 17] = [
+        (Self::Success, "done; status: patched and current"),
+        (Self::Failure, "any other failure"),
+        (Self::Usage, "unknown option or argument"),
+        (Self::Unpatched, "status: nothing is patched"),
+        (Self::Mixed, "status: partly patched, or by an older version; apply brings it up to date"),
+        (Self::Unsupported, "no patch set is meant for the files of this release"),
+        (Self::NotInstalled, "a package of Proxmox VE is not installed"),
+        (Self::FileMissing, "a file to be patched is missing"),
+        (Self::AnchorMissing, "a line that hunks hang on is missing, or its block is"),
+        (Self::AnchorAmbiguous, "a line that hunks hang on occurs more than once"),
+        (Self::InTheWay, "a file that is not ours lies where one of ours should go"),
+        (Self::ModuleBroken, "a Perl module would not load with our lines"),
+        (Self::Locked, "another pve-diff-backup is at work on this host"),
+        (Self::NotWritten, "something cannot be written; everything is as it was"),
+        (Self::Stuck, "an interrupted run could be neither finished nor undone"),
+        (Self::Declined, "answered with no, or no terminal to ask on and no --yes"),
+        (Self::Apt, "apt-get failed"),
+    ];
+
+    /// The table as text.
+    pub fn help() -> String {
+        let rows = Self::TABLE.iter().map(|(code, meaning)| format!("  {:>2}  {meaning}\n", *code as u8));
+        format!("Exit codes:\n{}", rows.collect::<String>())
+    }
+
+    /// The code for a refusal.
+    pub fn of_refusal(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::NotInstalled { .. } => Self::NotInstalled,
+            Refusal::NoSet { .. } | Refusal::SeveralSets { .. } => Self::Unsupported,
+            Refusal::FileMissing { .. } => Self::FileMissing,
+            Refusal::AnchorMissing { .. } | Refusal::BlockOpen { .. } | Refusal::NotRevertible { .. } => {
+                Self::AnchorMissing
+            }
+            Refusal::AnchorAmbiguous { .. } => Self::AnchorAmbiguous,
+            Refusal::PayloadInTheWay { .. } => Self::InTheWay,
+            Refusal::ModuleBroken { .. } => Self::ModuleBroken,
+        }
+    }
+
+    /// The code for whatever ended a command early.
+    pub fn of_error(error: &anyhow::Error) -> Self {
+        if let Some(Refused(refusals)) = error.downcast_ref() {
+            return refusals.first().map_or(Self::Failure, Self::of_refusal);
+        }
+        if let Some(Stop(exit, _)) = error.downcast_ref() {
+            return *exit;
+        }
+        match error.downcast_ref::<TransactionError>() {
+            Some(TransactionError::Locked { .. }) => Self::Locked,
+            Some(TransactionError::Write { .. } | TransactionError::Changed { .. }) => Self::NotWritten,
+            Some(TransactionError::Stuck { .. } | TransactionError::Journal { .. }) => Self::Stuck,
+            Some(TransactionError::Leftover { .. } | TransactionError::Root(_)) | None => Self::Failure,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// All that speaks against a plan.
+#[derive(Debug, thiserror::Error)]
+#[error("refused, nothing was changed:\n{}", .0.iter().map(Refusal::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct Refused(pub Vec<Refusal>);
+
+/// An end with a code of its own and a reason.
+#[derive(Debug, thiserror::Error)]
+#[error("{1}")]
+pub struct Stop(pub Exit, pub String);

@@ -1,0 +1,260 @@
+//! `status`: what is installed, which patch set is for it, and how every file stands.
+
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::{Host, View};
+use crate::cli::Global;
+use crate::cli::exit::{Exit, Refused};
+use crate::host::{Origin, PACKAGES};
+use crate::patching::plan::{FileState, Overall, Plan};
+
+/// Options of `status`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints how the host stands. The exit code tells the same in short.
+///
+/// # Errors
+/// Where the host cannot be read; that it is not supported is no error but a status.
+pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
+    let host = Host::open(global)?;
+    host.settle()?;
+    let view = host.view()?;
+    let (status, exit) = assess(&host, &view);
+    let mut out = BufWriter::new(io::stdout().lock());
+    match args.json {
+        true => writeln!(out, "{:#}", serde_json::to_value(&status)?)?,
+        false => status.print(&mut out)?,
+    }
+    out.flush()?;
+    Ok(exit.into())
+}
+
+/// Everything `status` tells; as JSON in this form.
+#[derive(Debug, Serialize)]
+struct Status {
+    root: String,
+    overall: Overall,
+    exit: u8,
+    set: Option<SetStatus>,
+    packages: Vec<PackageStatus>,
+    files: Vec<FileStatus>,
+    refusals: Vec<String>,
+    /// When and by which version the record says it was applied.
+    applied: Option<Applied>,
+}
+
+#[derive(Debug, Serialize)]
+struct SetStatus {
+    name: String,
+    version: u32,
+    title: String,
+    verified: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct PackageStatus {
+    name: String,
+    version: Option<String>,
+    /// dpkg's state.
+    state: Option<String>,
+    verified: Option<bool>,
+    skipped_hunks: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct FileStatus {
+    path: String,
+    package: Option<String>,
+    state: FileState,
+    origin: Option<Origin>,
+    diverted_to: Option<String>,
+    hunks: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Applied {
+    time: u64,
+    program: String,
+    set: String,
+    set_version: u32,
+}
+
+fn assess(host: &Host, view: &View) -> (Status, Exit) {
+    let plan = host.plan(view);
+    let (overall, refusals) = match &plan {
+        Ok(plan) => (plan.overall(), &plan.refusals[..]),
+        Err(Refused(refusals)) => (Overall::Unsupported, &refusals[..]),
+    };
+    let exit = match (overall, refusals.first()) {
+        (_, Some(refusal)) => Exit::of_refusal(refusal),
+        (Overall::Patched, None) => Exit::Success,
+        (Overall::Unpatched, None) => Exit::Unpatched,
+        (Overall::Mixed, None) => Exit::Mixed,
+        (Overall::Unsupported, None) => Exit::Unsupported,
+    };
+    let refusals = refusals.iter().map(ToString::to_string).collect();
+    let plan = plan.as_ref().ok();
+    let status = Status {
+        root: host.root.dir().display().to_string(),
+        overall,
+        exit: exit as u8,
+        set: plan.map(|plan| SetStatus {
+            name: plan.set.name.clone(),
+            version: plan.set.version,
+            title: plan.set.title.clone(),
+            verified: plan.unverified.is_empty(),
+        }),
+        packages: packages(view, plan),
+        files: plan.map(files).unwrap_or_default(),
+        refusals,
+        applied: view.record.as_ref().map(|record| Applied {
+            time: record.time,
+            program: record.program.clone(),
+            set: record.set.clone(),
+            set_version: record.set_version,
+        }),
+    };
+    (status, exit)
+}
+
+fn packages(view: &View, plan: Option<&Plan>) -> Vec<PackageStatus> {
+    PACKAGES
+        .iter()
+        .map(|name| {
+            let package = view.survey.packages.get(*name);
+            let range = plan.and_then(|plan| plan.set.packages.get(*name));
+            PackageStatus {
+                name: (*name).to_owned(),
+                version: package.map(|package| package.version.to_string()),
+                state: package.map(|package| package.state.clone()),
+                verified: package.zip(range).map(|(package, range)| range.contains(&package.version)),
+                skipped_hunks: plan.and_then(|plan| plan.skipped.get(*name)).cloned().unwrap_or_default(),
+            }
+        })
+        .collect()
+}
+
+fn files(plan: &Plan) -> Vec<FileStatus> {
+    plan.files
+        .iter()
+        .map(|file| FileStatus {
+            path: file.path.clone(),
+            package: file.package.clone(),
+            state: file.state,
+            origin: file.origin,
+            diverted_to: file.diverted_to.clone(),
+            hunks: file.hunks.clone(),
+        })
+        .collect()
+}
+
+impl Status {
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        let overall = match self.overall {
+            Overall::Patched => "patched and current",
+            Overall::Unpatched => "not patched; `pve-diff-backup apply` does it",
+            Overall::Mixed => {
+                "partly patched, or by an older version; `pve-diff-backup apply` brings it up to date"
+            }
+            Overall::Unsupported => "cannot be patched, for the reasons below; backups run as full ones",
+        };
+        writeln!(out, "{}: {overall}", self.root)?;
+        match &self.set {
+            Some(set) => {
+                let verified = if set.verified { "verified" } else { "unverified: see the packages" };
+                writeln!(out, "patch set {} {} ({}), {verified}", set.name, set.version, set.title)?;
+            }
+            None => writeln!(out, "patch set: none matches")?,
+        }
+        if let Some(applied) = &self.applied {
+            let when = utc(applied.time);
+            writeln!(
+                out,
+                "applied {when} by version {} ({} {})",
+                applied.program, applied.set, applied.set_version
+            )?;
+        }
+        writeln!(out, "packages:")?;
+        for package in &self.packages {
+            let mut notes = Vec::new();
+            match package.verified {
+                Some(true) => notes.push("verified".to_owned()),
+                Some(false) => notes.push("unverified release".to_owned()),
+                None => {}
+            }
+            if let Some(state) = package.state.as_deref().filter(|state| *state != "installed") {
+                notes.push(state.to_owned());
+            }
+            if !package.skipped_hunks.is_empty() {
+                notes.push(format!("left out: {}", package.skipped_hunks.join(", ")));
+            }
+            let version = package.version.as_deref().unwrap_or("not installed");
+            writeln!(
+                out,
+                "{}",
+                format!("  {:<26}{version:<16}{}", package.name, notes.join("; ")).trim_end()
+            )?;
+        }
+        if !self.files.is_empty() {
+            writeln!(out, "files:")?;
+        }
+        for file in &self.files {
+            let mut notes = Vec::new();
+            match (&file.package, file.origin) {
+                (None, _) => notes.push("ours".to_owned()),
+                (Some(_), Some(Origin::Modified)) => notes.push("edited by somebody else".to_owned()),
+                (Some(_), Some(Origin::Unknown)) => notes.push("no checksum recorded".to_owned()),
+                (Some(_), Some(Origin::Pristine) | None) => {}
+            }
+            if let Some(to) = &file.diverted_to {
+                notes.push(format!("diverted, the package's own is /{to}"));
+            }
+            let state = match file.state {
+                FileState::Patched => "patched",
+                FileState::Unpatched => "unpatched",
+                FileState::Outdated => "outdated",
+                FileState::Missing => "missing",
+                FileState::Foreign => "foreign",
+            };
+            writeln!(out, "{}", format!("  {state:<10} /{}  {}", file.path, notes.join("; ")).trim_end())?;
+        }
+        for refusal in &self.refusals {
+            writeln!(out, "{refusal}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Seconds since 1970 as a date and time in UTC (days to civil date by Howard Hinnant's algorithm).
+fn utc(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", rest / 3600, rest / 60 % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::utc;
+
+    #[test]
+    fn dates() {
+        assert_eq!(utc(0), "1970-01-01 00:00 UTC");
+        assert_eq!(utc(951_782_399), "2000-02-28 23:59 UTC");
+        assert_eq!(utc(951_782_400), "2000-02-29 00:00 UTC");
+        assert_eq!(utc(1_798_761_599), "2026-12-31 23:59 UTC");
+    }
+}

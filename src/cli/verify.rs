@@ -1,0 +1,187 @@
+//! `pve-diff-backup verify`, also called as `pve-verify-backups`: is every differential restorable?
+
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::backup::BackupName;
+use crate::backup::chain::Directory;
+use crate::backup::verify::{Content, Open, Task, Verdict, check, task, tasks};
+
+/// Decode every differential backup to its last byte and check the archive that comes out.
+///
+/// Each differential of the directories is decoded against its full, as a restore would do, and the
+/// structure of the VMA or tar stream is checked. One line each is printed: OK or FAIL with the reason.
+///
+/// Exit code: 0 all are well, 1 some failed, 2 wrong usage or nothing there to check.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Directories with backups, or single backups
+    #[arg(value_name = "PATH", default_value = ".")]
+    paths: Vec<PathBuf>,
+    /// Check full backups too
+    #[arg(long, short)]
+    all: bool,
+    /// Print the result as JSON, when all is done
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command; `open` is how backups are read.
+pub fn run(args: &Args, open: Open) -> anyhow::Result<ExitCode> {
+    let (work, fulls) = match collect(args) {
+        Ok(found) => found,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let report = check_all(&work, open, args.json)?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        writeln!(out)?;
+    } else {
+        writeln!(out, "{}", report.summary(fulls))?;
+    }
+    Ok(match report {
+        Report { failed: 1.., .. } => ExitCode::FAILURE,
+        // nothing at all is more likely the wrong directory than good news
+        Report { ok: 0, .. } if fulls == 0 => ExitCode::from(2),
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+/// What to check, and the number of full backups seen.
+fn collect(args: &Args) -> anyhow::Result<(Vec<Task>, usize)> {
+    let (mut work, mut fulls) = (Vec::new(), 0);
+    for path in &args.paths {
+        if path.is_dir() {
+            let directory = Directory::scan(path)
+                .with_context(|| format!("cannot read the directory {}", path.display()))?;
+            fulls += directory.chains.len();
+            work.extend(tasks(&directory, args.all));
+        } else {
+            work.push(single(path)?);
+        }
+    }
+    Ok((work, fulls))
+}
+
+/// A backup named on the command line.
+fn single(path: &Path) -> anyhow::Result<Task> {
+    if !path.is_file() {
+        bail!("{}: no such file or directory", path.display());
+    }
+    let name = path.file_name().and_then(|n| BackupName::parse(n.as_bytes()));
+    let Some(name) = name else { bail!("{}: not the name of a backup", path.display()) };
+    Ok(task(path.parent().unwrap_or(Path::new("")), &name))
+}
+
+/// The result of a run.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Number of good backups.
+    ok: usize,
+    /// Number of those that cannot be restored.
+    failed: usize,
+    backups: Vec<Finding>,
+}
+
+/// The result of one backup.
+#[derive(Debug, Serialize)]
+struct Finding {
+    file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<String>,
+    /// `ok`, `failed`, or `gone` (removed meanwhile).
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    seconds: f64,
+}
+
+impl Finding {
+    fn new(task: &Task, verdict: Verdict, took: Duration) -> Self {
+        let base = task.source.as_ref().ok().and_then(|s| s.base.as_deref());
+        let base = base.and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
+        let (result, error, bytes, content): (_, _, _, Option<Content>) = match verdict {
+            Verdict::Good { bytes, content } => ("ok", None, Some(bytes), Some(content)),
+            Verdict::Bad(reason) => ("failed", Some(reason), None, None),
+            Verdict::Gone => ("gone", None, None, None),
+        };
+        let content = content.map(|c| c.to_string());
+        Finding { file: task.name.clone(), base, result, error, bytes, content, seconds: took.as_secs_f64() }
+    }
+
+    /// One line for people.
+    fn line(&self) -> String {
+        let name = &self.file;
+        match self {
+            Finding { bytes: Some(bytes), content: Some(content), seconds, .. } => {
+                format!("OK    {name} ({content}, {}, {seconds:.1} s)", DecimalBytes(*bytes))
+            }
+            Finding { error: Some(error), .. } => format!("FAIL  {name}: {error}"),
+            _ => format!("GONE  {name}: removed meanwhile"),
+        }
+    }
+}
+
+impl Report {
+    fn summary(&self, fulls: usize) -> String {
+        match (self.ok, self.failed) {
+            (0, 0) if fulls == 0 => "no backups here".into(),
+            (0, 0) => format!("no differential backups here ({fulls} full; --all checks those too)"),
+            (ok, 0) => format!("{ok} checked, all of them restorable"),
+            (ok, failed) => format!("{} checked, {failed} NOT restorable", ok + failed),
+        }
+    }
+}
+
+/// Checks one after the other, with a line for each as soon as it is known.
+fn check_all(work: &[Task], open: Open, quiet: bool) -> io::Result<Report> {
+    let bar = progress_bar();
+    let mut report = Report { ok: 0, failed: 0, backups: Vec::new() };
+    for (task, number) in work.iter().zip(1..) {
+        bar.set_prefix(format!("{number}/{}", work.len()));
+        bar.set_message(task.name.clone());
+        bar.reset();
+        let start = Instant::now();
+        let verdict = check(task, open, &|n| bar.inc(n));
+        let finding = Finding::new(task, verdict, start.elapsed());
+        match finding.result {
+            "ok" => report.ok += 1,
+            "failed" => report.failed += 1,
+            _ => {}
+        }
+        if !quiet {
+            bar.suspend(|| writeln!(io::stdout(), "{}", finding.line()))?;
+        }
+        report.backups.push(finding);
+    }
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+/// On standard error, and only where that is a terminal.
+fn progress_bar() -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    let style =
+        ProgressStyle::with_template("{spinner} {prefix} {decimal_bytes} {decimal_bytes_per_sec} {wide_msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

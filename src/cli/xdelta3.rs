@@ -1,0 +1,255 @@
+//! `pve-xdelta3`: our own sub-commands; anything else is xdelta3's command line ([`super::compat`]).
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::archive;
+use crate::container::Compression;
+use crate::matching::base::{Base, Content};
+use crate::matching::restore::{Differential, Options};
+use crate::matching::sliding::WINDOW;
+use crate::matching::{self, encode, full};
+
+/// Status of a program that SIGPIPE ended, as shells report it. vzdump and pvesm know it.
+const BROKEN_PIPE: u8 = 141;
+
+/// Differential backups of Proxmox VE: the program behind vzdump's compressor.
+#[derive(Parser)]
+#[command(name = "pve-xdelta3", version, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "Without one of these commands pve-xdelta3 takes the command line of xdelta3 (-e, -d, -s …; see \
+pve-xdelta3(1)).
+
+Exit status: 0 done; 1 failed, what was written is incomplete; 2 wrong usage; 141 the reader of the output went away.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compress a full backup from standard input to standard output
+    #[command(
+        long_about = "Compresses standard input to standard output, as vzdump's compressor.\n\nThe result is \
+an ordinary archive: zstd -d, lzop -d or gzip -d unpack it. With zstd it also carries a map of its content (1 % of \
+its size), by which differentials are made without reading it again."
+    )]
+    Full(FullArgs),
+    /// Make a differential of standard input against a full backup, to standard output
+    Diff(DiffArgs),
+    /// Restore from a differential and its full backup, to standard output
+    Restore(RestoreArgs),
+    /// Tell whether a file can serve as the base of differentials
+    Identify {
+        /// The full backup.
+        file: Encoded,
+    },
+}
+
+#[derive(Args)]
+struct Output {
+    /// How to compress the output
+    #[arg(long, value_enum, default_value = "zstd")]
+    compress: How,
+    /// Level: 1 to 19 for zstd (default 3), 1 to 9 for gzip (default 6)
+    #[arg(long)]
+    level: Option<u32>,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+#[derive(Args)]
+struct Threads {
+    /// Threads to work with; 0 means all processors
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
+    threads: u16,
+}
+
+impl Threads {
+    fn get(&self) -> usize {
+        match self.threads {
+            0 => archive::processors(),
+            n => n.into(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum How {
+    Zstd,
+    Lzo,
+    Gzip,
+    None,
+}
+
+#[derive(Args)]
+struct FullArgs {
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct DiffArgs {
+    /// The full backup; may be percent-encoded (%20 for a blank)
+    #[arg(long, value_name = "PATH")]
+    base: Encoded,
+    /// Tell on standard error how much was new
+    #[arg(long, short)]
+    verbose: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct RestoreArgs {
+    /// The full backup; may be percent-encoded. Without it, it is looked for beside FILE, by FILE's name
+    #[arg(long, value_name = "PATH")]
+    base: Option<Encoded>,
+    /// Use this base even if the differential's header says that it was made against another
+    #[arg(long)]
+    any_base: bool,
+    /// MiB kept of a base that can only be read from the front (zstd without a map, gzip, xz)
+    #[arg(long, value_name = "MIB", default_value_t = WINDOW >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    window: u64,
+    #[command(flatten)]
+    threads: Threads,
+    /// The differential; - for standard input
+    file: OsString,
+}
+
+/// A path, percent-encoded or not: a path that exists as it stands is taken as it stands.
+#[derive(Clone)]
+struct Encoded(PathBuf);
+
+impl From<OsString> for Encoded {
+    fn from(text: OsString) -> Encoded {
+        if Path::new(&text).exists() {
+            return Encoded(text.into());
+        }
+        let mut bytes = text.as_bytes();
+        let mut out = Vec::with_capacity(bytes.len());
+        while let Some((&b, rest)) = bytes.split_first() {
+            let hex = |n: usize| rest.get(n).and_then(|&d| char::from(d).to_digit(16));
+            match (b, hex(0), hex(1)) {
+                (b'%', Some(high), Some(low)) => {
+                    out.push((high * 16 + low) as u8);
+                    bytes = &rest[2..];
+                }
+                _ => {
+                    out.push(b);
+                    bytes = rest;
+                }
+            }
+        }
+        Encoded(OsString::from_vec(out).into())
+    }
+}
+
+/// Runs the program with its arguments, the first being its name.
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    let ours = ["full", "diff", "restore", "identify", "help", "--help", "--version"];
+    match args.get(1) {
+        Some(word) if ours.iter().any(|c| word == c) => {}
+        Some(word) if word == "vma" => return super::vma::run(args[2..].to_vec(), &archive::open_named),
+        _ => return super::compat::run(args),
+    }
+    let result = match Cli::parse_from(args).command {
+        Command::Full(args) => compress(args),
+        Command::Diff(args) => diff(args),
+        Command::Restore(args) => restore(args),
+        Command::Identify { file } => identify(&file.0),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if e.downcast_ref::<matching::Error>().is_some_and(matching::Error::is_broken_pipe) => {
+            ExitCode::from(BROKEN_PIPE)
+        }
+        Err(e) => {
+            eprintln!("pve-xdelta3: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Output {
+    fn compression(&self) -> anyhow::Result<Compression> {
+        Ok(match (self.compress, self.level) {
+            (How::None, _) => Compression::None,
+            (How::Lzo, _) => Compression::Lzo,
+            (How::Zstd, level @ (None | Some(1..=19))) => Compression::Zstd(level.unwrap_or(3) as i32),
+            (How::Gzip, level @ (None | Some(1..=9))) => Compression::Gzip(level.unwrap_or(6)),
+            (_, Some(level)) => bail!("no level {level}: zstd has 1 to 19, gzip 1 to 9"),
+        })
+    }
+}
+
+/// Standard output, unbuffered; not a terminal.
+fn stdout() -> anyhow::Result<File> {
+    if io::stdout().is_terminal() {
+        bail!("standard output is a terminal: send it to a file or a pipe");
+    }
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
+}
+
+fn stdin() -> anyhow::Result<File> {
+    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+}
+
+fn compress(args: FullArgs) -> anyhow::Result<()> {
+    let how = args.output.compression()?;
+    Ok(full::compress(stdin()?, stdout()?, how, args.output.threads.get())?)
+}
+
+fn diff(args: DiffArgs) -> anyhow::Result<()> {
+    let threads = args.output.threads.get();
+    let base = Base::open(&args.base.0)?;
+    let out = crate::container::encoder(Box::new(stdout()?), args.output.compression()?, threads)?;
+    let summary = encode::diff(stdin()?, base, out, threads, |w| eprintln!("pve-xdelta3: warning: {w}"))?;
+    if args.verbose {
+        let mib = |n: u64| n as f64 / (1u64 << 20) as f64;
+        eprintln!("{:.1} MiB, of which {:.1} MiB are new", mib(summary.total), mib(summary.new));
+    }
+    Ok(())
+}
+
+fn restore(args: RestoreArgs) -> anyhow::Result<()> {
+    let input = match args.file.as_bytes() {
+        b"-" => stdin()?,
+        _ => File::open(&args.file)
+            .with_context(|| format!("cannot open {}", Path::new(&args.file).display()))?,
+    };
+    let delta =
+        Differential::open(Box::new(input)).with_context(|| Path::new(&args.file).display().to_string())?;
+    let base = match args.base {
+        Some(base) => Some(base.0),
+        None if delta.needs_base() => Some(archive::full_beside(Path::new(&args.file))?),
+        None => None,
+    };
+    let base = base.as_deref().map(Base::open).transpose()?;
+    let options =
+        Options { threads: args.threads.get(), window: args.window << 20, check_base: !args.any_base };
+    let mut out = stdout()?;
+    delta.restore(base, options, |bytes| out.write_all(bytes))?;
+    Ok(())
+}
+
+fn identify(path: &Path) -> anyhow::Result<()> {
+    let base = Base::open(path)?;
+    let how = match base.content {
+        Content::Mapped(_) => "full backup with a map",
+        Content::Random(_) => "can be read at any place",
+        Content::Stream(_) => "can be read from its start only",
+    };
+    let id: String = base.identity.iter().map(|b| format!("{b:02x}")).collect();
+    let size = base.size().map_or("unknown".into(), |n| n.to_string());
+    println!("{} form={} id={id} size={size} ({how})", path.display(), base.form);
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! A fast LZO1X encoder: one probe of one hash table per position.
+//!
+//! The table holds positions modulo 65536. Nothing has to be cleared as the window slides, because an
+//! entry only counts if the four bytes there are equal, and 16 bits tell every distance the format can
+//! express (at most 49151) apart. Where nothing matches, the step between probes grows, so
+//! incompressible data passes quickly.
+
+use super::{END_MARK, MAX_DISTANCE, MIDDLE_DISTANCE, NEAR_DISTANCE};
+
+/// log2 of the number of table entries: 2^13 entries of 2 bytes stay in the first-level cache.
+const TABLE_BITS: u32 = 13;
+/// Probes stop this far before the end, so that a probe and a wide literal copy need no care.
+const TAIL: usize = 16;
+/// Shortest copy looked for.
+const MIN_MATCH: usize = 4;
+
+/// Most bytes [`Encoder::compress`] can write for `len` bytes of input.
+///
+/// Long literal runs add one byte in 255, each copy is shorter than what it replaces, and the wide
+/// copies want some room behind.
+pub const fn max_compressed_len(len: usize) -> usize {
+    len + len / 64 + 64
+}
+
+/// The encoder's table, to be kept over many blocks (its content never changes a block's output).
+pub struct Encoder {
+    table: Box<[u16; 1 << TABLE_BITS]>,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Encoder {
+    /// A fresh table (16 KiB).
+    pub fn new() -> Self {
+        Self { table: Box::new([0; 1 << TABLE_BITS]) }
+    }
+
+    /// Compresses `src` as one LZO1X block into the start of `dst` and returns its length.
+    ///
+    /// # Panics
+    /// If `dst` is shorter than [`max_compressed_len`] of `src.len()`.
+    pub fn compress(&mut self, src: &[u8], dst: &mut [u8]) -> usize {
+        assert!(dst.len() >= max_compressed_len(src.len()), "output buffer too short for LZO1X");
+        self.table.fill(0);
+        let table = &mut *self.table;
+        let mut out = Output { dst, op: 0 };
+        let mut anchor = 0; // first byte not yet coded
+        let mut ip = 1;
+        let limit = src.len().saturating_sub(TAIL);
+
+        while ip < limit {
+            let value = load32(src, ip);
+            let slot = &mut table[hash(value)];
+            let distance = usize::from((ip as u16).wrapping_sub(*slot));
+            *slot = ip as u16;
+            if distance.wrapping_sub(1) >= ip.min(MAX_DISTANCE) || load32(src, ip - distance) != value {
+                ip += 1 + ((ip - anchor) >> 5);
+                continue;
+            }
+            let mut start = ip;
+            while start > anchor && start > distance && src[start - 1] == src[start - 1 - distance] {
+                start -= 1;
+            }
+            let end = ip + MIN_MATCH + common(&src[ip + MIN_MATCH - distance..], &src[ip + MIN_MATCH..]);
+            out.literals(src, anchor, start);
+            out.copy(end - start, distance);
+            anchor = end;
+            ip = end;
+            if ip < limit {
+                table[hash(load32(src, ip - 2))] = (ip - 2) as u16;
+            }
+        }
+        out.literals(src, anchor, src.len());
+        out.bytes(&END_MARK);
+        out.op
+    }
+}
+
+#[inline(always)]
+fn load32(src: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(*src[at..].first_chunk().expect("four bytes before the tail"))
+}
+
+#[inline(always)]
+fn hash(value: u32) -> usize {
+    (value.wrapping_mul(0x9E37_79B1) >> (32 - TABLE_BITS)) as usize
+}
+
+/// Length of the common start of `old` and `new`.
+#[inline(always)]
+fn common(old: &[u8], new: &[u8]) -> usize {
+    let mut len = 0;
+    let (mut a, mut b) = (old, new);
+    while let (Some((x, rest_a)), Some((y, rest_b))) =
+        (a.split_first_chunk::<8>(), b.split_first_chunk::<8>())
+    {
+        let differ = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+        if differ != 0 {
+            return len + (differ.trailing_zeros() / 8) as usize;
+        }
+        len += 8;
+        (a, b) = (rest_a, rest_b);
+    }
+    len + a.iter().zip(b).take_while(|(x, y)| x == y).count()
+}
+
+/// The block being written.
+struct Output<'a> {
+    dst: &'a mut [u8],
+    op: usize,
+}
+
+impl Output<'_> {
+    #[inline(always)]
+    fn bytes<const N: usize>(&mut self, bytes: &[u8; N]) {
+        self.dst[self.op..self.op + N].copy_from_slice(bytes);
+        self.op += N;
+    }
+
+    /// Writes `src[from..to]` as literals: up to 3 ride on the copy before them, more make a run.
+    #[inline(always)]
+    fn literals(&mut self, src: &[u8], from: usize, to: usize) {
+        let count = to - from;
+        if count == 0 {
+            return;
+        }
+        if self.op == 0 && count <= 238 {
+            self.bytes(&[count as u8 + 17]);
+        } else if count <= 3 {
+            // All copies keep their S bits in the last byte but one.
+            self.dst[self.op - 2] |= count as u8;
+        } else if count <= 18 {
+            self.bytes(&[count as u8 - 3]);
+        } else {
+            self.bytes(&[0]);
+            self.long_length(count - 18);
+        }
+        let to_end = &mut self.dst[self.op..];
+        if count <= 16
+            && let (Some(wide), Some(room)) =
+                (src[from..].first_chunk::<16>(), to_end.first_chunk_mut::<16>())
+        {
+            *room = *wide;
+        } else {
+            to_end[..count].copy_from_slice(&src[from..to]);
+        }
+        self.op += count;
+    }
+
+    /// Writes a copy in its shortest form.
+    #[inline(always)]
+    fn copy(&mut self, len: usize, distance: usize) {
+        if len <= 8 && distance <= NEAR_DISTANCE {
+            let d = distance - 1;
+            self.bytes(&[((len - 1) << 5 | (d & 7) << 2) as u8, (d >> 3) as u8]);
+            return;
+        }
+        let (marker, bits, d) = if distance <= MIDDLE_DISTANCE {
+            (32, 31, distance - 1)
+        } else {
+            let d = distance - 16384;
+            (16 | (d >> 11) & 8, 7, d & 0x3fff)
+        };
+        if len - 2 <= bits {
+            self.bytes(&[(marker | (len - 2)) as u8]);
+        } else {
+            self.bytes(&[marker as u8]);
+            self.long_length(len - 2 - bits);
+        }
+        self.bytes(&((d << 2) as u16).to_le_bytes());
+    }
+
+    /// Writes the further bytes of a length; `rest` is at least 1.
+    fn long_length(&mut self, rest: usize) {
+        let zeros = (rest - 1) / 255;
+        self.dst[self.op..self.op + zeros].fill(0);
+        self.op += zeros;
+        self.bytes(&[(rest - zeros * 255) as u8]);
+    }
+}

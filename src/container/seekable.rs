@@ -1,0 +1,380 @@
+//! zstd files that can be read at any place: independent frames and a seek table.
+//!
+//! The table is the one of zstd's *seekable format* (contrib/seekable_format in zstd's sources), so
+//! `zstd -d` and every other zstd reader sees an ordinary file. Between the data frames lie *side
+//! frames*: skippable frames (RFC 8878 section 3.1.2) that start with an 8-byte tag and hold what
+//! their writer wants; to the seek table they are frames without content.
+//!
+//! ```text
+//! data frame … side frame … data frame … side frame | seek table (a skippable frame)
+//! seek table: magic 5E 2A 4D 18, length u32,
+//!             per frame: compressed size u32, content size u32 [, checksum u32]
+//!             number of frames u32, descriptor u8 (bit 7: checksums), magic B1 EA 92 8F
+//! ```
+//! All numbers are little endian.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::ReadAt;
+use super::cache::Cache;
+
+/// Magic number of our side frames (one of the sixteen that RFC 8878 leaves to users).
+const SIDE_MAGIC: u32 = 0x184D_2A5A;
+/// Magic number of the frame that holds the seek table.
+const TABLE_MAGIC: u32 = 0x184D_2A5E;
+/// Ends the seek table, and the file.
+const FOOTER_MAGIC: u32 = 0x8F92_EAB1;
+const FOOTER_LEN: u64 = 9;
+/// Frames with more content are not worth reading at random: such a file is read as a stream.
+const MAX_FRAME: u32 = 16 << 20;
+/// Decompressed frames that are kept.
+const CACHE_BYTES: usize = 48 << 20;
+
+/// Tag of a side frame.
+pub type Tag = [u8; 8];
+
+/// Writes a seekable file, frame by frame.
+pub struct Writer<W: Write> {
+    out: W,
+    table: Vec<(u32, u32)>,
+}
+
+impl<W: Write> Writer<W> {
+    /// Starts a file.
+    pub fn new(out: W) -> Writer<W> {
+        Writer { out, table: Vec::new() }
+    }
+
+    /// Appends a complete zstd frame that holds `content` bytes.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn frame(&mut self, compressed: &[u8], content: usize) -> io::Result<()> {
+        self.table.push((size32(compressed.len())?, size32(content)?));
+        self.out.write_all(compressed)
+    }
+
+    /// Appends a side frame.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn side(&mut self, tag: Tag, payload: &[u8]) -> io::Result<()> {
+        let len = size32(tag.len() + payload.len())?;
+        self.table.push((size32(8 + tag.len() + payload.len())?, 0));
+        self.out.write_all(&SIDE_MAGIC.to_le_bytes())?;
+        self.out.write_all(&len.to_le_bytes())?;
+        self.out.write_all(&tag)?;
+        self.out.write_all(payload)
+    }
+
+    /// The output, without a seek table.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+
+    /// Writes the seek table; the file is complete then.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn finish(mut self) -> io::Result<W> {
+        let mut t = Vec::with_capacity(17 + 8 * self.table.len());
+        t.extend(TABLE_MAGIC.to_le_bytes());
+        t.extend(size32(8 * self.table.len() + FOOTER_LEN as usize)?.to_le_bytes());
+        for (compressed, content) in &self.table {
+            t.extend(compressed.to_le_bytes());
+            t.extend(content.to_le_bytes());
+        }
+        t.extend(size32(self.table.len())?.to_le_bytes());
+        t.push(0);
+        t.extend(FOOTER_MAGIC.to_le_bytes());
+        self.out.write_all(&t)?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
+
+fn size32(n: usize) -> io::Result<u32> {
+    u32::try_from(n).map_err(|_| io::Error::other("a zstd frame or table of 4 GiB or more cannot be written"))
+}
+
+fn invalid(text: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text.into())
+}
+
+fn le32(b: &[u8]) -> u32 {
+    u32::from_le_bytes([b[0], b[1], b[2], b[3]])
+}
+
+struct Frame {
+    /// Place of the content.
+    start: u64,
+    content: u32,
+    /// Place in the file.
+    offset: u64,
+    compressed: u32,
+}
+
+/// A file with a seek table, read at any place.
+pub struct Seekable {
+    file: File,
+    frames: Vec<Frame>,
+    sides: Vec<(u64, u32)>,
+    size: u64,
+    cache: Cache<Vec<u8>>,
+}
+
+impl Seekable {
+    /// Reads the seek table; `None` where the file has none (or one of frames too large to be of use).
+    ///
+    /// # Errors
+    /// Those of reading, and `InvalidData` where the table contradicts itself or the file.
+    pub fn open(file: File) -> io::Result<Option<Seekable>> {
+        let end = file.metadata()?.len();
+        if end < FOOTER_LEN + 8 {
+            return Ok(None);
+        }
+        let mut footer = [0; FOOTER_LEN as usize];
+        file.read_exact_at(&mut footer, end - FOOTER_LEN)?;
+        if le32(&footer[5..]) != FOOTER_MAGIC {
+            return Ok(None);
+        }
+        let entry = if footer[4] & 0x80 != 0 { 12 } else { 8 };
+        let table_len = u64::from(le32(&footer)) * entry;
+        let Some(table_at) = end.checked_sub(FOOTER_LEN + table_len + 8) else {
+            return Err(invalid("the seek table claims more frames than the file can hold"));
+        };
+        let mut table = vec![0; table_len as usize + 8];
+        file.read_exact_at(&mut table, table_at)?;
+        if le32(&table) != TABLE_MAGIC || u64::from(le32(&table[4..])) != table_len + FOOTER_LEN {
+            return Err(invalid("the seek table is damaged"));
+        }
+
+        let (mut offset, mut start) = (0u64, 0u64);
+        let (mut frames, mut sides) = (Vec::new(), Vec::new());
+        for e in table[8..].chunks_exact(entry as usize) {
+            let (compressed, content) = (le32(e), le32(&e[4..]));
+            if content > MAX_FRAME {
+                return Ok(None);
+            }
+            if content == 0 {
+                sides.push((offset, compressed));
+            } else {
+                frames.push(Frame { start, content, offset, compressed });
+            }
+            offset += u64::from(compressed);
+            start += u64::from(content);
+        }
+        if offset != table_at {
+            return Err(invalid(format!(
+                "the seek table describes {offset} bytes, but {table_at} bytes lie before it"
+            )));
+        }
+        Ok(Some(Seekable { file, frames, sides, size: start, cache: Cache::new(CACHE_BYTES) }))
+    }
+
+    /// Number of side frames.
+    pub fn sides(&self) -> usize {
+        self.sides.len()
+    }
+
+    /// Tag and payload of side frame `n`, at most `limit` bytes of payload.
+    ///
+    /// # Errors
+    /// `InvalidData` where it is no side frame of ours or larger; those of reading.
+    pub fn side(&self, n: usize, limit: u32) -> io::Result<(Tag, Vec<u8>)> {
+        let (offset, len) = *self.sides.get(n).ok_or_else(|| invalid("no such side frame"))?;
+        if !(16..=limit.saturating_add(16)).contains(&len) {
+            return Err(invalid(format!("the side frame at {offset} has an impossible size of {len} bytes")));
+        }
+        let mut raw = vec![0; len as usize];
+        self.file.read_exact_at(&mut raw, offset)?;
+        if le32(&raw) != SIDE_MAGIC || le32(&raw[4..]) != len - 8 {
+            return Err(invalid(format!("the side frame at {offset} is damaged")));
+        }
+        let payload = raw.split_off(16);
+        Ok((raw[8..16].try_into().expect("8 bytes"), payload))
+    }
+
+    fn frame(&self, n: usize) -> io::Result<Arc<Vec<u8>>> {
+        self.cache.get(n as u64, || {
+            let f = &self.frames[n];
+            let mut raw = vec![0; f.compressed as usize];
+            self.file.read_exact_at(&mut raw, f.offset)?;
+            let content = decompress(&raw, f.content as usize).map_err(|e| {
+                invalid(format!("the zstd frame at byte {} of the file is damaged ({e})", f.offset))
+            })?;
+            if content.len() != f.content as usize {
+                return Err(invalid(format!(
+                    "the zstd frame at byte {} of the file holds {} bytes instead of {}",
+                    f.offset,
+                    content.len(),
+                    f.content
+                )));
+            }
+            let weight = content.len();
+            Ok((content, weight))
+        })
+    }
+}
+
+fn decompress(raw: &[u8], content: usize) -> io::Result<Vec<u8>> {
+    thread_local! {
+        static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    ZSTD.with_borrow_mut(|slot| {
+        let z = match slot {
+            Some(z) => z,
+            None => slot.insert(zstd::bulk::Decompressor::new()?),
+        };
+        z.decompress(raw, content)
+    })
+}
+
+impl ReadAt for Seekable {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, mut pos: u64, mut buf: &mut [u8]) -> io::Result<()> {
+        if pos.checked_add(buf.len() as u64).is_none_or(|end| end > self.size) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        while !buf.is_empty() {
+            let n = self.frames.partition_point(|f| f.start + u64::from(f.content) <= pos);
+            let content = self.frame(n)?;
+            let from = (pos - self.frames[n].start) as usize;
+            let len = buf.len().min(content.len() - from);
+            let (now, later) = buf.split_at_mut(len);
+            now.copy_from_slice(&content[from..from + len]);
+            buf = later;
+            pos += len as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Tag of the side frame right behind the first data frame, if there is one. Only a first frame of at
+/// most `limit` bytes is looked past. This tells a file of ours even where its end is missing.
+///
+/// # Errors
+/// Those of reading.
+pub fn first_side_tag(file: &File, limit: usize) -> io::Result<Option<Tag>> {
+    // Frame header (RFC 8878 section 3.1.1.1): descriptor, then 0 to 1 + 4 + 8 bytes.
+    let mut head = [0; 18];
+    let n = read_full_at(file, &mut head, 0)?;
+    if n < head.len() || le32(&head) != zstd::zstd_safe::MAGICNUMBER {
+        return Ok(None);
+    }
+    let descriptor = head[4];
+    let single = descriptor >> 5 & 1;
+    let content_size = match descriptor >> 6 {
+        0 => usize::from(single),
+        n => 1 << n,
+    };
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let mut at = (5 + usize::from(1 - single) + dictionary + content_size) as u64;
+    loop {
+        let mut block = [0; 3];
+        if at > limit as u64 || read_full_at(file, &mut block, at)? < 3 {
+            return Ok(None);
+        }
+        let word = u32::from_le_bytes([block[0], block[1], block[2], 0]);
+        let len = if word >> 1 & 3 == 1 { 1 } else { word >> 3 };
+        at += 3 + u64::from(len);
+        if word & 1 == 1 {
+            break;
+        }
+    }
+    at += u64::from(descriptor >> 2 & 1) * 4;
+    let mut side = [0; 16];
+    let n = read_full_at(file, &mut side, at)?;
+    Ok((n == 16 && le32(&side) == SIDE_MAGIC).then(|| side[8..].try_into().expect("8 bytes")))
+}
+
+fn read_full_at(file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buf.len() {
+        match file.read_at(&mut buf[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> (Vec<u8>, Vec<u8>) {
+        let content: Vec<u8> = (0..300_000u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
+        let mut w = Writer::new(Vec::new());
+        let mut zstd = zstd::bulk::Compressor::new(3).unwrap();
+        zstd.include_checksum(true).unwrap();
+        for part in content.chunks(100_000) {
+            w.frame(&zstd.compress(part).unwrap(), part.len()).unwrap();
+            w.side(*b"testtest", &part[..10]).unwrap();
+        }
+        (content, w.finish().unwrap())
+    }
+
+    fn open(bytes: &[u8]) -> io::Result<Option<Seekable>> {
+        let mut f = tempfile::tempfile().unwrap();
+        f.write_all(bytes).unwrap();
+        Seekable::open(f)
+    }
+
+    #[test]
+    fn reads_at_any_place_and_as_a_plain_stream() {
+        let (content, file) = sample();
+        assert_eq!(zstd::decode_all(&file[..]).unwrap(), content);
+        let s = open(&file).unwrap().unwrap();
+        assert_eq!(s.size(), content.len() as u64);
+        for (pos, len) in [(0, 1), (99_999, 2), (250_000, 500_000), (1_199_999, 1), (0, 1_200_000), (7, 0)] {
+            let mut buf = vec![0; len];
+            s.read_at(pos as u64, &mut buf).unwrap();
+            assert_eq!(buf, content[pos..pos + len]);
+        }
+        let past = s.read_at(1_199_999, &mut [0; 2]).unwrap_err();
+        assert_eq!(past.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(s.sides(), 12);
+        assert_eq!(s.side(3, 10).unwrap(), (*b"testtest", content[300_000..300_010].to_vec()));
+        assert!(s.side(3, 9).is_err());
+    }
+
+    #[test]
+    fn every_truncation_and_flip_of_the_table_is_noticed_or_harmless() {
+        let (content, file) = sample();
+        for cut in 1..200 {
+            // No footer at the end any more: not seekable, or damaged.
+            assert!(!matches!(open(&file[..file.len() - cut]), Ok(Some(_))), "cut {cut}");
+        }
+        for at in file.len() - 250..file.len() {
+            let mut bad = file.clone();
+            bad[at] ^= 0x20;
+            if let Ok(Some(s)) = open(&bad) {
+                let mut buf = vec![0; s.size().min(2 << 20) as usize];
+                if s.read_at(0, &mut buf).is_ok() {
+                    assert!(content.starts_with(&buf), "flip at {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_frame_is_an_error_where_it_is_read() {
+        let (content, mut file) = sample();
+        file[30] ^= 1;
+        let s = open(&file).unwrap().unwrap();
+        assert!(s.read_at(0, &mut [0; 10]).is_err());
+        let mut buf = [0; 10];
+        s.read_at(500_000, &mut buf).unwrap();
+        assert_eq!(buf, content[500_000..500_010]);
+    }
+}

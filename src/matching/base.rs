@@ -1,0 +1,189 @@
+//! The base: a full backup as the encoder and the decoder see it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::cut::SEGMENT;
+use super::map::{self, Map};
+use super::print::checksum;
+use super::{BaseProblem, Error};
+use crate::container::seekable::{Seekable, first_side_tag};
+use crate::container::{self, Kind, RawFile, ReadAt, lzop, read_full};
+use crate::vcdiff::AppHeader;
+
+/// Bytes at the front of the content that stand for it where the file's form changed.
+const HEAD: usize = 64 << 10;
+/// Places of a file without a map that are looked at, and how much there.
+const SAMPLES: u64 = 32;
+const SAMPLE: usize = 4 << 10;
+
+/// How the content lies in the file.
+pub enum Content {
+    /// A full backup with a map of ours.
+    Mapped(Arc<Map>),
+    /// Readable at any place: raw, lzop, zstd with a seek table.
+    Random(Arc<dyn ReadAt>),
+    /// Readable from the front only: zstd, gzip, xz.
+    Stream(Box<dyn Read + Send>),
+}
+
+/// An opened base.
+pub struct Base {
+    /// Where it was found.
+    pub path: PathBuf,
+    /// `map`, or the name of the compression: the form the identity stands for.
+    pub form: &'static str,
+    /// What tells it from every other file, cheaply: the identity of its map, or its size and samples of it.
+    pub identity: [u8; 16],
+    /// Checksum of the first bytes of the content, whatever the form.
+    pub head: [u8; 16],
+    /// The content.
+    pub content: Content,
+}
+
+impl Base {
+    /// Opens a file and finds out what it is.
+    ///
+    /// # Errors
+    /// Where it is missing, unreadable, empty, no regular file or block device, cut short or damaged as far as
+    /// that shows without reading all of it.
+    pub fn open(path: &Path) -> Result<Base, Error> {
+        let io = |source| Error::base(path, BaseProblem::Io(source));
+        // Asked before opening: to open a FIFO would wait for its writer.
+        let kind = std::fs::metadata(path).map_err(io)?.file_type();
+        if !(kind.is_file() || kind.is_block_device()) {
+            return Err(Error::base(path, BaseProblem::NoFile));
+        }
+        let file = File::open(path).map_err(io)?;
+        if kind.is_file() && file.metadata().map_err(io)?.len() == 0 {
+            return Err(Error::base(path, BaseProblem::Empty));
+        }
+        let mut prefix = [0; 9];
+        let n = read_full(&mut &file, &mut prefix).map_err(io)?;
+        let kind = Kind::detect(&prefix[..n]);
+        let (form, mut content) = Base::content(path, &file, kind)?;
+        let head = head(&mut content).map_err(io)?;
+        let identity = match &content {
+            Content::Mapped(map) => map.identity(),
+            _ => sample(&file).map_err(io)?,
+        };
+        Ok(Base { path: path.to_owned(), form, identity, head, content })
+    }
+
+    fn content(path: &Path, file: &File, kind: Kind) -> Result<(&'static str, Content), Error> {
+        let io = |source| Error::base(path, BaseProblem::Io(source));
+        let again = || File::open(path).map_err(io);
+        Ok(match kind {
+            Kind::Raw => ("raw", Content::Random(Arc::new(RawFile::new(again()?).map_err(io)?))),
+            Kind::Lzop => {
+                ("lzop", Content::Random(Arc::new(lzop::Seekable::open(again()?).map_err(|e| io(e.into()))?)))
+            }
+            Kind::Gzip => ("gzip", stream(again()?).map_err(io)?),
+            Kind::Xz => ("xz", stream(again()?).map_err(io)?),
+            Kind::Zstd => {
+                let ours = first_side_tag(file, SEGMENT).map_err(io)? == Some(map::HEADER);
+                match Seekable::open(again()?) {
+                    Ok(Some(s)) => match Map::open(s, path)? {
+                        Ok(map) => ("map", Content::Mapped(Arc::new(map))),
+                        Err(s) => ("zstd", Content::Random(Arc::new(s))),
+                    },
+                    Ok(None) | Err(_) if ours => {
+                        let found =
+                            "it was written with a map, but the map's end is missing: the file is cut short";
+                        return Err(Error::base(path, BaseProblem::Damaged(found.into())));
+                    }
+                    _ => ("zstd", stream(again()?).map_err(io)?),
+                }
+            }
+        })
+    }
+
+    /// Length of the content, where it is known without reading all of it.
+    pub fn size(&self) -> Option<u64> {
+        match &self.content {
+            Content::Mapped(map) => Some(map.size()),
+            Content::Random(r) => Some(r.size()),
+            Content::Stream(_) => None,
+        }
+    }
+
+    /// What a differential's header says of this base.
+    pub fn describe(&self, header: &mut AppHeader) {
+        use std::os::unix::ffi::OsStrExt;
+        header.base_name = self.path.file_name().map(|n| n.as_bytes().to_vec()).unwrap_or_default();
+        header.base_len = self.size();
+        header.base_identity = Some(self.identity);
+        header.base_head = Some(self.head);
+        header.base_form = Some(self.form.into());
+    }
+
+    /// Whether a differential with this header was made against this base, as far as its header tells.
+    ///
+    /// In the form it had, the file must be the same; compressed anew since, its content must begin
+    /// alike and be as long.
+    ///
+    /// # Errors
+    /// [`BaseProblem::Other`] where it was not.
+    pub fn check(&self, header: &AppHeader) -> Result<(), Error> {
+        let other = |what: &str| {
+            let name = String::from_utf8_lossy(&header.base_name).into_owned();
+            Err(Error::base(&self.path, BaseProblem::Other { name, what: what.into() }))
+        };
+        if header.base_form.as_deref() == Some(self.form) {
+            return match header.base_identity {
+                Some(id) if id != self.identity => other("its identity differs"),
+                _ => Ok(()),
+            };
+        }
+        match (header.base_head, header.base_len, self.size()) {
+            (Some(head), ..) if head != self.head => other("it begins differently"),
+            (_, Some(then), Some(now)) if then != now => {
+                other(&format!("it holds {now} bytes, the full backup held {then}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn stream(file: File) -> io::Result<Content> {
+    Ok(Content::Stream(container::decoder(Box::new(file))?.1))
+}
+
+/// Checksum of the first bytes.
+fn head(content: &mut Content) -> io::Result<[u8; 16]> {
+    let mut bytes = vec![0; HEAD];
+    let at_front = |source: &dyn ReadAt, bytes: &mut Vec<u8>| {
+        bytes.truncate(source.size().min(HEAD as u64) as usize);
+        source.read_at(0, bytes)
+    };
+    match content {
+        Content::Mapped(map) => at_front(map.as_ref(), &mut bytes)?,
+        Content::Random(source) => at_front(source.as_ref(), &mut bytes)?,
+        Content::Stream(stream) => {
+            let n = read_full(stream, &mut bytes)?;
+            bytes.truncate(n);
+            let rest = std::mem::replace(stream, Box::new(io::empty()));
+            *stream = Box::new(io::Cursor::new(bytes.clone()).chain(rest));
+        }
+    }
+    Ok(checksum(&bytes).to_le_bytes())
+}
+
+/// Checksum of the file's size and of samples, the first and the last bytes among them.
+fn sample(file: &File) -> io::Result<[u8; 16]> {
+    // Not from the metadata, which says 0 for a block device.
+    let size = io::Seek::seek(&mut &*file, io::SeekFrom::End(0))?;
+    let mut all = size.to_le_bytes().to_vec();
+    let mut buf = [0; SAMPLE];
+    let last = size.saturating_sub(SAMPLE as u64);
+    for n in 0..SAMPLES {
+        let at = (u128::from(last) * u128::from(n) / u128::from(SAMPLES - 1)) as u64;
+        let len = SAMPLE.min((size - at) as usize);
+        file.read_exact_at(&mut buf[..len], at)?;
+        all.extend(&buf[..len]);
+    }
+    Ok(checksum(&all).to_le_bytes())
+}

@@ -1,0 +1,273 @@
+//! Cutting a stream into segments, and segments into pieces that can be found again in another stream.
+//!
+//! A VMA stream is cut into its 4096-byte blocks, known by device, cluster and number: extents only
+//! align to 512 bytes, carry a fresh UUID each time and hold clusters in no certain order, so a block's
+//! place in the stream says little. Everything else is cut by content (a gear hash), so that pieces
+//! are found again whatever was inserted before them.
+
+use std::io::Read;
+
+use super::Error;
+use crate::container::read_full;
+use crate::vma::{BLOCK, BLOCKS_PER_CLUSTER, EXTENT_HEADER, ExtentHeader, Header};
+
+/// The longest segment. A segment is the unit of work and becomes one VCDIFF window or a few; 8 MiB
+/// is the window that xdelta3 writes by default (it reads windows of up to 16 MiB).
+pub const SEGMENT: usize = 8 << 20;
+
+/// Shortest and longest content-defined piece, in bytes.
+const MIN_PIECE: usize = 2 << 10;
+const MAX_PIECE: usize = 32 << 10;
+/// A cut falls where these bits of the gear hash are zero: every 4 KiB on average, past the minimum.
+const CUT_MASK: u64 = ((1 << 12) - 1) << 48;
+
+/// Most pieces that a segment can have.
+pub const MAX_PIECES: usize = SEGMENT / MIN_PIECE + 1;
+
+/// Which block of a virtual machine's disk a piece is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Device id in the archive.
+    pub device: u8,
+    /// Number of the 64-KiB cluster on the device.
+    pub number: u32,
+    /// Bit n: block n of the cluster is stored (others are zeros).
+    pub mask: u16,
+}
+
+/// A stretch of a VMA stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Headers: bytes that are never found again.
+    Gap(u32),
+    /// The stored blocks of a cluster.
+    Cluster(Cluster),
+}
+
+/// What a segment's bytes are known to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Any bytes: to be cut by content.
+    Bytes,
+    /// Whole extents of a VMA archive, or its header.
+    Vma(Vec<Span>),
+}
+
+/// A part of a stream, with at most [`SEGMENT`] bytes.
+#[derive(Debug)]
+pub struct Segment {
+    /// Place of the first byte in the stream.
+    pub start: u64,
+    /// The bytes.
+    pub data: Vec<u8>,
+    /// How they are to be cut.
+    pub layout: Layout,
+}
+
+/// A part of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Place in the segment.
+    pub at: usize,
+    /// Bytes.
+    pub len: usize,
+    /// Which block of a disk it is: its cluster, and its number in there (0 to 15).
+    pub block: Option<(Cluster, u8)>,
+    /// Not worth a fingerprint: headers.
+    pub gap: bool,
+}
+
+impl Segment {
+    /// Cuts the segment; the pieces cover it without holes, in order.
+    pub fn pieces(&self) -> Vec<Piece> {
+        match &self.layout {
+            Layout::Bytes => {
+                let mut pieces = Vec::with_capacity(self.data.len() / (MIN_PIECE + 4096) + 1);
+                let mut at = 0;
+                while at < self.data.len() {
+                    let len = cut(&self.data[at..]);
+                    pieces.push(Piece { at, len, block: None, gap: false });
+                    at += len;
+                }
+                pieces
+            }
+            Layout::Vma(spans) => {
+                let mut pieces = Vec::with_capacity(self.data.len() / BLOCK + 4);
+                let mut at = 0;
+                for span in spans {
+                    match *span {
+                        Span::Gap(len) => {
+                            pieces.push(Piece { at, len: len as usize, block: None, gap: true });
+                            at += len as usize;
+                        }
+                        Span::Cluster(c) => {
+                            for n in (0..BLOCKS_PER_CLUSTER as u8).filter(|n| c.mask >> n & 1 == 1) {
+                                pieces.push(Piece { at, len: BLOCK, block: Some((c, n)), gap: false });
+                                at += BLOCK;
+                            }
+                        }
+                    }
+                }
+                debug_assert_eq!(at, self.data.len());
+                pieces
+            }
+        }
+    }
+}
+
+/// Random 64-bit numbers of the gear hash, one per byte value (splitmix64).
+const GEAR: [u64; 256] = {
+    let mut table = [0; 256];
+    let mut state = 0u64;
+    let mut i = 0;
+    while i < 256 {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        table[i] = z ^ (z >> 31);
+        i += 1;
+    }
+    table
+};
+
+/// Length of the first piece of `data`. The hash reaches 64 bytes back at most, so equal bytes give
+/// equal cuts soon after a difference.
+fn cut(data: &[u8]) -> usize {
+    if data.len() <= MIN_PIECE {
+        return data.len();
+    }
+    let end = data.len().min(MAX_PIECE);
+    let mut hash = 0u64;
+    for &b in &data[MIN_PIECE - 64..MIN_PIECE] {
+        hash = (hash << 1).wrapping_add(GEAR[b as usize]);
+    }
+    for (n, &b) in data[MIN_PIECE..end].iter().enumerate() {
+        hash = (hash << 1).wrapping_add(GEAR[b as usize]);
+        if hash & CUT_MASK == 0 {
+            return MIN_PIECE + n + 1;
+        }
+    }
+    end
+}
+
+/// Reads a stream and hands it out in segments.
+pub struct Segmenter<R> {
+    reader: R,
+    position: u64,
+    state: State,
+    /// Bytes that were read but belong to the next segment.
+    held: Vec<u8>,
+}
+
+#[derive(PartialEq)]
+enum State {
+    Start,
+    Extents,
+    Bytes,
+    End,
+}
+
+impl<R: Read> Segmenter<R> {
+    /// Cuts what `reader` gives.
+    pub fn new(reader: R) -> Segmenter<R> {
+        Segmenter { reader, position: 0, state: State::Start, held: Vec::new() }
+    }
+
+    /// The next segment; `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn next_segment(&mut self) -> Result<Option<Segment>, Error> {
+        let mut data = std::mem::take(&mut self.held);
+        data.reserve_exact(SEGMENT - data.len());
+        let layout = match self.state {
+            State::End => return Ok(None),
+            State::Bytes => self.bytes(&mut data)?,
+            State::Extents => self.extents(&mut data, Vec::new())?,
+            State::Start => self.start(&mut data)?,
+        };
+        if data.is_empty() {
+            self.state = State::End;
+            return Ok(None);
+        }
+        let start = self.position;
+        self.position += data.len() as u64;
+        Ok(Some(Segment { start, data, layout }))
+    }
+
+    /// Appends up to `want` bytes; tells whether all of them were there.
+    fn fill(&mut self, data: &mut Vec<u8>, want: usize) -> Result<bool, Error> {
+        let at = data.len();
+        data.resize(at + want, 0);
+        let n = read_full(&mut self.reader, &mut data[at..])
+            .map_err(|source| Error::Io { what: "cannot read the stream".into(), source })?;
+        data.truncate(at + n);
+        Ok(n == want)
+    }
+
+    fn bytes(&mut self, data: &mut Vec<u8>) -> Result<Layout, Error> {
+        self.state = State::Bytes;
+        self.fill(data, SEGMENT - data.len())?;
+        Ok(Layout::Bytes)
+    }
+
+    fn start(&mut self, data: &mut Vec<u8>) -> Result<Layout, Error> {
+        self.fill(data, Header::PREFIX)?;
+        let Ok(Some(len)) = Header::measure(data) else {
+            return self.bytes(data);
+        };
+        if len > SEGMENT - EXTENT_HEADER
+            || !self.fill(data, len - data.len())?
+            || Header::parse(data).is_err()
+        {
+            return self.bytes(data);
+        }
+        self.extents(data, vec![Span::Gap(len as u32)])
+    }
+
+    /// Collects whole extents. What is no extent (damage, or something behind the archive) is left to
+    /// the cutting by content.
+    fn extents(&mut self, data: &mut Vec<u8>, mut spans: Vec<Span>) -> Result<Layout, Error> {
+        self.state = State::Extents;
+        // `data` may begin with the extent header that did not fit into the last segment.
+        let mut at = if spans.is_empty() { 0 } else { data.len() };
+        loop {
+            if data.len() == at && !self.fill(data, EXTENT_HEADER)? && data.len() == at {
+                break;
+            }
+            let head = data[at..].first_chunk::<EXTENT_HEADER>().and_then(|h| ExtentHeader::parse(h).ok());
+            let Some(head) = head else {
+                if at == 0 {
+                    return self.bytes(data);
+                }
+                self.state = State::Bytes;
+                self.held = data.split_off(at);
+                break;
+            };
+            let len = head.data_len();
+            if at + EXTENT_HEADER + len > SEGMENT {
+                self.held = data.split_off(at);
+                break;
+            }
+            if !self.fill(data, len)? {
+                self.state = State::Bytes;
+                self.held = data.split_off(at);
+                break;
+            }
+            spans.push(Span::Gap(EXTENT_HEADER as u32));
+            spans.extend(
+                head.clusters()
+                    .filter(|c| c.mask != 0)
+                    .map(|c| Span::Cluster(Cluster { device: c.device, number: c.number, mask: c.mask })),
+            );
+            at = data.len();
+        }
+        if data.is_empty() && !self.held.is_empty() {
+            // Nothing but a cut extent was there.
+            std::mem::swap(data, &mut self.held);
+            return self.bytes(data);
+        }
+        Ok(Layout::Vma(spans))
+    }
+}

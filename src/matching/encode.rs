@@ -1,0 +1,459 @@
+//! Making a differential.
+
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::base::{Base, Content};
+use super::cut::{Piece, SEGMENT, Segment, Segmenter};
+use super::fine::{self, Part, Workspace};
+use super::index::{Found, Index};
+use super::map::Chunk;
+use super::pipeline::ordered;
+use super::print::Secret;
+use super::sliding::{Ring, WINDOW, keep};
+use super::{Error, chain};
+use crate::container::{Encoder, ReadAt};
+use crate::vcdiff::{AppHeader, MAX_SEGMENT, TargetHasher, WindowBuilder, write_header};
+
+/// How far a one-way base is read ahead of the place where the next match is expected.
+const LEAD: u64 = 32 << 20;
+/// A base without a map that can be read anywhere is known this far back: what is further is found no
+/// more. Its fingerprints take 5 MiB for every GiB.
+const REACH: u64 = 16 << 30;
+/// The most old bytes that one changed stretch is compared with.
+const MAX_OLD: u64 = 1 << 20;
+/// Old bytes that are looked at beyond the length of a changed stretch of unknown origin.
+const SLACK: u64 = 4 << 10;
+/// Shortest run of one byte worth an instruction of its own.
+const MIN_RUN: usize = 64;
+
+/// What a differential was made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Bytes of the new stream.
+    pub total: u64,
+    /// Bytes of it that the differential holds; all others are copied from the base.
+    pub new: u64,
+}
+
+/// Encodes `input` against `base` into `out`, which compresses it.
+///
+/// Damage of the base that shows costs size, never the differential: what cannot be compared is
+/// stored. Each such finding is passed to `warn`.
+///
+/// # Errors
+/// Those of reading `input` and of writing. The output is recognisably incomplete then.
+pub fn diff(
+    input: impl Read + Send + 'static,
+    base: Base,
+    mut out: Box<dyn Encoder>,
+    threads: usize,
+    mut warn: impl FnMut(String),
+) -> Result<Summary, Error> {
+    let output = |source| Error::Io { what: "cannot write the differential".into(), source };
+    let mut header = AppHeader { end_record: true, ..AppHeader::default() };
+    base.describe(&mut header);
+    out.write_all(&write_header(Some(&header.encode()), None)).map_err(output)?;
+
+    let path = base.path.clone();
+    let name = path.display();
+    let (engine, threads) = Engine::new(base, threads)?;
+    let engine = Arc::new(engine);
+    let hasher = Arc::new(Mutex::new(TargetHasher::new()));
+
+    let mut segments = Segmenter::new(input);
+    let hash = Arc::clone(&hasher);
+    let worker = Arc::clone(&engine);
+    ordered(
+        threads,
+        move || {
+            let segment = segments.next_segment()?;
+            if let Some(segment) = &segment {
+                hash.lock().unwrap_or_else(PoisonError::into_inner).update(&segment.data);
+            }
+            Ok(segment)
+        },
+        move |segment| worker.encode(&segment),
+        |windows| out.write_all(&windows).map_err(output),
+    )?;
+
+    let end = hasher.lock().unwrap_or_else(PoisonError::into_inner).finish();
+    out.write_all(&end.encode()).map_err(output)?;
+    out.finish().map_err(output)?;
+    for finding in engine.findings.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        warn(format!(
+            "the full backup {name} seems damaged ({finding}): make a new full backup, and verify this one"
+        ));
+    }
+    Ok(Summary { total: end.total_len, new: engine.new.load(Ordering::Relaxed) })
+}
+
+/// What all workers share.
+struct Engine {
+    secret: Secret,
+    view: View,
+    new: AtomicU64,
+    /// Damage of the base; the first few cases.
+    findings: Mutex<Vec<String>>,
+}
+
+/// The base, as the workers see it.
+enum View {
+    /// All of it is known from the start.
+    Whole { index: Index, content: Arc<dyn ReadAt> },
+    /// It is read alongside the new stream.
+    Growing(Box<Mutex<Growing>>),
+}
+
+/// A base without a map.
+struct Growing {
+    index: Index,
+    feed: Receiver<Result<(Segment, Chunk), Error>>,
+    ring: Ring,
+    /// Can be read anywhere: what has left the ring can still be had.
+    content: Option<Arc<dyn ReadAt>>,
+    /// Where the base's bytes lie relative to the new stream's, as seen last.
+    drift: i64,
+    exhausted: bool,
+}
+
+impl Engine {
+    /// Also tells how many workers may be used.
+    fn new(base: Base, threads: usize) -> Result<(Engine, usize), Error> {
+        let (secret, view, threads) = match base.content {
+            Content::Mapped(map) => {
+                let index = Index::of_map(Arc::clone(&map))?;
+                (map.secret().clone(), View::Whole { index, content: map }, threads)
+            }
+            Content::Random(content) => {
+                let stream = Box::new(Sequential { content: Arc::clone(&content), at: 0 });
+                let (secret, growing) = Growing::new(stream, Some(content))?;
+                (secret, View::Growing(Box::new(Mutex::new(growing))), 1)
+            }
+            Content::Stream(stream) => {
+                let (secret, growing) = Growing::new(stream, None)?;
+                (secret, View::Growing(Box::new(Mutex::new(growing))), 1)
+            }
+        };
+        Ok((Engine { secret, view, new: AtomicU64::new(0), findings: Mutex::default() }, threads))
+    }
+
+    fn encode(&self, segment: &Segment) -> Result<Vec<u8>, Error> {
+        match &self.view {
+            View::Whole { index, content } => Ok(Job::new(self, segment, content.as_ref()).run(index).0),
+            View::Growing(growing) => {
+                let mut growing = growing.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(e) = growing.advance(segment) {
+                    self.finding(&e);
+                }
+                let (out, drift) = Job::new(self, segment, &*growing).run(&growing.index);
+                growing.drift = drift.unwrap_or(growing.drift);
+                Ok(out)
+            }
+        }
+    }
+
+    fn finding(&self, error: &dyn std::error::Error) {
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = format!("{error}{}", chain(error));
+        if findings.len() < 3 && !findings.contains(&text) {
+            findings.push(text);
+        }
+    }
+}
+
+impl Growing {
+    fn new(
+        stream: Box<dyn Read + Send>,
+        content: Option<Arc<dyn ReadAt>>,
+    ) -> Result<(Secret, Growing), Error> {
+        let io = |what: &str| {
+            let what = what.to_owned();
+            move |source| Error::Io { what, source }
+        };
+        let seed = Secret::draw().map_err(io("cannot read random numbers from /dev/urandom"))?;
+        let secret = Secret::new(&seed);
+        let (send, feed) = bounded(1);
+        let key = secret.clone();
+        std::thread::Builder::new()
+            .name("base".into())
+            .spawn(move || {
+                let mut segments = Segmenter::new(stream);
+                while let Some(next) = segments.next_segment().transpose() {
+                    let failed = next.is_err();
+                    let next = next.map(|segment| {
+                        let chunk = Chunk::new(&segment, &segment.pieces(), &key);
+                        (segment, chunk)
+                    });
+                    if send.send(next).is_err() || failed {
+                        break;
+                    }
+                }
+            })
+            .map_err(io("cannot start a thread"))?;
+        let growing = Growing {
+            index: Index::growing(),
+            feed,
+            ring: Ring::default(),
+            content,
+            drift: 0,
+            exhausted: false,
+        };
+        Ok((secret, growing))
+    }
+
+    /// Reads the base as far as a segment of the new stream may need it.
+    fn advance(&mut self, segment: &Segment) -> Result<(), Error> {
+        let end = segment.start + segment.data.len() as u64;
+        let want = end.saturating_add_signed(self.drift).saturating_add(LEAD);
+        while self.ring.end() < want && !self.exhausted {
+            match self.feed.recv() {
+                Ok(Ok((segment, chunk))) => {
+                    self.index.push(chunk);
+                    keep(&mut self.ring, segment, WINDOW - SEGMENT as u64);
+                    let kept = match self.content {
+                        Some(_) => self.ring.end().saturating_sub(REACH),
+                        None => self.ring.start(),
+                    };
+                    self.index.forget(kept);
+                }
+                Ok(Err(e)) => {
+                    self.exhausted = true;
+                    return Err(e);
+                }
+                Err(_) => self.exhausted = true,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ReadAt for Growing {
+    /// As far as it was read.
+    fn size(&self) -> u64 {
+        self.ring.end()
+    }
+
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        match (self.ring.get(pos, buf), &self.content) {
+            (Some(()), _) => Ok(()),
+            (None, Some(content)) => content.read_at(pos, buf),
+            (None, None) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+/// Reads any content from its start.
+struct Sequential {
+    content: Arc<dyn ReadAt>,
+    at: u64,
+}
+
+impl Read for Sequential {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = (self.content.size() - self.at).min(buf.len() as u64) as usize;
+        self.content.read_at(self.at, &mut buf[..n])?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+/// A stretch of a segment, and where it lies in the base.
+#[derive(Clone, Copy, Debug)]
+enum Stretch {
+    /// Equal to the base's bytes from here on.
+    Equal(u64),
+    /// Changed; the old bytes of the same block, where there are any.
+    Changed(Option<(u64, u64)>),
+}
+
+/// Encodes one segment.
+struct Job<'a> {
+    engine: &'a Engine,
+    segment: &'a Segment,
+    content: &'a dyn ReadAt,
+    window: WindowBuilder,
+    /// Where the window in work began in the segment.
+    begun: usize,
+    out: Vec<u8>,
+    drift: Option<i64>,
+    old: Vec<u8>,
+    space: Workspace,
+}
+
+impl<'a> Job<'a> {
+    fn new(engine: &'a Engine, segment: &'a Segment, content: &'a dyn ReadAt) -> Job<'a> {
+        Job {
+            engine,
+            segment,
+            content,
+            window: WindowBuilder::new(),
+            begun: 0,
+            out: Vec::new(),
+            drift: None,
+            old: Vec::new(),
+            space: Workspace::default(),
+        }
+    }
+
+    /// The segment's windows, and where the base's bytes lie relative to it.
+    fn run(mut self, index: &Index) -> (Vec<u8>, Option<i64>) {
+        let stretches = self.stretches(index);
+        for (n, &(at, len, stretch)) in stretches.iter().enumerate() {
+            match stretch {
+                Stretch::Equal(from) => {
+                    self.copy(from, len);
+                    self.drift = Some(from as i64 - (self.segment.start + at as u64) as i64);
+                }
+                Stretch::Changed(block) => {
+                    let old = block.or_else(|| {
+                        let before = n.checked_sub(1).map(|n| stretches[n]);
+                        self.between(before, (at, len), stretches.get(n + 1).copied())
+                    });
+                    self.changed(at, len, old);
+                }
+            }
+        }
+        self.finish_window(self.segment.data.len());
+        (self.out, self.drift)
+    }
+
+    /// Looks every piece up, and joins neighbours that stay neighbours in the base.
+    fn stretches(&self, index: &Index) -> Vec<(usize, usize, Stretch)> {
+        let mut cursor = index.cursor();
+        let mut all: Vec<(usize, usize, Stretch)> = Vec::new();
+        for piece in self.segment.pieces() {
+            let stretch = match self.find(&mut cursor, &piece) {
+                Some(Found { at, equal: true, .. }) => Stretch::Equal(at),
+                Some(Found { at, len, .. }) => Stretch::Changed(Some((at, len as u64))),
+                None => Stretch::Changed(None),
+            };
+            if let Some((at, len, last)) = all.last_mut() {
+                let joined = match (&mut *last, stretch) {
+                    (Stretch::Equal(from), Stretch::Equal(next)) => *from + *len as u64 == next,
+                    (Stretch::Changed(Some((from, old))), Stretch::Changed(Some((next, more))))
+                        if *from + *old == next && *old < MAX_OLD =>
+                    {
+                        *old += more;
+                        true
+                    }
+                    (Stretch::Changed(None), Stretch::Changed(None)) => true,
+                    _ => false,
+                };
+                if joined {
+                    *len += piece.len;
+                    debug_assert_eq!(*at + *len, piece.at + piece.len);
+                    continue;
+                }
+            }
+            all.push((piece.at, piece.len, stretch));
+        }
+        all
+    }
+
+    fn find(&self, cursor: &mut super::index::Cursor<'_>, piece: &Piece) -> Option<Found> {
+        if piece.gap {
+            return None;
+        }
+        let print = self.engine.secret.print(&self.segment.data[piece.at..piece.at + piece.len]);
+        cursor.find(piece, print).unwrap_or_else(|e| {
+            self.engine.finding(&e);
+            None
+        })
+    }
+
+    /// The old bytes that a changed stretch probably came from: those between its neighbours' places.
+    fn between(
+        &self,
+        before: Option<(usize, usize, Stretch)>,
+        (at, len): (usize, usize),
+        after: Option<(usize, usize, Stretch)>,
+    ) -> Option<(u64, u64)> {
+        let from = match before {
+            Some((_, len, Stretch::Equal(from))) => Some(from + len as u64),
+            _ => None,
+        };
+        let to = match after {
+            Some((_, _, Stretch::Equal(to))) => Some(to),
+            _ => None,
+        };
+        let reach = (len as u64 + SLACK).min(MAX_OLD);
+        match (from, to) {
+            (Some(from), Some(to)) if from <= to && to - from <= MAX_OLD => Some((from, to - from)),
+            (Some(from), _) => Some((from, reach)),
+            (None, Some(to)) => Some((to.saturating_sub(reach), reach.min(to))),
+            // Nothing matched nearby: perhaps it changed where it was. At the front there is the header.
+            (None, None) if at == 0 && self.segment.start == 0 => Some((0, reach)),
+            (None, None) => None,
+        }
+    }
+
+    fn changed(&mut self, at: usize, len: usize, old: Option<(u64, u64)>) {
+        let new = &self.segment.data[at..at + len];
+        let mut old_bytes = std::mem::take(&mut self.old);
+        let from = self.old_bytes(old, &mut old_bytes);
+        let mut space = std::mem::take(&mut self.space);
+        fine::compare(&old_bytes, new, 0, &mut space, |part| match part {
+            Part::Literal { at, len } => self.literal(&new[at..at + len]),
+            Part::Copy { from: n, len } => self.copy(from + n as u64, len),
+        });
+        (self.old, self.space) = (old_bytes, space);
+    }
+
+    /// Fetches old bytes, as far as there are any; tells where they begin.
+    fn old_bytes(&self, old: Option<(u64, u64)>, buf: &mut Vec<u8>) -> u64 {
+        buf.clear();
+        let Some((from, len)) = old else { return 0 };
+        let len = len.min(self.content.size().saturating_sub(from));
+        buf.resize(len as usize, 0);
+        if let Err(e) = self.content.read_at(from, buf) {
+            buf.clear();
+            // No longer in the sliding window: to be expected. Anything else is damage.
+            if e.kind() != io::ErrorKind::NotFound {
+                self.engine.finding(&e);
+            }
+        }
+        from
+    }
+
+    fn copy(&mut self, from: u64, len: usize) {
+        if self.window.span_with(from, len as u64) > MAX_SEGMENT {
+            self.finish_window(self.begun + self.window.target_len());
+        }
+        self.window.copy_source(from, len);
+    }
+
+    fn literal(&mut self, bytes: &[u8]) {
+        self.engine.new.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let mut done = 0;
+        let mut at = 0;
+        // Every run of MIN_RUN bytes covers one of these places and the one before it.
+        const STEP: usize = MIN_RUN / 2;
+        while at + STEP <= bytes.len() {
+            let b = bytes[at];
+            if bytes[at..at + STEP].iter().all(|&c| c == b) {
+                let start = at - bytes[done..at].iter().rev().take_while(|&&c| c == b).count();
+                let end = at + bytes[at..].iter().take_while(|&&c| c == b).count();
+                if end - start >= MIN_RUN {
+                    self.window.add(&bytes[done..start]);
+                    self.window.run(b, end - start);
+                    done = end;
+                }
+                at = end;
+            } else {
+                at += STEP;
+            }
+        }
+        self.window.add(&bytes[done..]);
+    }
+
+    /// Ends the window in work, which reaches to `end` in the segment.
+    fn finish_window(&mut self, end: usize) {
+        let adler = simd_adler32::adler32(&&self.segment.data[self.begun..end]);
+        self.window.finish(Some(adler), &mut self.out);
+        self.begun = end;
+    }
+}

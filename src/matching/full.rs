@@ -1,0 +1,128 @@
+//! Compressing a full backup, with its map.
+
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+
+use super::Error;
+use super::cut::Segmenter;
+use super::map::{Chunk, END, End, HEADER, MAP, encode_header};
+use super::pipeline::ordered;
+use super::print::{Chain, Secret, checksum};
+use crate::container::seekable::Writer;
+use crate::container::{self, Compression, Encoder};
+
+/// Content of a zstd frame: what has to be decompressed to get at any of its bytes. Smaller frames
+/// compress worse.
+const FRAME: usize = 2 << 20;
+
+/// Compresses `input` into an archive that stock programs read. With zstd it carries a map; other
+/// compressions have no place for one, and are plain.
+///
+/// # Errors
+/// Those of reading, compressing and writing. The output is recognisably incomplete then.
+pub fn compress(
+    mut input: impl Read + Send + 'static,
+    out: impl Write + Send + 'static,
+    how: Compression,
+    threads: usize,
+) -> Result<(), Error> {
+    if let Compression::Zstd(level) = how {
+        return compress_with_map(input, out, level, threads);
+    }
+    let mut encoder = container::encoder(Box::new(out), how, threads).map_err(output)?;
+    let mut buf = vec![0; 1 << 20];
+    loop {
+        let n = container::read_full(&mut input, &mut buf)
+            .map_err(|source| Error::Io { what: "cannot read the stream".into(), source })?;
+        if n == 0 {
+            break;
+        }
+        encoder.write_all(&buf[..n]).map_err(output)?;
+    }
+    Encoder::finish(encoder).map_err(output)
+}
+
+fn output(source: io::Error) -> Error {
+    Error::Io { what: "cannot write the backup".into(), source }
+}
+
+struct Compressed {
+    frames: Vec<(Vec<u8>, usize)>,
+    chunk: Vec<u8>,
+    len: usize,
+    checksum: u128,
+}
+
+fn compress_with_map(
+    input: impl Read + Send + 'static,
+    out: impl Write,
+    level: i32,
+    threads: usize,
+) -> Result<(), Error> {
+    let seed = Secret::draw().map_err(|source| Error::Io {
+        what: "cannot read random numbers from /dev/urandom".into(),
+        source,
+    })?;
+    let secret = Secret::new(&seed);
+    let mut segments = Segmenter::new(input);
+    let mut out = Writer::new(out);
+    let mut end = End { content: 0, checksum: [0; 16], segments: 0 };
+    let mut whole = Chain::default();
+
+    ordered(
+        threads,
+        move || segments.next_segment(),
+        move |segment| {
+            let frames = segment
+                .data
+                .chunks(FRAME)
+                .map(|part| zstd_frame(part, level).map(|z| (z, part.len())))
+                .collect::<io::Result<_>>()
+                .map_err(|source| Error::Io { what: "zstd failed".into(), source })?;
+            let chunk = Chunk::new(&segment, &segment.pieces(), &secret).encode();
+            Ok(Compressed { frames, chunk, len: segment.data.len(), checksum: checksum(&segment.data) })
+        },
+        |done| {
+            for (n, (frame, content)) in done.frames.iter().enumerate() {
+                out.frame(frame, *content).map_err(output)?;
+                if n == 0 && end.segments == 0 {
+                    out.side(HEADER, &encode_header(&seed)).map_err(output)?;
+                }
+            }
+            out.side(MAP, &done.chunk).map_err(output)?;
+            whole.push(done.checksum);
+            end.segments += 1;
+            end.content += done.len as u64;
+            Ok(())
+        },
+    )?;
+
+    if end.segments == 0 {
+        // An empty stream is an empty frame, as zstd makes it; there is nothing to map.
+        let empty = zstd_frame(&[], level).map_err(output)?;
+        let mut out = out.into_inner();
+        return out.write_all(&empty).and_then(|()| out.flush()).map_err(output);
+    }
+    end.checksum = whole.digest();
+    out.side(END, &end.encode()).and_then(|()| out.finish()).map_err(output)?;
+    Ok(())
+}
+
+/// A frame with a checksum and its content's size.
+fn zstd_frame(content: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    thread_local! {
+        static ZSTD: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
+    }
+    ZSTD.with_borrow_mut(|slot| {
+        let z = match slot {
+            Some((had, z)) if *had == level => z,
+            _ => {
+                let mut z = zstd::bulk::Compressor::new(level)?;
+                z.include_checksum(true)?;
+                z.include_contentsize(true)?;
+                &mut slot.insert((level, z)).1
+            }
+        };
+        z.compress(content)
+    })
+}

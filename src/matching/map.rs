@@ -1,0 +1,328 @@
+//! The map of a full backup: where which content lies, so that a differential need not read the full.
+//!
+//! A full backup that we compress is a seekable zstd file ([`crate::container::seekable`]) with these
+//! side frames (numbers are little endian, varints LEB128):
+//!
+//! ```text
+//! "pvedbHDR"  version u8 (1), seed [32]                        behind the first data frame
+//! "pvedbMAP"  start u64, length u32, records                   behind the data frames of each segment
+//!     0x00 gap:     length varint
+//!     0x01 cluster: device u8, number u32, mask u16, a print [12] per set bit (4096 bytes each)
+//!     0x02 pieces:  count varint, per piece: length varint, print [12]
+//! "pvedbEND"  content length u64, chained checksum [16], segments u64
+//! ```
+//! A cut file lacks the end, and is refused as a base.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::cut::{Cluster, MAX_PIECES, Piece, SEGMENT, Segment};
+use super::print::{PRINT_LEN, Print, SEED_LEN, Secret, checksum};
+use super::{BaseProblem, Error};
+use crate::container::ReadAt;
+use crate::container::cache::Cache;
+use crate::container::seekable::{Seekable, Tag};
+use crate::vma::BLOCK;
+
+/// Tags of the side frames.
+pub const HEADER: Tag = *b"pvedbHDR";
+/// See [`HEADER`].
+pub const MAP: Tag = *b"pvedbMAP";
+/// See [`HEADER`].
+pub const END: Tag = *b"pvedbEND";
+const VERSION: u8 = 1;
+/// No chunk of a map is larger: every piece costs at most 3 + 12 bytes.
+const MAX_CHUNK: u32 = (MAX_PIECES * (PRINT_LEN + 8) + 64) as u32;
+
+/// A fingerprinted piece of the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Place within the segment.
+    pub at: u32,
+    /// Bytes.
+    pub len: u32,
+    /// Its content's fingerprint.
+    pub print: Print,
+}
+
+/// The part of a map that describes one segment.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// Place of the segment in the stream.
+    pub start: u64,
+    /// Bytes of the segment.
+    pub len: u32,
+    /// Its pieces, in order, without gaps.
+    pub entries: Vec<Entry>,
+    /// Its clusters, and the first entry of each.
+    pub clusters: Vec<(Cluster, u32)>,
+}
+
+impl Chunk {
+    /// Describes a segment; `pieces` are its own.
+    pub fn new(segment: &Segment, pieces: &[Piece], secret: &Secret) -> Chunk {
+        let mut chunk = Chunk { start: segment.start, len: segment.data.len() as u32, ..Chunk::default() };
+        for p in pieces.iter().filter(|p| !p.gap) {
+            if let Some((cluster, n)) = p.block
+                && cluster.mask.trailing_zeros() == u32::from(n)
+            {
+                chunk.clusters.push((cluster, chunk.entries.len() as u32));
+            }
+            let print = secret.print(&segment.data[p.at..p.at + p.len]);
+            chunk.entries.push(Entry { at: p.at as u32, len: p.len as u32, print });
+        }
+        chunk
+    }
+
+    /// As stored in the side frame [`MAP`].
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.entries.len() * (PRINT_LEN + 2) + 32);
+        out.extend(self.start.to_le_bytes());
+        out.extend(self.len.to_le_bytes());
+        let mut clusters = self.clusters.iter().peekable();
+        let (mut n, mut at) = (0, 0);
+        while let Some(first) = self.entries.get(n) {
+            if first.at > at {
+                out.push(0);
+                put_varint(&mut out, first.at - at);
+            }
+            let group = match clusters.next_if(|(_, entry)| *entry as usize == n) {
+                Some((c, _)) => {
+                    out.extend([1, c.device]);
+                    out.extend(c.number.to_le_bytes());
+                    out.extend(c.mask.to_le_bytes());
+                    let group = &self.entries[n..n + c.mask.count_ones() as usize];
+                    group.iter().for_each(|e| out.extend(e.print.to_bytes()));
+                    group
+                }
+                None => {
+                    let end = clusters.peek().map_or(self.entries.len(), |(_, entry)| *entry as usize);
+                    let mut next = first.at;
+                    let count = self.entries[n..end]
+                        .iter()
+                        .take_while(|e| std::mem::replace(&mut next, e.at + e.len) == e.at)
+                        .count();
+                    let group = &self.entries[n..n + count];
+                    out.push(2);
+                    put_varint(&mut out, count as u32);
+                    for e in group {
+                        put_varint(&mut out, e.len);
+                        out.extend(e.print.to_bytes());
+                    }
+                    group
+                }
+            };
+            n += group.len();
+            at = group.last().map_or(at, |e| e.at + e.len);
+        }
+        if at < self.len {
+            out.push(0);
+            put_varint(&mut out, self.len - at);
+        }
+        out
+    }
+
+    /// Reads what [`Chunk::encode`] wrote; `None` where it is damaged.
+    pub fn decode(bytes: &[u8]) -> Option<Chunk> {
+        let mut r = Fields(bytes);
+        let mut chunk = Chunk { start: r.u64()?, len: r.u32()?, ..Chunk::default() };
+        let mut at = 0u32;
+        if chunk.len as usize > SEGMENT {
+            return None;
+        }
+        let push = |entries: &mut Vec<Entry>, at: &mut u32, len: u32, print| {
+            entries.push(Entry { at: *at, len, print });
+            *at = at.checked_add(len)?;
+            (entries.len() <= MAX_PIECES && *at <= chunk.len && len > 0).then_some(())
+        };
+        while !r.0.is_empty() {
+            match r.u8()? {
+                0 => at = at.checked_add(r.varint()?)?,
+                1 => {
+                    let cluster = Cluster { device: r.u8()?, number: r.u32()?, mask: r.u16()? };
+                    chunk.clusters.push((cluster, chunk.entries.len() as u32));
+                    for _ in 0..cluster.mask.count_ones() {
+                        push(&mut chunk.entries, &mut at, BLOCK as u32, r.print()?)?;
+                    }
+                }
+                2 => {
+                    for _ in 0..r.varint()? {
+                        let len = r.varint()?;
+                        push(&mut chunk.entries, &mut at, len, r.print()?)?;
+                    }
+                }
+                _ => return None,
+            }
+        }
+        (at == chunk.len).then_some(chunk)
+    }
+}
+
+fn put_varint(out: &mut Vec<u8>, mut n: u32) {
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+/// Takes fields off the front of a slice.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*first)
+    }
+    fn u8(&mut self) -> Option<u8> {
+        self.take().map(|[b]| b)
+    }
+    fn u16(&mut self) -> Option<u16> {
+        self.take().map(u16::from_le_bytes)
+    }
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+    fn print(&mut self) -> Option<Print> {
+        self.take().map(|b| Print::from_bytes(&b))
+    }
+    fn varint(&mut self) -> Option<u32> {
+        let mut n = 0;
+        for shift in (0..28).step_by(7) {
+            let b = self.u8()?;
+            n |= u32::from(b & 0x7f) << shift;
+            if b & 0x80 == 0 {
+                return Some(n);
+            }
+        }
+        None
+    }
+}
+
+/// The side frame [`HEADER`].
+pub fn encode_header(seed: &[u8; SEED_LEN]) -> Vec<u8> {
+    [&[VERSION][..], seed].concat()
+}
+
+/// The side frame [`END`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Length of the content.
+    pub content: u64,
+    /// Checksum of the content: that of each segment, chained.
+    pub checksum: [u8; 16],
+    /// Number of segments.
+    pub segments: u64,
+}
+
+impl End {
+    /// As stored.
+    pub fn encode(&self) -> Vec<u8> {
+        [&self.content.to_le_bytes()[..], &self.checksum, &self.segments.to_le_bytes()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<End> {
+        let mut r = Fields(bytes);
+        let end = End { content: r.u64()?, checksum: r.take()?, segments: r.u64()? };
+        r.0.is_empty().then_some(end)
+    }
+}
+
+/// The map of a full backup, as the file holds it.
+pub struct Map {
+    file: Seekable,
+    secret: Secret,
+    /// Index of the side frame of the first chunk.
+    first: usize,
+    chunks: usize,
+    identity: [u8; 16],
+    recent: Cache<Chunk>,
+}
+
+/// Chunks that are kept; each takes about 50 KB.
+const RECENT: usize = 128;
+
+impl Map {
+    /// Reads the map's outer parts; gives the file back where it has no map of ours.
+    ///
+    /// # Errors
+    /// Where there is a map, but a damaged one.
+    pub fn open(file: Seekable, path: &Path) -> Result<Result<Map, Seekable>, Error> {
+        let damaged = |found: &str| Error::base(path, BaseProblem::Damaged(found.into()));
+        let sides = file.sides();
+        let Ok((HEADER, header)) = file.side(0, 64) else { return Ok(Err(file)) };
+        let Ok((END, end)) = file.side(sides - 1, 64) else {
+            return Err(damaged("its map has no end: the file is cut short, or was joined with another"));
+        };
+        let (Some(end_record), [VERSION, seed @ ..]) = (End::decode(&end), &header[..]) else {
+            return Err(damaged("its map is of a version that this program does not know"));
+        };
+        let Ok(seed) = <&[u8; SEED_LEN]>::try_from(seed) else {
+            return Err(damaged("the head of its map is damaged"));
+        };
+        let chunks = sides - 2;
+        if end_record.segments != chunks as u64 || end_record.content != file.size() {
+            return Err(damaged("its map does not fit its content: the file is cut short or damaged"));
+        }
+        let identity = checksum(&[header.as_slice(), &end].concat()).to_le_bytes();
+        let secret = Secret::new(seed);
+        Ok(Ok(Map { file, secret, first: 1, chunks, identity, recent: Cache::new(RECENT) }))
+    }
+
+    /// The key of its fingerprints.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// Number of chunks.
+    pub fn chunks(&self) -> usize {
+        self.chunks
+    }
+
+    /// Tells this full backup from every other: its seed and the checksum of its content.
+    pub fn identity(&self) -> [u8; 16] {
+        self.identity
+    }
+
+    /// Reads chunk `n` from the file.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is damaged.
+    pub fn read_chunk(&self, n: usize) -> Result<Chunk, Error> {
+        let what = || format!("part {n} of the map of the full backup");
+        let (tag, bytes) = self
+            .file
+            .side(self.first + n, MAX_CHUNK)
+            .map_err(|source| Error::Io { what: format!("cannot read {}", what()), source })?;
+        (tag == MAP)
+            .then(|| Chunk::decode(&bytes))
+            .flatten()
+            .filter(|c| c.start.checked_add(c.len.into()).is_some_and(|end| end <= self.file.size()))
+            .ok_or_else(|| Error::Io {
+                what: format!("cannot use {}", what()),
+                source: std::io::Error::new(std::io::ErrorKind::InvalidData, "it is damaged"),
+            })
+    }
+
+    /// Chunk `n`, kept for a while.
+    ///
+    /// # Errors
+    /// See [`Map::read_chunk`].
+    pub fn chunk(&self, n: u32) -> Result<Arc<Chunk>, Error> {
+        self.recent.get(n.into(), || Ok((self.read_chunk(n as usize)?, 1)))
+    }
+}
+
+impl ReadAt for Map {
+    fn size(&self) -> u64 {
+        self.file.size()
+    }
+
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.file.read_at(pos, buf)
+    }
+}

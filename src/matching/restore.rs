@@ -1,0 +1,201 @@
+//! Restoring from a differential.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::Error;
+use super::base::{Base, Content};
+use super::pipeline::ordered;
+use super::sliding::SlidingBase;
+use crate::container::{self, ReadAt};
+use crate::vcdiff::{AppHeader, Item, Limits, Reader, TargetHasher};
+
+/// How to restore.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Threads that apply windows, where the base can be read at any place.
+    pub threads: usize,
+    /// Bytes kept of a base that can only be read from the front.
+    pub window: u64,
+    /// Whether a base that its header does not describe is refused.
+    pub check_base: bool,
+}
+
+/// A differential whose header was read.
+pub struct Differential {
+    reader: Reader<Box<dyn Read + Send>>,
+}
+
+impl Differential {
+    /// Reads the header; `input` may be compressed.
+    ///
+    /// # Errors
+    /// Where it is no differential, or cannot be read.
+    pub fn open(input: Box<dyn Read + Send>) -> Result<Differential, Error> {
+        let (_, stream) = container::decoder(input)
+            .map_err(|source| Error::Io { what: "cannot read the differential".into(), source })?;
+        Ok(Differential { reader: Reader::new(stream, Limits::default())? })
+    }
+
+    /// What the header says.
+    pub fn header(&self) -> AppHeader {
+        AppHeader::parse(self.reader.header().app_header.as_deref().unwrap_or_default())
+    }
+
+    /// Whether its header names a base. One that does not may still need one (xdelta3 can leave the header out).
+    pub fn needs_base(&self) -> bool {
+        !self.header().base_name.is_empty() || self.reader.header().app_header.is_none()
+    }
+
+    /// Rebuilds the stream. `base` is none where the differential needs none. Whatever is passed to
+    /// `sink` was checked; nothing is, before the base was.
+    ///
+    /// # Errors
+    /// Damage of the differential or of the base where it is used, the wrong base, and the errors of `sink`.
+    pub fn restore(
+        mut self,
+        base: Option<Base>,
+        options: Options,
+        mut sink: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        if let Some(base) = &base
+            && options.check_base
+        {
+            base.check(&self.header())?;
+        }
+        let (source, threads) = match base.map(|b| (b.path, b.content)) {
+            None => (Source::None, options.threads),
+            Some((_, Content::Mapped(map))) => (Source::Random(map), options.threads),
+            Some((_, Content::Random(content))) => (Source::Random(content), options.threads),
+            Some((path, Content::Stream(stream))) => {
+                (Source::Sliding(SlidingBase::new(&path, stream, options.window)), 1)
+            }
+        };
+        // Buffers go round, so that nothing is allocated and cleared for every window.
+        let spare = Arc::new(Mutex::new(Vec::<Vec<u8>>::new()));
+        let take = Arc::clone(&spare);
+        let mut hasher = TargetHasher::new();
+        ordered(
+            threads,
+            move || Ok(self.reader.next_item()?),
+            move |item| match item {
+                Item::End(record) => Ok(Done::End(record)),
+                Item::Window(window) => {
+                    let mut out = take.lock().ok().and_then(|mut s| s.pop()).unwrap_or_default();
+                    window.apply(&mut |pos, buf: &mut [u8]| source.read_at(pos, buf), &mut out)?;
+                    Ok(Done::Bytes(out))
+                }
+            },
+            |done| match done {
+                Done::Bytes(bytes) => {
+                    hasher.update(&bytes);
+                    if bytes.is_empty() {
+                        return Ok(());
+                    }
+                    sink(&bytes).map_err(|source| Error::Io {
+                        what: "cannot write the restored data".into(),
+                        source,
+                    })?;
+                    if let Ok(mut spare) = spare.lock() {
+                        spare.push(bytes);
+                    }
+                    Ok(())
+                }
+                Done::End(record) => Ok(record.check(&hasher.finish())?),
+            },
+        )
+    }
+}
+
+enum Done {
+    Bytes(Vec<u8>),
+    End(crate::vcdiff::EndRecord),
+}
+
+enum Source {
+    None,
+    Random(Arc<dyn ReadAt>),
+    Sliding(SlidingBase),
+}
+
+impl Source {
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        match self {
+            Source::None => Err(io::Error::other("the differential needs a full backup, but none was given")),
+            Source::Random(content) => content.read_at(pos, buf),
+            Source::Sliding(base) => base.read_at(pos, buf),
+        }
+    }
+}
+
+/// A restored stream as a reader; errors come as `io::Error` with the whole text.
+pub struct Restored {
+    parts: Receiver<Result<Vec<u8>, Error>>,
+    part: Vec<u8>,
+    at: usize,
+    failed: bool,
+}
+
+/// Opens an archive for reading from its start: a full backup is decompressed, a differential
+/// (`base` given) is restored.
+///
+/// # Errors
+/// See [`Differential::open`], [`Base::open`].
+pub fn open(path: &Path, base: Option<&Path>, options: Options) -> Result<Box<dyn Read + Send>, Error> {
+    let file = std::fs::File::open(path)
+        .map_err(|source| Error::Io { what: format!("cannot open {}", path.display()), source })?;
+    let Some(base) = base else {
+        let stream = container::decoder(Box::new(file));
+        return Ok(stream
+            .map_err(|source| Error::Io { what: format!("cannot read {}", path.display()), source })?
+            .1);
+    };
+    let delta = Differential::open(Box::new(file))?;
+    let base = Base::open(base)?;
+    base.check(&delta.header())?;
+    let (send, parts) = bounded(2);
+    let spawned = std::thread::Builder::new().name("restore".into()).spawn(move || {
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let result =
+            delta.restore(Some(base), options, |bytes| send.send(Ok(bytes.to_vec())).map_err(|_| gone()));
+        // An empty part is the end: without it, the stream was cut.
+        let _ = send.send(result.map(|()| Vec::new()));
+    });
+    spawned.map_err(|source| Error::Io { what: "cannot start a thread".into(), source })?;
+    Ok(Box::new(Restored { parts, part: Vec::new(), at: 0, failed: false }))
+}
+
+impl Read for Restored {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let broken = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+        if self.failed {
+            return Err(broken("the differential could not be restored".into()));
+        }
+        while self.at == self.part.len() {
+            match self.parts.recv() {
+                Ok(Ok(part)) if part.is_empty() => {
+                    // The end, again and again.
+                    let (send, parts) = bounded(1);
+                    let _ = send.send(Ok(Vec::new()));
+                    self.parts = parts;
+                    return Ok(0);
+                }
+                Ok(Ok(part)) => (self.part, self.at) = (part, 0),
+                other => {
+                    self.failed = true;
+                    return Err(broken(match other {
+                        Ok(Err(e)) => e.to_string(),
+                        _ => "internal error: the restoring thread ended unexpectedly".into(),
+                    }));
+                }
+            }
+        }
+        let n = buf.len().min(self.part.len() - self.at);
+        buf[..n].copy_from_slice(&self.part[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}

@@ -1,0 +1,205 @@
+//! Do the changed modules still load? Asked of perl itself, before anything is written below the root.
+//!
+//! The planned files are laid out in a temporary folder that comes first in perl's search path, then each changed
+//! module is loaded from there. Loading, not `perl -c`: that fails even on untouched modules whose `use` is circular
+//! (Storage.pm since Proxmox VE 8.4). What fails counts only where the untouched module passes the same test, since on
+//! a half upgraded host, or in a tree, modules may miss what they need. Then a second, weaker test is made: the
+//! module is compiled with empty stand-ins for what is missing. What fails there too is reported as not checkable.
+//!
+//! Environment: `PERL5LIB` is respected (and comes before the host's own folder, after the staged one); the working
+//! folder is `/`, so that a root given as a relative path cannot matter.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::plan::Change;
+use super::refusal::Refusal;
+use super::survey::Survey;
+use crate::host::Root;
+
+/// Where Proxmox' modules lie, relative to the root.
+const PERL_LIB: &str = "usr/share/perl5";
+
+/// A module that takes longer does not load: something hangs (a dead cluster file system, for one).
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Compiles a file given as argument, with empty modules in place of those that cannot be found.
+const COMPILE: &str = "BEGIN { push @INC, sub { my $empty = '1;'; open(my $fh, '<', \\$empty) or die $!; $fh } } \
+                       require $ARGV[0]; print 'loaded';";
+
+/// How one module fared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// Its file, relative to the root.
+    pub path: String,
+    /// The outcome.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// The outcome of a check that does not speak against the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "check", content = "reason")]
+pub enum Outcome {
+    /// It loads.
+    Loads,
+    /// It compiles with stand-ins for missing modules; it does not load as it is either, for this reason.
+    Compiles(String),
+    /// Nothing can be said: the untouched module fails in the same way.
+    NotCheckable(String),
+}
+
+/// The check itself cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot lay out the changed modules for checking them: {}: {source}", path.display())]
+pub struct CheckError {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// Checks all modules that `changes` creates or replaces; `progress` is told each one's path beforehand.
+///
+/// # Errors
+/// [`CheckError`]. Modules that are broken by us come back as refusals.
+pub fn modules(
+    root: &Root,
+    survey: &Survey,
+    changes: &[Change],
+    mut progress: impl FnMut(&str),
+) -> Result<(Vec<Checked>, Vec<Refusal>), CheckError> {
+    let (staged, untouched) = (Tree::new()?, Tree::new()?);
+    let mut modules = Vec::new();
+    for change in changes {
+        let (Some(module), Some(after)) = (module_file(&change.path), &change.after) else { continue };
+        staged.add(module, after)?;
+        // What is not ours, as it is without our lines: it may already carry some.
+        let pristine =
+            survey.files.get(&change.path).filter(|view| !view.payload).and_then(|v| v.stripped.as_ref());
+        if let Some(pristine) = pristine {
+            untouched.add(module, &pristine.rest)?;
+        }
+        modules.push((change.path.as_str(), module, pristine.is_some()));
+    }
+    let mut checked = Vec::new();
+    let mut refusals = Vec::new();
+    for (path, module, has_untouched) in modules {
+        progress(path);
+        match check(root, &staged, has_untouched.then_some(&untouched), module) {
+            Ok(outcome) => checked.push(Checked { path: path.to_owned(), outcome }),
+            Err(said) => refusals.push(Refusal::ModuleBroken { file: path.to_owned(), said }),
+        }
+    }
+    Ok((checked, refusals))
+}
+
+/// The name by which perl would `require` a file, where it is a module.
+fn module_file(path: &str) -> Option<&str> {
+    path.strip_prefix(PERL_LIB)?.strip_prefix('/').filter(|module| module.ends_with(".pm"))
+}
+
+/// Checks one module; `Err` holds what perl said where we broke it.
+fn check(root: &Root, staged: &Tree, untouched: Option<&Tree>, module: &str) -> Result<Outcome, String> {
+    let passes_untouched = |how: How| untouched.is_none_or(|tree| run(root, tree, module, how).is_ok());
+    let reason = match run(root, staged, module, How::Load) {
+        Ok(()) => return Ok(Outcome::Loads),
+        Err(Failed::NoPerl(reason)) => return Ok(Outcome::NotCheckable(reason)),
+        Err(Failed::Said(said)) if untouched.is_some() && passes_untouched(How::Load) => return Err(said),
+        Err(Failed::Said(said)) => said,
+    };
+    match run(root, staged, module, How::Compile) {
+        Ok(()) => Ok(Outcome::Compiles(reason)),
+        Err(Failed::Said(said)) if passes_untouched(How::Compile) => Err(said),
+        Err(_) => Ok(Outcome::NotCheckable(reason)),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Load,
+    Compile,
+}
+
+enum Failed {
+    NoPerl(String),
+    Said(String),
+}
+
+/// Lets perl load `module` with `tree` first in its search path.
+fn run(root: &Root, tree: &Tree, module: &str, how: How) -> Result<(), Failed> {
+    let script = match how {
+        How::Load => "require $ARGV[0]; print 'loaded';",
+        How::Compile => COMPILE,
+    };
+    let arguments: [OsString; 6] =
+        ["-I".into(), tree.lib().into_os_string(), "-e".into(), script.into(), "--".into(), module.into()];
+    let mut path = std::env::var_os("PERL5LIB").unwrap_or_default();
+    // The running host's folder is in perl's own list, behind those an administrator may have put before it.
+    if !root.is_running_host() {
+        if !path.is_empty() {
+            path.push(":");
+        }
+        path.push(root.dir().join(PERL_LIB));
+    }
+    let started = duct::cmd("perl", arguments)
+        .dir("/")
+        .env("PERL5LIB", path)
+        .stdin_null()
+        .stderr_to_stdout()
+        .stdout_capture()
+        .unchecked()
+        .start();
+    let handle = match started {
+        Ok(handle) => handle,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Failed::NoPerl("there is no perl here".to_owned()));
+        }
+        Err(error) => return Err(Failed::NoPerl(format!("perl does not start: {error}"))),
+    };
+    match handle.wait_timeout(TIMEOUT) {
+        Ok(Some(output)) if output.status.success() && output.stdout.ends_with(b"loaded") => Ok(()),
+        Ok(Some(output)) => Err(Failed::Said(shorten(&String::from_utf8_lossy(&output.stdout)))),
+        Ok(None) => {
+            let _ = handle.kill();
+            Err(Failed::Said(format!("perl did not end within {} s", TIMEOUT.as_secs())))
+        }
+        Err(error) => Err(Failed::Said(error.to_string())),
+    }
+}
+
+/// The first lines of what perl said: the rest only repeats who required whom.
+fn shorten(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).take(3).collect();
+    lines.join(" | ").chars().take(600).collect()
+}
+
+/// A temporary folder laid out as one of perl's.
+struct Tree {
+    dir: tempfile::TempDir,
+}
+
+impl Tree {
+    fn new() -> Result<Self, CheckError> {
+        let dir = tempfile::Builder::new()
+            .prefix("pve-diff-backup-")
+            .tempdir()
+            .map_err(|source| CheckError { path: std::env::temp_dir(), source })?;
+        Ok(Self { dir })
+    }
+
+    fn lib(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    fn add(&self, module: &str, content: &[u8]) -> Result<(), CheckError> {
+        let path = self.dir.path().join(module);
+        let written = std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))
+            .and_then(|()| std::fs::write(&path, content));
+        written.map_err(|source| CheckError { path, source })
+    }
+}

@@ -1,0 +1,117 @@
+//! Changes as unified diffs: plain for `patch`, coloured for people.
+
+use std::io::{self, Write};
+
+use similar::{Algorithm, ChangeTag, DiffTag, TextDiff};
+
+use super::plan::Change;
+
+/// Lines of context, as `diff -u` has them.
+const CONTEXT: usize = 3;
+
+/// What a line that ends the file without a line end is followed by.
+const NO_END: &str = "\\ No newline at end of file";
+
+const RED: &str = "\x1b[31m";
+const GREEN: &str = "\x1b[32m";
+const CYAN: &str = "\x1b[36m";
+const BOLD: &str = "\x1b[1m";
+const INVERSE: &str = "\x1b[7m";
+const RESET: &str = "\x1b[0m";
+
+/// Writes `change` as a unified diff with the paths `a/PATH` and `b/PATH` (`patch -p1`).
+///
+/// With `colour`, changed words within changed lines are set off by inverse video.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(out: &mut impl Write, change: &Change, colour: bool) -> io::Result<()> {
+    let paint = |code| if colour { code } else { "" };
+    let reset = paint(RESET);
+    let name = |side: &str, content: &Option<Vec<u8>>| match content {
+        Some(_) => quoted(&format!("{side}/{}", change.path)),
+        None => "/dev/null".to_owned(),
+    };
+    writeln!(out, "{}--- {}{reset}", paint(BOLD), name("a", &change.before))?;
+    writeln!(out, "{}+++ {}{reset}", paint(BOLD), name("b", &change.after))?;
+
+    let lines = |content: &'_ Option<Vec<u8>>| -> Vec<Vec<u8>> {
+        let content = content.as_deref().unwrap_or_default();
+        content.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+    };
+    let (before, after) = (lines(&change.before), lines(&change.after));
+    let before: Vec<&[u8]> = before.iter().map(Vec::as_slice).collect();
+    let after: Vec<&[u8]> = after.iter().map(Vec::as_slice).collect();
+    let diff = TextDiff::configure()
+        .algorithm(Algorithm::Myers)
+        .newline_terminated(true)
+        .diff_slices(&before, &after);
+    for group in diff.grouped_ops(CONTEXT) {
+        let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
+        let old = range(first.old_range().start, last.old_range().end);
+        let new = range(first.new_range().start, last.new_range().end);
+        writeln!(out, "{}@@ -{old} +{new} @@{reset}", paint(CYAN))?;
+        for op in &group {
+            let emphasise = colour && op.tag() == DiffTag::Replace;
+            if emphasise {
+                for change in diff.iter_inline_changes(op) {
+                    let (sign, code) = sign(change.tag());
+                    write!(out, "{code}{sign}")?;
+                    for (strong, part) in change.values() {
+                        let text = part.strip_suffix(b"\n").unwrap_or(part);
+                        if *strong {
+                            write!(out, "{INVERSE}")?;
+                            out.write_all(text)?;
+                            write!(out, "{RESET}{code}")?;
+                        } else {
+                            out.write_all(text)?;
+                        }
+                    }
+                    writeln!(out, "{RESET}")?;
+                    if change.missing_newline() {
+                        writeln!(out, "{NO_END}")?;
+                    }
+                }
+                continue;
+            }
+            for change in diff.iter_changes(op) {
+                let (sign, code) = sign(change.tag());
+                let text = change.value();
+                let body = text.strip_suffix(b"\n").unwrap_or(text);
+                let painted = colour && change.tag() != ChangeTag::Equal;
+                write!(out, "{}{sign}", if painted { code } else { "" })?;
+                out.write_all(body)?;
+                writeln!(out, "{}", if painted { RESET } else { "" })?;
+                if body.len() == text.len() {
+                    writeln!(out, "{NO_END}")?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn sign(tag: ChangeTag) -> (char, &'static str) {
+    match tag {
+        ChangeTag::Equal => (' ', ""),
+        ChangeTag::Delete => ('-', RED),
+        ChangeTag::Insert => ('+', GREEN),
+    }
+}
+
+/// A range of lines as in `@@`: a range of none names the line before it.
+fn range(start: usize, end: usize) -> String {
+    match end - start {
+        1 => format!("{}", start + 1),
+        0 => format!("{start},0"),
+        count => format!("{},{count}", start + 1),
+    }
+}
+
+/// A file name as GNU diff writes it where it holds blanks or quotes.
+fn quoted(name: &str) -> String {
+    if name.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') {
+        return name.to_owned();
+    }
+    format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
+}

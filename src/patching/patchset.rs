@@ -1,0 +1,492 @@
+//! Patch sets: data that says for which file contents it is meant, and which lines go where.
+//!
+//! A set is a folder `patches/<set>/` with `patchset.yaml`; the files its hunks call lie in
+//! `patches/payload/`. All paths are relative to the host's root. Unknown keys are errors.
+//!
+//! ```yaml
+//! name: example                 # the folder's name
+//! version: 1                    # raised whenever hunks change; part of every marker
+//! title: Proxmox VE 7.2 to 9.2
+//! packages:                     # releases the set was verified with, both ends included
+//!   pve-manager:   {from: "7.1-13", to: "9.2.11"}
+//!   pve-container: {from: "4.1-4", to: "6.1.10", optional: true}  # not installed: its hunks are skipped
+//! facts:                        # must hold of the contents (without our lines), or the set is not meant
+//!   - {package: pve-manager, file: usr/share/perl5/PVE/VZDump.pm, has: 'sub exec_backup_task {'}
+//!   - {package: pve-manager, file: usr/share/perl5/PVE/VZDump.pm, lacks: '... $maxfiles ...'}
+//! payload:                      # files of ours, installed 0644
+//!   - {source: PVE/VZDump/Differential.pm, target: usr/share/perl5/PVE/VZDump/Differential.pm}
+//! hunks:
+//!   - id: choose
+//!     package: pve-manager
+//!     file: usr/share/perl5/PVE/VZDump.pm
+//!     within: 'sub exec_backup_task {'   # optional: the block from the one line that matches to the next
+//!                                        # line with its indentation that begins with } ] or )
+//!     anchor: '$task->{vmtype} = $vmtype;'  # one pattern or a list; exactly one line must match
+//!     indent: anchor                     # as the anchor line, or as the `next` line (the default)
+//!     comment: perl                      # perl, html or js; by default the file's ending tells
+//!     insert: |
+//!       PVE::VZDump::Differential::backup_task($self, $task, $vmid, \$comp);
+//! ```
+//!
+//! Patterns are those of [`Pattern`]. In `insert`, `@hash:SOURCE@` becomes the first 12 hex digits of the sha256 of
+//! that payload file (a URL that changes with the content), `@version@` this program's version.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::pattern::Pattern;
+use super::text::{Comment, TAG, is_id};
+use super::{embedded, sha256_hex};
+use crate::host::version::Version;
+
+/// A payload file must name us this early, so that it is known as ours where our record is lost.
+const TAG_WITHIN: usize = 4096;
+
+/// Largest patch set or payload file read from a folder.
+const MAX_FILE: u64 = 8 << 20;
+
+/// A patch set, checked, with its payload.
+#[derive(Debug, Clone)]
+pub struct PatchSet {
+    /// Its name.
+    pub name: String,
+    /// Its version, part of every marker.
+    pub version: u32,
+    /// For people: which releases it is for.
+    pub title: String,
+    /// The packages it deals with and the releases it was verified with.
+    pub packages: BTreeMap<String, Range>,
+    /// What must hold of the files.
+    pub facts: Vec<Fact>,
+    /// Files of ours.
+    pub payload: Vec<Payload>,
+    /// Insertions, in the order in which they are made.
+    pub hunks: Vec<Hunk>,
+}
+
+/// The releases of a package that a set was verified with.
+#[derive(Debug, Clone)]
+pub struct Range {
+    /// The oldest.
+    pub from: Version,
+    /// The newest.
+    pub to: Version,
+    /// Whether a host may do without the package.
+    pub optional: bool,
+}
+
+impl Range {
+    /// Whether `version` lies in the range.
+    pub fn contains(&self, version: &Version) -> bool {
+        (&self.from..=&self.to).contains(&version)
+    }
+}
+
+/// Something that must hold of a file's content.
+#[derive(Debug, Clone)]
+pub struct Fact {
+    /// The package that ships the file.
+    pub package: String,
+    /// The file.
+    pub file: String,
+    /// What is looked for.
+    pub pattern: Pattern,
+    /// Whether a line must match (`has`) or none may (`lacks`).
+    pub present: bool,
+}
+
+/// A file of ours.
+#[derive(Debug, Clone)]
+pub struct Payload {
+    /// Its path below `patches/payload/`.
+    pub source: String,
+    /// Where it is installed.
+    pub target: String,
+    /// What it holds.
+    pub content: Vec<u8>,
+}
+
+/// Whole lines inserted below one anchor line.
+#[derive(Debug, Clone)]
+pub struct Hunk {
+    /// Its id, part of the marker.
+    pub id: String,
+    /// The package that ships the file.
+    pub package: String,
+    /// The file.
+    pub file: String,
+    /// The line that opens the block in which the anchor is looked for.
+    pub within: Option<Pattern>,
+    /// The patterns of which exactly one line must match one.
+    pub anchors: Vec<Pattern>,
+    /// Whose indentation the lines get.
+    pub indent: Indent,
+    /// How the marker is written.
+    pub comment: Comment,
+    /// The lines, without line ends, markers and outer indentation.
+    pub lines: Vec<String>,
+}
+
+/// Whose indentation inserted lines get.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Indent {
+    /// The anchor line's.
+    Anchor,
+    /// That of the next line that is not blank; the anchor's where that line closes a block.
+    #[default]
+    Next,
+}
+
+/// A patch set cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SetError {
+    /// It cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is no YAML, or not of this form.
+    #[error("patch set {set}: {source}")]
+    Yaml {
+        /// The set.
+        set: String,
+        /// What is wrong, with line and column.
+        source: serde_yaml::Error,
+    },
+    /// It contradicts itself or a rule.
+    #[error("patch set {set}: {what}")]
+    Invalid {
+        /// The set.
+        set: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A folder given with --patches holds none.
+    #[error("{}: no patch set there (a folder with patchset.yaml)", path.display())]
+    None {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// The sets inside the program, by name.
+///
+/// # Errors
+/// [`SetError`]; the tests see to it that there is none.
+pub fn embedded() -> Result<Vec<PatchSet>, SetError> {
+    let read =
+        |path: &str| embedded::FILES.iter().find(|(name, _)| *name == path).map(|(_, bytes)| bytes.to_vec());
+    let mut sets = Vec::new();
+    for (path, yaml) in embedded::FILES {
+        if let Some(set) = path.strip_suffix("/patchset.yaml") {
+            sets.push(parse(set, yaml, &|source| {
+                read(&format!("payload/{source}")).ok_or_else(|| SetError::Io {
+                    path: format!("payload/{source}").into(),
+                    source: io::ErrorKind::NotFound.into(),
+                })
+            })?);
+        }
+    }
+    Ok(sets)
+}
+
+/// The sets in the folder `dir`, laid out as `patches/` is, by name.
+///
+/// # Errors
+/// [`SetError`]
+pub fn from_dir(dir: &Path) -> Result<Vec<PatchSet>, SetError> {
+    let entries = std::fs::read_dir(dir).map_err(|source| SetError::Io { path: dir.to_owned(), source })?;
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| dir.join(name).join("patchset.yaml").is_file())
+        .collect();
+    if names.is_empty() {
+        return Err(SetError::None { path: dir.to_owned() });
+    }
+    names.sort();
+    names
+        .iter()
+        .map(|name| {
+            let yaml = read(&dir.join(name).join("patchset.yaml"))?;
+            parse(name, &yaml, &|source| read(&dir.join("payload").join(source)))
+        })
+        .collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SetError> {
+    crate::host::root::read_bounded(path, MAX_FILE)
+        .map_err(|source| SetError::Io { path: path.to_owned(), source })
+}
+
+/// Whether `content` is a payload file of ours, of whatever version.
+pub fn is_ours(content: &[u8]) -> bool {
+    content[..content.len().min(TAG_WITHIN)].windows(TAG.len()).any(|window| window == TAG.as_bytes())
+}
+
+/// `patchset.yaml` as written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSet {
+    name: String,
+    version: u32,
+    title: String,
+    packages: BTreeMap<String, RawRange>,
+    facts: Vec<RawFact>,
+    #[serde(default)]
+    payload: Vec<RawPayload>,
+    hunks: Vec<RawHunk>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRange {
+    from: String,
+    to: String,
+    #[serde(default)]
+    optional: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFact {
+    package: String,
+    file: String,
+    has: Option<Pattern>,
+    lacks: Option<Pattern>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPayload {
+    source: String,
+    target: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawHunk {
+    id: String,
+    package: String,
+    file: String,
+    within: Option<Pattern>,
+    anchor: OneOrMore,
+    #[serde(default)]
+    indent: Indent,
+    comment: Option<Comment>,
+    insert: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(Pattern),
+    More(Vec<Pattern>),
+}
+
+/// Parses and checks the set called `set`; `payload` gives the content of a payload file.
+fn parse(
+    set: &str,
+    yaml: &[u8],
+    payload: &dyn Fn(&str) -> Result<Vec<u8>, SetError>,
+) -> Result<PatchSet, SetError> {
+    let raw: RawSet =
+        serde_yaml::from_slice(yaml).map_err(|source| SetError::Yaml { set: set.to_owned(), source })?;
+    let invalid = |what: String| SetError::Invalid { set: set.to_owned(), what };
+    if raw.name != set {
+        return Err(invalid(format!("is called '{}' inside", raw.name)));
+    }
+    let known = |package: &String, user: &str| match raw.packages.contains_key(package) {
+        true => Ok(()),
+        false => Err(invalid(format!("{user}: package '{package}' is not in `packages`"))),
+    };
+    let mut packages = BTreeMap::new();
+    for (name, range) in &raw.packages {
+        let version = |text: &str| Version::parse(text).map_err(|error| invalid(format!("{name}: {error}")));
+        let range = Range { from: version(&range.from)?, to: version(&range.to)?, optional: range.optional };
+        packages.insert(name.clone(), range);
+    }
+
+    let mut facts = Vec::new();
+    for fact in raw.facts {
+        known(&fact.package, "fact")?;
+        let file = checked_path(fact.file).map_err(invalid)?;
+        let (pattern, present) = match (fact.has, fact.lacks) {
+            (Some(pattern), None) => (pattern, true),
+            (None, Some(pattern)) => (pattern, false),
+            _ => return Err(invalid(format!("fact about {file}: needs either `has` or `lacks`"))),
+        };
+        facts.push(Fact { package: fact.package, file, pattern, present });
+    }
+    if facts.is_empty() {
+        return Err(invalid("has no facts: it would match any host".to_owned()));
+    }
+
+    let mut files = Vec::new();
+    for entry in raw.payload {
+        let source = checked_path(entry.source).map_err(invalid)?;
+        let content = payload(&source)?;
+        if !is_ours(&content) {
+            return Err(invalid(format!(
+                "payload {source}: '{TAG}' does not occur in its first {TAG_WITHIN} bytes"
+            )));
+        }
+        files.push(Payload { source, target: checked_path(entry.target).map_err(invalid)?, content });
+    }
+
+    let mut hunks: Vec<Hunk> = Vec::new();
+    for hunk in raw.hunks {
+        known(&hunk.package, &hunk.id)?;
+        if !is_id(&hunk.id) || hunks.iter().any(|other| other.id == hunk.id) {
+            return Err(invalid(format!("hunk id '{}': not unique, or not of a-z, 0-9 and -", hunk.id)));
+        }
+        let file = checked_path(hunk.file).map_err(invalid)?;
+        let comment = hunk.comment.or_else(|| Comment::of_file(&file)).ok_or_else(|| {
+            invalid(format!("hunk {}: the ending of {file} does not tell its kind of `comment`", hunk.id))
+        })?;
+        let anchors = match hunk.anchor {
+            OneOrMore::One(pattern) => vec![pattern],
+            OneOrMore::More(patterns) => patterns,
+        };
+        let lines = checked_lines(&hunk.insert, comment, &files)
+            .map_err(|what| invalid(format!("hunk {}: {what}", hunk.id)))?;
+        if anchors.is_empty() {
+            return Err(invalid(format!("hunk {}: no anchor", hunk.id)));
+        }
+        hunks.push(Hunk {
+            id: hunk.id,
+            package: hunk.package,
+            file,
+            within: hunk.within,
+            anchors,
+            indent: hunk.indent,
+            comment,
+            lines,
+        });
+    }
+    Ok(PatchSet {
+        name: raw.name,
+        version: raw.version,
+        title: raw.title,
+        packages,
+        facts,
+        payload: files,
+        hunks,
+    })
+}
+
+/// A path that stays below the folder it is relative to.
+fn checked_path(path: String) -> Result<String, String> {
+    let plain = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_)));
+    match plain && !path.is_empty() {
+        true => Ok(path),
+        false => Err(format!("path '{path}' must be relative, without '..'")),
+    }
+}
+
+/// The lines of `insert` with their placeholders filled in.
+fn checked_lines(insert: &str, comment: Comment, payload: &[Payload]) -> Result<Vec<String>, String> {
+    let mut lines = Vec::new();
+    for line in insert.lines() {
+        let mut line = line.trim_end().replace("@version@", env!("CARGO_PKG_VERSION"));
+        while let Some((before, rest)) = line.split_once("@hash:") {
+            let (source, after) = rest.split_once('@').ok_or("'@hash:' without closing '@'")?;
+            let file = payload
+                .iter()
+                .find(|file| file.source == source)
+                .ok_or_else(|| format!("'@hash:{source}@': no such payload file"))?;
+            line = format!("{before}{}{after}", &sha256_hex(&file.content)[..12]);
+        }
+        if line.is_empty() {
+            return Err(
+                "an inserted line is empty: the marker could not be seen to belong to code".to_owned()
+            );
+        }
+        if line.contains(&format!("{TAG}:")) || (comment == Comment::Html && line.contains("<!--")) {
+            return Err(format!("the inserted line '{line}' must not hold the marker or a comment"));
+        }
+        lines.push(line);
+    }
+    match lines.is_empty() {
+        true => Err("inserts nothing".to_owned()),
+        false => Ok(lines),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+name: t
+version: 2
+title: A test
+packages:
+  a: {from: "1", to: "2.0-1"}
+facts:
+  - {package: a, file: usr/a.pm, has: 'sub f {'}
+payload:
+  - {source: js/x.js, target: usr/x.js}
+hunks:
+  - id: one
+    package: a
+    file: usr/a.pm
+    anchor: ['sub f {', 'sub g {']
+    insert: |
+      if (x) {
+          return '@hash:js/x.js@';
+      }
+"#;
+
+    fn parsed(yaml: &str) -> Result<PatchSet, SetError> {
+        parse("t", yaml.as_bytes(), &|_| Ok(b"// pve-diff-backup\n".to_vec()))
+    }
+
+    #[test]
+    fn a_good_set() {
+        let set = parsed(GOOD).unwrap();
+        let hash = &sha256_hex(b"// pve-diff-backup\n")[..12];
+        assert_eq!(
+            set.hunks[0].lines,
+            ["if (x) {".to_owned(), format!("    return '{hash}';"), "}".to_owned()]
+        );
+        assert!(set.packages["a"].contains(&Version::parse("2.0-1").unwrap()));
+        assert!(!set.packages["a"].contains(&Version::parse("2.0-1+b1").unwrap()));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let mistakes = [
+            ("name: t", "name: u", "is called 'u' inside"),
+            ("version: 2", "version: 2\nverison: 3", "unknown field"),
+            ("package: a\n    file", "package: b\n    file", "package 'b' is not in"),
+            ("file: usr/a.pm\n", "file: /usr/a.pm\n", "must be relative"),
+            ("target: usr/x.js", "target: usr/../x.js", "must be relative"),
+            ("has: 'sub f {'", "hsa: 'sub f {'", "unknown field"),
+            (", has: 'sub f {'", "", "either `has` or `lacks`"),
+            ("id: one", "id: One", "hunk id 'One'"),
+            ("@hash:js/x.js@", "@hash:js/y.js@", "no such payload file"),
+            ("to: \"2.0-1\"", "to: \"x\"", "no Debian package version"),
+            ("if (x) {", "if (x) { # pve-diff-backup:1 one", "must not hold the marker"),
+            ("['sub f {', 'sub g {']", "'...'", "anchor"),
+        ];
+        for (from, to, want) in mistakes {
+            let yaml = GOOD.replacen(from, to, 1);
+            assert_ne!(yaml, GOOD, "{from}");
+            let error = parsed(&yaml).expect_err(to).to_string();
+            assert!(error.contains(want), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_payload_file_must_be_recognisable() {
+        let error = parse("t", GOOD.as_bytes(), &|_| Ok(b"// something".to_vec())).unwrap_err();
+        assert!(error.to_string().contains("does not occur"), "{error}");
+    }
+}

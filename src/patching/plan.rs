@@ -1,0 +1,422 @@
+//! What each file should hold: computed from contents alone, nothing is read or written here.
+
+use std::collections::BTreeMap;
+
+use super::patchset::{Fact, Hunk, Indent, PatchSet, is_ours};
+use super::pattern::Pattern;
+use super::record::Record;
+use super::refusal::{Place, Refusal};
+use super::sha256_hex;
+use super::survey::{FileView, Survey};
+use super::text::{Line, Marker, lines, strip};
+use crate::host::Origin;
+
+/// What `apply` would make of a host.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The set it follows.
+    pub set: &'a PatchSet,
+    /// Every file of the set whose package is installed, then the payload.
+    pub files: Vec<PlannedFile>,
+    /// Optional packages that are not installed, with the ids of the hunks left out.
+    pub skipped: BTreeMap<String, Vec<String>>,
+    /// Installed packages whose release the set was not verified with: name, version, verified range.
+    pub unverified: Vec<(String, String, String)>,
+    /// Reasons against it. As long as there is one, nothing is written.
+    pub refusals: Vec<Refusal>,
+}
+
+/// One file of a plan.
+#[derive(Debug, Clone)]
+pub struct PlannedFile {
+    /// Its path relative to the root.
+    pub path: String,
+    /// The package that ships it; `None` for payload.
+    pub package: Option<String>,
+    /// How it stands.
+    pub state: FileState,
+    /// Whether it is, without our lines, as its package shipped it.
+    pub origin: Option<Origin>,
+    /// Where dpkg-divert put the package's own file, which is then not the one in use.
+    pub diverted_to: Option<String>,
+    /// The hunks that go into it.
+    pub hunks: Vec<String>,
+    /// What it holds now.
+    pub current: Option<Vec<u8>>,
+    /// What it holds without our lines.
+    pub pristine: Option<Vec<u8>>,
+    /// What it should hold; `None` where it is refused.
+    pub patched: Option<Vec<u8>>,
+}
+
+/// How a file stands compared with a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileState {
+    /// Exactly as planned.
+    Patched,
+    /// Without any line of ours; a payload file that is not there.
+    Unpatched,
+    /// With lines of ours, but others than planned: an older version, or some were lost.
+    Outdated,
+    /// A file of Proxmox that does not exist.
+    Missing,
+    /// Somebody else's file where one of ours should go.
+    Foreign,
+}
+
+/// One file to be replaced, created or deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its path relative to the root.
+    pub path: String,
+    /// What it holds now; `None`: it does not exist.
+    pub before: Option<Vec<u8>>,
+    /// What it is to hold; `None`: it is deleted.
+    pub after: Option<Vec<u8>>,
+    /// Modification time to give it, in seconds and nanoseconds since 1970; `None`: the time of the change.
+    pub mtime: Option<(i64, i64)>,
+}
+
+/// How a host stands as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overall {
+    /// Every file is as planned.
+    Patched,
+    /// No file holds anything of ours.
+    Unpatched,
+    /// Some do, or an older version of it.
+    Mixed,
+    /// There is a reason against the plan.
+    Unsupported,
+}
+
+/// Finds the one set whose facts hold.
+///
+/// # Errors
+/// [`Refusal::NotInstalled`], [`Refusal::NoSet`], [`Refusal::SeveralSets`].
+pub fn choose<'a>(sets: &'a [PatchSet], survey: &Survey) -> Result<&'a PatchSet, Refusal> {
+    // Optional packages aside, all sets want the same: report the first that is missing everywhere.
+    let required = |set: &PatchSet| {
+        let mut needed =
+            set.packages.iter().filter(|(_, range)| !range.optional).map(|(name, _)| name.clone());
+        needed.find(|name| !survey.packages.contains_key(name))
+    };
+    let mut failed = Vec::new();
+    let mut matching = Vec::new();
+    for set in sets {
+        match set.facts.iter().find(|fact| !holds(fact, survey)) {
+            None => matching.push(set),
+            Some(fact) => failed.push((set.name.clone(), describe(fact))),
+        }
+    }
+    if let Some(package) = sets.iter().map(required).next().flatten()
+        && sets.iter().all(|set| required(set).is_some())
+    {
+        return Err(Refusal::NotInstalled { package });
+    }
+    matching.retain(|set| required(set).is_none());
+    match matching[..] {
+        [set] => Ok(set),
+        [] => Err(Refusal::NoSet { failed }),
+        _ => Err(Refusal::SeveralSets { sets: matching.iter().map(|set| set.name.clone()).collect() }),
+    }
+}
+
+/// Whether a fact holds. Where its package is not installed nothing is known, so it does.
+fn holds(fact: &Fact, survey: &Survey) -> bool {
+    if !survey.packages.contains_key(&fact.package) {
+        return true;
+    }
+    match survey.files.get(&fact.file).and_then(|file| file.stripped.as_ref()) {
+        // A file that is missing is a matter of the plan, which names it.
+        None => true,
+        Some(file) => lines(&file.rest).any(|line| fact.pattern.matches(line.body)) == fact.present,
+    }
+}
+
+fn describe(fact: &Fact) -> String {
+    let verb = if fact.present { "does not hold" } else { "holds" };
+    format!("/{} ({}) {verb} the line `{}`", fact.file, fact.package, fact.pattern)
+}
+
+impl<'a> Plan<'a> {
+    /// What `set` would make of the host.
+    pub fn new(set: &'a PatchSet, survey: &Survey) -> Self {
+        let mut plan = Self {
+            set,
+            files: Vec::new(),
+            skipped: BTreeMap::new(),
+            unverified: Vec::new(),
+            refusals: Vec::new(),
+        };
+        for (name, range) in &set.packages {
+            if let Some(package) = survey.packages.get(name)
+                && !range.contains(&package.version)
+            {
+                let verified = format!("{} to {}", range.from, range.to);
+                plan.unverified.push((name.clone(), package.version.to_string(), verified));
+            }
+        }
+        let mut by_file: Vec<(&str, Vec<&Hunk>)> = Vec::new();
+        for hunk in &set.hunks {
+            match by_file.iter_mut().find(|(file, _)| *file == hunk.file) {
+                _ if !survey.packages.contains_key(&hunk.package) => {
+                    plan.skipped.entry(hunk.package.clone()).or_default().push(hunk.id.clone());
+                }
+                Some((_, hunks)) => hunks.push(hunk),
+                None => by_file.push((&hunk.file, vec![hunk])),
+            }
+        }
+        for (path, hunks) in by_file {
+            plan.add_file(path, &hunks, survey);
+        }
+        for payload in &set.payload {
+            plan.add_payload(&payload.target, &payload.content, survey.files.get(&payload.target));
+        }
+        plan
+    }
+
+    fn add_file(&mut self, path: &str, hunks: &[&Hunk], survey: &Survey) {
+        let package = hunks[0].package.clone();
+        let version = survey.packages.get(&package).map(|p| p.version.to_string()).unwrap_or_default();
+        let place = |hunk: &Hunk, block: Option<&Pattern>| Place {
+            package: hunk.package.clone(),
+            version: version.clone(),
+            file: path.to_owned(),
+            hunk: hunk.id.clone(),
+            block: block.map(Pattern::to_string),
+        };
+        let missing = FileView::default();
+        let view = survey.files.get(path).unwrap_or(&missing);
+        let (patched, state) = match (&view.content, &view.stripped) {
+            (Some(current), Some(stripped)) => {
+                let patched = match insert(&stripped.rest, hunks, self.set.version, &place) {
+                    Ok(patched) if strip(&patched).rest == stripped.rest => Some(patched),
+                    Ok(_) => {
+                        self.refusals.push(Refusal::NotRevertible { place: place(hunks[0], None) });
+                        None
+                    }
+                    Err(refusals) => {
+                        self.refusals.extend(refusals);
+                        None
+                    }
+                };
+                let state = match () {
+                    () if patched.as_ref() == Some(current) => FileState::Patched,
+                    () if stripped.markers.is_empty() => FileState::Unpatched,
+                    () => FileState::Outdated,
+                };
+                (patched, state)
+            }
+            _ => {
+                let diverted = view.diverted.as_ref().map(|diversion| {
+                    let by = diversion.by.as_deref().unwrap_or("the administrator");
+                    format!(" (dpkg-divert, by {by}: the package's own file is /{})", diversion.to)
+                });
+                self.refusals.push(Refusal::FileMissing { place: place(hunks[0], None), diverted });
+                (None, FileState::Missing)
+            }
+        };
+        self.files.push(PlannedFile {
+            path: path.to_owned(),
+            package: Some(package),
+            state,
+            origin: view.origin,
+            diverted_to: view.diverted.as_ref().map(|diversion| diversion.to.clone()),
+            hunks: hunks.iter().map(|hunk| hunk.id.clone()).collect(),
+            current: view.content.clone(),
+            pristine: view.stripped.as_ref().map(|stripped| stripped.rest.clone()),
+            patched,
+        });
+    }
+
+    fn add_payload(&mut self, target: &str, content: &[u8], view: Option<&FileView>) {
+        let current = view.and_then(|view| view.content.clone());
+        let state = match &current {
+            None => FileState::Unpatched,
+            Some(current) if current == content => FileState::Patched,
+            Some(current) if is_ours(current) => FileState::Outdated,
+            Some(_) => {
+                self.refusals.push(Refusal::PayloadInTheWay { target: target.to_owned() });
+                FileState::Foreign
+            }
+        };
+        self.files.push(PlannedFile {
+            path: target.to_owned(),
+            package: None,
+            state,
+            origin: None,
+            diverted_to: None,
+            hunks: Vec::new(),
+            current,
+            pristine: None,
+            patched: Some(content.to_owned()),
+        });
+    }
+
+    /// How the host stands.
+    pub fn overall(&self) -> Overall {
+        let all = |state| self.files.iter().all(|file| file.state == state);
+        match () {
+            () if !self.refusals.is_empty() => Overall::Unsupported,
+            () if all(FileState::Patched) => Overall::Patched,
+            () if all(FileState::Unpatched) => Overall::Unpatched,
+            () => Overall::Mixed,
+        }
+    }
+
+    /// What is to be written, where nothing speaks against it.
+    ///
+    /// # Errors
+    /// All refusals.
+    pub fn changes(&self) -> Result<Vec<Change>, &[Refusal]> {
+        if !self.refusals.is_empty() {
+            return Err(&self.refusals);
+        }
+        Ok(self
+            .files
+            .iter()
+            .filter(|file| file.current != file.patched)
+            .map(|file| Change {
+                path: file.path.clone(),
+                before: file.current.clone(),
+                after: file.patched.clone(),
+                mtime: None,
+            })
+            .collect())
+    }
+}
+
+/// What `revert` does: take out all our lines and delete all our files, of whatever version, wherever the
+/// sets or our record say they may be. A file that becomes what it was before gets its old time stamp back.
+pub fn revert(survey: &Survey, record: Option<&Record>) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (path, view) in &survey.files {
+        let (Some(content), Some(stripped)) = (&view.content, &view.stripped) else { continue };
+        let after = match () {
+            () if view.payload && is_ours(content) => None,
+            () if view.payload => continue,
+            () if !stripped.markers.is_empty() => Some(stripped.rest.clone()),
+            () => continue,
+        };
+        let sha256 = after.as_deref().map(sha256_hex);
+        let mtime = record
+            .and_then(|record| record.files.iter().find(|file| file.path == *path && file.before == sha256))
+            .and_then(|file| file.before_mtime);
+        changes.push(Change { path: path.clone(), before: Some(content.clone()), after, mtime });
+    }
+    changes
+}
+
+/// Inserts the hunks into a file that holds none of our lines.
+fn insert(
+    pristine: &[u8],
+    hunks: &[&Hunk],
+    version: u32,
+    place: &dyn Fn(&Hunk, Option<&Pattern>) -> Place,
+) -> Result<Vec<u8>, Vec<Refusal>> {
+    let all: Vec<Line> = lines(pristine).collect();
+    let mut refusals = Vec::new();
+    // Hunks by the index of their anchor line, in the set's order.
+    let mut below: BTreeMap<usize, Vec<&Hunk>> = BTreeMap::new();
+    for hunk in hunks {
+        match find_anchor(&all, hunk, place) {
+            Ok(index) => below.entry(index).or_default().push(hunk),
+            Err(refusal) => refusals.push(refusal),
+        }
+    }
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    let mut out = Vec::with_capacity(pristine.len() + 4096);
+    for (index, line) in all.iter().enumerate() {
+        out.extend_from_slice(line.body);
+        out.extend_from_slice(line.end);
+        let Some(hunks) = below.get(&index) else { continue };
+        // Where the file ends without a line end, its last line gets one and ours does without: see `strip`.
+        let unended = line.end.is_empty();
+        let end =
+            if unended { index.checked_sub(1).map_or(&b"\n"[..], |above| all[above].end) } else { line.end };
+        if unended {
+            out.extend_from_slice(end);
+        }
+        for hunk in hunks {
+            let comment = Marker { version, hunk: hunk.id.clone() }.comment(hunk.comment);
+            let indent = indentation(&all, index, hunk.indent);
+            for text in &hunk.lines {
+                for part in [indent, text.as_bytes(), b" ", comment.as_bytes(), end] {
+                    out.extend_from_slice(part);
+                }
+            }
+        }
+        if unended {
+            out.truncate(out.len() - end.len());
+        }
+    }
+    Ok(out)
+}
+
+/// The index of the one line below which the hunk goes.
+fn find_anchor(
+    all: &[Line],
+    hunk: &Hunk,
+    place: &dyn Fn(&Hunk, Option<&Pattern>) -> Place,
+) -> Result<usize, Refusal> {
+    let block = match &hunk.within {
+        None => 0..all.len(),
+        Some(within) => {
+            let start = only_line(all, 0..all.len(), std::slice::from_ref(within), || place(hunk, None))?;
+            let indent = leading_blanks(all[start].body);
+            let end = (start + 1..all.len()).find(|index| {
+                let body = all[*index].body;
+                leading_blanks(body) == indent && closes_block(body)
+            });
+            match end {
+                Some(end) => start..end,
+                None => return Err(Refusal::BlockOpen { place: place(hunk, Some(within)), line: start + 1 }),
+            }
+        }
+    };
+    only_line(all, block, &hunk.anchors, || place(hunk, hunk.within.as_ref()))
+}
+
+/// The one line in `range` that matches one of the patterns.
+fn only_line(
+    all: &[Line],
+    range: std::ops::Range<usize>,
+    patterns: &[Pattern],
+    place: impl Fn() -> Place,
+) -> Result<usize, Refusal> {
+    let found: Vec<usize> =
+        range.filter(|index| patterns.iter().any(|pattern| pattern.matches(all[*index].body))).collect();
+    let wanted = || patterns.iter().map(Pattern::to_string).collect::<Vec<_>>().join("` or `");
+    match found[..] {
+        [index] => Ok(index),
+        [] => Err(Refusal::AnchorMissing { place: place(), wanted: wanted() }),
+        _ => Err(Refusal::AnchorAmbiguous {
+            place: place(),
+            wanted: wanted(),
+            lines: found.iter().map(|index| index + 1).collect(),
+        }),
+    }
+}
+
+/// The indentation of lines inserted below line `index`.
+fn indentation<'a>(all: &[Line<'a>], index: usize, indent: Indent) -> &'a [u8] {
+    let anchor = leading_blanks(all[index].body);
+    let next = all[index + 1..].iter().find(|line| !line.body.trim_ascii().is_empty());
+    match next {
+        Some(next) if indent == Indent::Next && !closes_block(next.body) => leading_blanks(next.body),
+        _ => anchor,
+    }
+}
+
+fn leading_blanks(body: &[u8]) -> &[u8] {
+    &body[..body.iter().take_while(|b| matches!(b, b' ' | b'\t')).count()]
+}
+
+fn closes_block(body: &[u8]) -> bool {
+    matches!(body.trim_ascii_start().first(), Some(b'}' | b']' | b')'))
+}

@@ -1,0 +1,166 @@
+//! What was done to a host: `var/lib/pve-diff-backup/applied.json`.
+//!
+//! A help for people and for `revert` (time stamps, files of older sets), never a condition: our lines are known
+//! by their markers, so everything works where the record is lost. It is replaced in the same transaction as the
+//! files it speaks of.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::Plan;
+use super::sha256_hex;
+use super::survey::Survey;
+use crate::host::root::read_bounded;
+use crate::host::{Root, RootError};
+
+/// Where the record lies, relative to the root.
+pub const PATH: &str = "var/lib/pve-diff-backup/applied.json";
+
+/// The form of the record written here.
+const FORMAT: u32 = 1;
+
+/// Largest record read.
+const MAX: u64 = 4 << 20;
+
+/// What was applied, when, and to what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Form of this file.
+    pub format: u32,
+    /// Version of the program that wrote it.
+    pub program: String,
+    /// When: seconds since 1970 (UTC).
+    pub time: u64,
+    /// Name of the patch set.
+    pub set: String,
+    /// Version of the patch set.
+    pub set_version: u32,
+    /// Whether all packages were of releases the set was verified with.
+    pub verified: bool,
+    /// Versions of the packages concerned.
+    pub packages: BTreeMap<String, String>,
+    /// The files.
+    pub files: Vec<RecordedFile>,
+}
+
+/// One file as it was and as it became.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedFile {
+    /// Path relative to the root.
+    pub path: String,
+    /// sha256 without our lines; `None`: the file is ours and was created.
+    pub before: Option<String>,
+    /// sha256 with our lines.
+    pub after: String,
+    /// Modification time before, in seconds and nanoseconds since 1970: given back by `revert`.
+    pub before_mtime: Option<(i64, i64)>,
+}
+
+/// The record cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// It cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is of another form or damaged.
+    #[error("{}: {what}; `revert` and `apply` do not need this file: delete it and try again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A path cannot be followed.
+    #[error(transparent)]
+    Root(#[from] RootError),
+}
+
+impl Record {
+    /// Reads the record below `root`; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`RecordError`]
+    pub fn read(root: &Root) -> Result<Option<Self>, RecordError> {
+        let path = root.resolve(PATH)?;
+        let bytes = match read_bounded(&path, MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(RecordError::Io { path, source }),
+        };
+        let damaged = |what: String| RecordError::Damaged { path: path.clone(), what };
+        let record: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if record.format != FORMAT {
+            return Err(damaged(format!("form {} is unknown to this version", record.format)));
+        }
+        if record.files.iter().any(|file| !is_inside(&file.path)) {
+            return Err(damaged("it names a path outside the root".to_owned()));
+        }
+        Ok(Some(record))
+    }
+
+    /// The record of `plan` once it is carried out. `mtime` gives the present modification time of a file; that
+    /// of a file that already held our lines is taken from the `old` record instead.
+    pub fn of_plan(
+        plan: &Plan,
+        survey: &Survey,
+        old: Option<&Self>,
+        mtime: &dyn Fn(&str) -> Option<(i64, i64)>,
+    ) -> Self {
+        let packages = plan.set.packages.keys().filter_map(|name| {
+            survey.packages.get(name).map(|package| (name.clone(), package.version.to_string()))
+        });
+        let files = plan.files.iter().map(|file| {
+            let before = file.pristine.as_deref().map(sha256_hex);
+            let recorded = old.and_then(|old| {
+                old.files.iter().find(|other| other.path == file.path && other.before == before)
+            });
+            let before_mtime = match (&before, recorded) {
+                (None, _) => None,
+                (Some(_), _) if file.current == file.pristine => mtime(&file.path),
+                (Some(_), Some(recorded)) => recorded.before_mtime,
+                (Some(_), None) => None,
+            };
+            let after = file.patched.as_deref().map(sha256_hex).unwrap_or_default();
+            RecordedFile { path: file.path.clone(), before, after, before_mtime }
+        });
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        Self {
+            format: FORMAT,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            time: now,
+            set: plan.set.name.clone(),
+            set_version: plan.set.version,
+            verified: plan.unverified.is_empty(),
+            packages: packages.collect(),
+            files: files.collect(),
+        }
+    }
+
+    /// Whether both say the same, times and program versions aside.
+    pub fn same_as(&self, other: &Self) -> bool {
+        let stripped = |record: &Self| Self { time: 0, program: String::new(), ..record.clone() };
+        stripped(self) == stripped(other)
+    }
+
+    /// As written to the file.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+}
+
+/// Whether a path read from a file of ours is relative and stays below the root.
+pub(super) fn is_inside(path: &str) -> bool {
+    use std::path::{Component, Path};
+    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+}

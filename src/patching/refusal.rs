@@ -1,0 +1,123 @@
+//! Why a host is not patched: every reason, with what was looked for and what to do next.
+
+use std::fmt;
+
+/// One reason against a plan. All of a plan's reasons are collected before anything is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A package without which there is nothing to patch.
+    #[error(
+        "package {package} is not installed: this is no Proxmox VE host (give its root folder with --root)"
+    )]
+    NotInstalled {
+        /// The package.
+        package: String,
+    },
+    /// No set is meant for these files.
+    #[error(
+        "no patch set is meant for these files:\n{}\nInstall a pve-diff-backup that knows this release; until \
+         then backups run as full ones, as Proxmox ships them",
+        failed.iter().map(|(set, fact)| format!("  {set}: {fact}")).collect::<Vec<_>>().join("\n")
+    )]
+    NoSet {
+        /// Each set's name and the first fact that does not hold.
+        failed: Vec<(String, String)>,
+    },
+    /// More than one set is meant for these files, which is a mistake in the sets.
+    #[error("the patch sets {} all claim these files: the sets contradict each other", sets.join(", "))]
+    SeveralSets {
+        /// Their names.
+        sets: Vec<String>,
+    },
+    /// A file to be patched does not exist.
+    #[error("{place}: the file is missing{}; restore it with `pve-diff-backup reinstall`", diverted.as_deref().unwrap_or_default())]
+    FileMissing {
+        /// Where.
+        place: Place,
+        /// Said where dpkg-divert moved it.
+        diverted: Option<String>,
+    },
+    /// No line matches where exactly one must.
+    #[error("{place}: looked for the line `{wanted}` and found none. {NEXT}")]
+    AnchorMissing {
+        /// Where.
+        place: Place,
+        /// The pattern, or patterns.
+        wanted: String,
+    },
+    /// Several lines match where exactly one must.
+    #[error(
+        "{place}: looked for the one line `{wanted}` and found {}: lines {}. {NEXT}",
+        lines.len(), lines.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    AnchorAmbiguous {
+        /// Where.
+        place: Place,
+        /// The pattern, or patterns.
+        wanted: String,
+        /// The lines that match, from 1.
+        lines: Vec<usize>,
+    },
+    /// A block has no end.
+    #[error("{place}: the block that begins in line {line} does not end: the file is incomplete. {NEXT}")]
+    BlockOpen {
+        /// Where.
+        place: Place,
+        /// Where it begins, from 1.
+        line: usize,
+    },
+    /// Our lines could not be taken out again without a trace.
+    #[error(
+        "{place}: `revert` could not give back this file byte for byte (its last line ends in a carriage return)"
+    )]
+    NotRevertible {
+        /// Where.
+        place: Place,
+    },
+    /// Where a file of ours goes, there is somebody else's.
+    #[error("/{target}: there is a file that is not ours; move it away, then try again")]
+    PayloadInTheWay {
+        /// Its path.
+        target: String,
+    },
+    /// A module does not load any more.
+    #[error(
+        "/{file}: loads as it is, but not with our lines. {said}\nThis is a mistake of ours: please report it \
+         together with the output of `pve-diff-backup diff`"
+    )]
+    ModuleBroken {
+        /// The module's file.
+        file: String,
+        /// What perl said.
+        said: String,
+    },
+}
+
+/// What all anchor refusals end in.
+const NEXT: &str = "Either this release changed the code there: install a newer pve-diff-backup. Or somebody \
+                    edited the file: `pve-diff-backup reinstall` gives back Proxmox' own";
+
+/// The place in question: a hunk in a file of a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The package.
+    pub package: String,
+    /// Its installed version.
+    pub version: String,
+    /// The file, relative to the root.
+    pub file: String,
+    /// The hunk.
+    pub hunk: String,
+    /// The line that opens the block, where the hunk is limited to one.
+    pub block: Option<String>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: /{}: hunk {}", self.package, self.version, self.file, self.hunk)?;
+        match &self.block {
+            Some(block) => write!(f, ", in the block `{block}`"),
+            None => Ok(()),
+        }
+    }
+}

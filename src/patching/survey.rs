@@ -1,0 +1,120 @@
+//! What a host holds, read once: packages, and every file that patch sets speak of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+
+use super::patchset::PatchSet;
+use super::record::Record;
+use super::text::{Stripped, strip};
+use crate::host::dpkg::{Diversion, Package};
+use crate::host::root::read_bounded;
+use crate::host::{Dpkg, DpkgError, Origin, PACKAGES, Root, RootError};
+
+/// Far larger than any file of Proxmox that is patched (a bundle of scripts has some 3 MiB).
+const MAX_FILE: u64 = 64 << 20;
+
+/// A host as plans see it.
+#[derive(Debug)]
+pub struct Survey {
+    /// The installed packages among those that sets deal with, by name.
+    pub packages: BTreeMap<String, Package>,
+    /// The files, by path relative to the root.
+    pub files: BTreeMap<String, FileView>,
+}
+
+/// One file.
+#[derive(Debug, Default)]
+pub struct FileView {
+    /// What it holds; `None` where it does not exist.
+    pub content: Option<Vec<u8>>,
+    /// The same without our lines.
+    pub stripped: Option<Stripped>,
+    /// The package that ships it; `None` for payload and for files that only our record knows.
+    pub package: Option<String>,
+    /// Whether it is a file of ours rather than one we insert lines into.
+    pub payload: bool,
+    /// Whether it is, without our lines, as its package shipped it.
+    pub origin: Option<Origin>,
+    /// Set where another file has taken its name.
+    pub diverted: Option<Diversion>,
+}
+
+/// A host cannot be surveyed.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    /// dpkg's database is unusable.
+    #[error(transparent)]
+    Dpkg(#[from] DpkgError),
+    /// A path cannot be followed.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Survey {
+    /// Reads what the sets and our own record (which may be of an older set) speak of below `root`.
+    ///
+    /// # Errors
+    /// [`SurveyError`]; a missing file or package is none.
+    pub fn read(root: &Root, sets: &[PatchSet], record: Option<&Record>) -> Result<Self, SurveyError> {
+        let mut wanted: BTreeSet<&str> = PACKAGES.into_iter().collect();
+        wanted.extend(sets.iter().flat_map(|set| set.packages.keys().map(String::as_str)));
+        let dpkg = Dpkg::open(root, &wanted.into_iter().collect::<Vec<_>>())?;
+
+        let mut kinds: BTreeMap<&str, Kind> = BTreeMap::new();
+        for file in record.iter().flat_map(|record| &record.files) {
+            kinds.insert(&file.path, if file.before.is_none() { Kind::Payload } else { Kind::Recorded });
+        }
+        for set in sets {
+            kinds.extend(set.payload.iter().map(|file| (file.target.as_str(), Kind::Payload)));
+            kinds.extend(set.facts.iter().map(|fact| (fact.file.as_str(), Kind::Shipped(&fact.package))));
+            kinds.extend(set.hunks.iter().map(|hunk| (hunk.file.as_str(), Kind::Shipped(&hunk.package))));
+        }
+        let mut files = BTreeMap::new();
+        for (path, kind) in kinds {
+            files.insert(path.to_owned(), view(root, &dpkg, path, kind)?);
+        }
+        let packages = dpkg.packages().map(|package| (package.name.clone(), package.clone())).collect();
+        Ok(Self { packages, files })
+    }
+}
+
+/// What a file is to us.
+#[derive(Clone, Copy)]
+enum Kind<'a> {
+    /// Our own.
+    Payload,
+    /// A package's, into which lines of ours may go.
+    Shipped(&'a str),
+    /// One that an older version put lines into.
+    Recorded,
+}
+
+fn view(root: &Root, dpkg: &Dpkg, path: &str, kind: Kind) -> Result<FileView, SurveyError> {
+    let package = match kind {
+        Kind::Shipped(package) => Some(package),
+        Kind::Payload | Kind::Recorded => None,
+    };
+    let real = root.resolve(path)?;
+    let content = match read_bounded(&real, MAX_FILE) {
+        Ok(content) => Some(content),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(source) => return Err(SurveyError::Read { path: real, source }),
+    };
+    let stripped = content.as_deref().map(strip);
+    let origin = match (package, &stripped) {
+        (Some(package), Some(stripped)) => Some(dpkg.origin(package, path, &stripped.rest)?),
+        _ => None,
+    };
+    let diverted = package.and_then(|package| dpkg.diversion(package, path)).cloned();
+    let payload = matches!(kind, Kind::Payload);
+    Ok(FileView { content, stripped, package: package.map(str::to_owned), payload, origin, diverted })
+}

@@ -1,0 +1,120 @@
+//! Which clusters of a device have been seen: no duplicates, none missing, bounded memory.
+
+use std::collections::BTreeMap;
+
+use super::{CLUSTER, Defect};
+
+/// Clusters per page of the bit map: 2 GiB of disk.
+const PAGE: u64 = 32768;
+/// Pages that may be partly filled at once, 4 KiB each. A backup fills its disks front to back (with
+/// copy-before-write here and there), so a page of each gigabyte of a 128-TiB host is still allowed.
+const MAX_PARTIAL: usize = 65536;
+
+/// The clusters seen of one device.
+pub(super) struct Coverage {
+    total: u64,
+    seen: u64,
+    pages: BTreeMap<u32, Page>,
+}
+
+enum Page {
+    Full,
+    Partial { bits: Box<[u64; PAGE as usize / 64]>, count: u64 },
+}
+
+/// Partly filled pages, counted over all devices of an archive.
+#[derive(Default)]
+pub(super) struct Partial(usize);
+
+impl Coverage {
+    /// Nothing seen yet of a device of `total` clusters.
+    pub(super) fn new(total: u64) -> Self {
+        Coverage { total, seen: 0, pages: BTreeMap::new() }
+    }
+
+    /// Notes cluster `number`, which is below the total. `Ok(false)` if it was noted before.
+    pub(super) fn insert(&mut self, number: u32, partial: &mut Partial) -> Result<bool, Defect> {
+        let (index, bit) = (u64::from(number) / PAGE, u64::from(number) % PAGE);
+        let page = self.pages.entry(index as u32).or_insert_with(|| {
+            partial.0 += 1;
+            Page::Partial { bits: Box::new([0; PAGE as usize / 64]), count: 0 }
+        });
+        if partial.0 > MAX_PARTIAL {
+            return Err(Defect::Scattered((MAX_PARTIAL as u64 * PAGE * CLUSTER as u64) >> 30));
+        }
+        let Page::Partial { bits, count } = page else { return Ok(false) };
+        let (word, flag) = (&mut bits[bit as usize / 64], 1u64 << (bit % 64));
+        if *word & flag != 0 {
+            return Ok(false);
+        }
+        *word |= flag;
+        *count += 1;
+        self.seen += 1;
+        if *count == PAGE.min(self.total - index * PAGE) {
+            *page = Page::Full;
+            partial.0 -= 1;
+        }
+        Ok(true)
+    }
+
+    /// How many clusters are missing and which is the first; `None` if none is.
+    pub(super) fn missing(&self) -> Option<(u64, u64)> {
+        if self.seen == self.total {
+            return None;
+        }
+        let mut first = 0;
+        for (index, page) in &self.pages {
+            if u64::from(*index) * PAGE != first {
+                break;
+            }
+            match page {
+                Page::Full => first += PAGE,
+                Page::Partial { bits, .. } => {
+                    let word = bits.iter().position(|w| *w != u64::MAX).unwrap_or(bits.len());
+                    first += word as u64 * 64 + bits.get(word).map_or(0, |w| u64::from(w.trailing_ones()));
+                    break;
+                }
+            }
+        }
+        Some((self.total - self.seen, first))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicates_and_gaps_are_found_in_any_order() {
+        let total = 3 * PAGE + 100;
+        let (mut all, mut partial) = (Coverage::new(total), Partial::default());
+        assert_eq!(all.missing(), Some((total, 0)));
+        // 7 is prime to the total, so this visits every number once, in a scattered order
+        for i in 0..total {
+            assert_eq!(all.missing().map(|(n, _)| n), Some(total - i));
+            assert!(all.insert((i * 7 % total) as u32, &mut partial).unwrap());
+        }
+        assert_eq!(all.missing(), None);
+        assert_eq!(partial.0, 0, "all pages are full");
+        assert!(!all.insert(5, &mut partial).unwrap());
+    }
+
+    #[test]
+    fn the_first_gap_is_named() {
+        let total = 2 * PAGE + 10;
+        for gap in [0, 63, 64, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, total - 1] {
+            let (mut all, mut partial) = (Coverage::new(total), Partial::default());
+            for i in (0..total).filter(|i| *i != gap) {
+                all.insert(i as u32, &mut partial).unwrap();
+            }
+            assert_eq!(all.missing(), Some((1, gap)));
+        }
+    }
+
+    #[test]
+    fn scattered_clusters_do_not_take_unbounded_memory() {
+        let (mut all, mut partial) = (Coverage::new(1 << 32), Partial::default());
+        let failed = (0..1u64 << 17).find(|i| all.insert((i * PAGE) as u32, &mut partial).is_err());
+        assert_eq!(failed, Some(MAX_PARTIAL as u64));
+    }
+}

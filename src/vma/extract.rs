@@ -1,0 +1,128 @@
+//! Unpacking an archive into raw images and configuration files.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::{BLOCK, CLUSTER, Cluster, Device, Error, Event, Header, Reader};
+
+/// What [`extract`] wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extracted {
+    /// All files, configuration first.
+    pub files: Vec<PathBuf>,
+}
+
+/// Unpacks what `reader` has into the new directory `dir`: configuration files under their names, each
+/// disk as the sparse raw image `disk-NAME.raw`, the guest's memory as `vmstate.bin`.
+///
+/// `only` limits the disks by name. Images carry the prefix `tmp-` until the whole archive proved to be
+/// complete, as with Proxmox's `vma extract`; after an error they stay under that name. `progress` is told
+/// the bytes of the stream read so far.
+pub fn extract<R: Read>(
+    reader: &mut Reader<R>,
+    dir: &Path,
+    only: Option<&[String]>,
+    mut progress: impl FnMut(u64),
+) -> Result<Extracted, Error> {
+    let header = reader.header().clone();
+    let wanted = select(&header, only)?;
+    fs::create_dir(dir).map_err(|e| failed(dir, e))?;
+    let mut files = Vec::new();
+    for config in &header.configs {
+        let path = dir.join(&config.name);
+        create(&path)?.write_all(&config.data).map_err(|e| failed(&path, e))?;
+        files.push(path);
+    }
+    let mut images = BTreeMap::new();
+    for (id, device) in wanted {
+        images.insert(id, Image::create(dir, device)?);
+    }
+    while let Some(event) = reader.next()? {
+        if let Event::Cluster { device, cluster, data } = event
+            && let Some(image) = images.get_mut(&device.id)
+        {
+            image.store(cluster, data)?;
+        }
+        progress(reader.summary().bytes);
+    }
+    for image in images.into_values() {
+        files.push(image.finish()?);
+    }
+    Ok(Extracted { files })
+}
+
+/// The devices to unpack, by their ids.
+fn select<'a>(header: &'a Header, only: Option<&[String]>) -> Result<BTreeMap<u8, &'a Device>, Error> {
+    let Some(only) = only else { return Ok(header.devices.iter().map(|d| (d.id, d)).collect()) };
+    let find = |name: &String| {
+        header.devices.iter().find(|d| d.name == *name).map(|d| (d.id, d)).ok_or_else(|| {
+            let names: Vec<_> = header.devices.iter().map(|d| d.name.as_str()).collect();
+            Error::NoSuch { what: "device", name: name.clone(), have: names.join(", ") }
+        })
+    };
+    only.iter().map(find).collect()
+}
+
+/// An image being written.
+struct Image {
+    file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+    /// Size in bytes; of the guest's memory: what is known so far.
+    size: u64,
+    grows: bool,
+}
+
+impl Image {
+    fn create(dir: &Path, device: &Device) -> Result<Self, Error> {
+        let grows = device.is_vmstate();
+        let name = if grows { "vmstate.bin".to_owned() } else { format!("disk-{}.raw", device.name) };
+        let (temporary, path) = (dir.join(format!("tmp-{name}")), dir.join(name));
+        let file = create(&temporary)?;
+        let size = if grows { 0 } else { device.size };
+        file.set_len(size).map_err(|e| failed(&temporary, e))?;
+        Ok(Image { file, temporary, path, size, grows })
+    }
+
+    /// Writes the stored blocks, neighbours in one call; the others stay holes.
+    fn store(&mut self, cluster: Cluster, data: &[u8]) -> Result<(), Error> {
+        let base = u64::from(cluster.number) * CLUSTER as u64;
+        if self.grows {
+            self.size = base + CLUSTER as u64;
+            self.file.set_len(self.size).map_err(|e| failed(&self.temporary, e))?;
+        }
+        let mut blocks = cluster.blocks().peekable();
+        let mut used = 0;
+        while let Some(first) = blocks.next() {
+            let mut len = BLOCK;
+            while blocks.next_if_eq(&(first + len)).is_some() {
+                len += BLOCK;
+            }
+            let at = base + first as u64;
+            // the last block may reach behind the end of the device
+            let kept = (self.size - at).min(len as u64) as usize;
+            self.file.write_all_at(&data[used..used + kept], at).map_err(|e| failed(&self.temporary, e))?;
+            used += len;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<PathBuf, Error> {
+        self.file.sync_all().map_err(|e| failed(&self.temporary, e))?;
+        fs::rename(&self.temporary, &self.path).map_err(|e| failed(&self.path, e))?;
+        Ok(self.path)
+    }
+}
+
+/// Makes a file that was not there, for whoever may read backups: a guest's disk is nobody else's business.
+fn create(path: &Path) -> Result<File, Error> {
+    use std::os::unix::fs::OpenOptionsExt;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| failed(path, e))
+}
+
+fn failed(path: &Path, source: io::Error) -> Error {
+    Error::Write { path: path.display().to_string(), source }
+}

@@ -1,0 +1,44 @@
+package PVE::LXC::Create;
+
+# A small stand-in for Proxmox VE's module of this name, written for the tests of pve-diff-backup.
+
+use strict;
+use warnings;
+
+use PVE::Storage;
+use PVE::Tools;
+
+sub restore_archive {
+    my ($storage_cfg, $archive, $rootdir, $conf, $no_unpack_error, $bwlimit) = @_;
+
+    $archive = PVE::Storage::abs_filesystem_path($storage_cfg, $archive) if $archive ne '-';
+    return restore_tar_archive($archive, $rootdir, $conf, $no_unpack_error, $bwlimit);
+}
+
+sub restore_tar_archive {
+    my ($archive, $rootdir, $conf, $no_unpack_error, $bwlimit, $untrusted) = @_;
+
+    my $tar_input = '<&STDIN';
+    my @option;
+    my $fh;
+    if ($archive ne '-') {
+        my %option = ('' => undef, '.gz' => '-z', '.lzo' => '--lzop', '.zst' => '--zstd');
+        $archive =~ /\.tar(|\.[^.]+)\z/
+            or die "file does not look like a template archive: $archive\n";
+        die "unrecognized compression format: $1\n" if !exists($option{$1});
+        @option = grep { defined } $option{$1};
+        open($fh, '<', $archive) or die "failed to open '$archive': $!\n";
+        $tar_input = '<&' . fileno($fh);
+    }
+
+    my $cmd = ['tar', 'xpf', '-', @option, @PVE::Storage::Plugin::COMMON_TAR_FLAGS, '-C', $rootdir];
+    push @$cmd, '--skip-old-files', '--anchored', '--exclude', './dev/*';
+    $cmd = [['cstream', '-t', $bwlimit * 1024], $cmd] if defined($bwlimit);
+    eval { PVE::Tools::run_command($cmd, input => $tar_input) };
+    my $err = $@;
+    close($fh) if $fh;
+    die $err if $err && !$no_unpack_error;
+    return;
+}
+
+1;
