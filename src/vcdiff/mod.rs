@@ -25,6 +25,7 @@ pub(crate) mod codetable;
 mod end;
 mod error;
 mod header;
+pub mod merge;
 mod reader;
 pub mod secondary;
 pub mod varint;
