@@ -28,6 +28,8 @@ mod header;
 pub mod merge;
 mod reader;
 pub mod secondary;
+#[cfg(test)]
+mod tests;
 pub mod varint;
 mod window;
 

@@ -33,16 +33,14 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         Setting::Off => None,
         Setting::Given(text) => Some(text.clone()),
         Setting::Default => {
-            let mut header = AppHeader {
+            // The source's identity is left out, as xdelta3 knows none: a changed source shows in the windows.
+            let header = AppHeader {
                 target_name: name(&options.input),
                 base_name: name(&options.source),
                 compressors: [letter(kind).to_vec(), Vec::new()],
                 end_record: true,
                 ..AppHeader::default()
             };
-            if let Some(base) = &base {
-                base.describe(&mut header);
-            }
             Some(header.encode())
         }
     };

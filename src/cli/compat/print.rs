@@ -9,7 +9,7 @@ use super::files::{self, Output};
 use crate::container::Kind;
 use crate::vcdiff::codetable::{Kind as Inst, TABLE};
 use crate::vcdiff::secondary::Section;
-use crate::vcdiff::{self, AppHeader, EndRecord, Header, Item, Limits, Reader, Window};
+use crate::vcdiff::{self, AppHeader, EndRecord, Header, Item, Limits, Reader, Secondary, Window};
 
 /// How much is printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,13 @@ fn file_header(out: &mut impl Write, header: &Header) -> io::Result<()> {
         None => {}
     }
     writeln!(out)?;
-    writeln!(out, "VCDIFF secondary compressor:  {}", header.secondary.map_or("none", |s| s.name()))?;
+    let secondary = match header.secondary {
+        None => "none",
+        Some(Secondary::Djw) => "Static Huffman",
+        Some(Secondary::Lzma) => "lzma",
+        Some(Secondary::Fgk) => "FGK Adaptive Huffman",
+    };
+    writeln!(out, "VCDIFF secondary compressor:  {secondary}")?;
 
     let Some(bytes) = header.app_header.as_deref().filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
     // What follows a NUL is invisible to xdelta3; nothing that could command a terminal is passed on.
