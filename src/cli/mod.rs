@@ -8,6 +8,7 @@ pub mod compat;
 pub mod exit;
 pub mod generate;
 pub mod installer;
+pub mod selftest;
 pub mod verify;
 pub mod vma;
 pub mod xdelta3;
@@ -119,6 +120,8 @@ pub enum Command {
     Reinstall(installer::reinstall::Args),
     /// Check that every differential backup can be restored
     Verify(verify::Args),
+    /// Back up and restore a real guest in every way, and compare
+    Selftest(selftest::Args),
     /// Write man pages or completions into a folder
     #[command(hide = true)]
     Generate(generate::Args),
@@ -158,6 +161,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Revert(args) => installer::revert::run(global, args),
         Command::Reinstall(args) => installer::reinstall::run(global, args),
         Command::Verify(args) => verify::run(args, &archive::open),
+        Command::Selftest(args) => selftest::run(args),
         Command::Generate(args) => generate::run(args),
     }
 }

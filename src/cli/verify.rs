@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::exit::Exit;
 use crate::backup::BackupName;
 use crate::backup::chain::Directory;
 use crate::backup::verify::{Content, Open, Task, Verdict, check, task, tasks};
@@ -39,7 +40,7 @@ pub fn run(args: &Args, open: Open) -> anyhow::Result<ExitCode> {
         Ok(found) => found,
         Err(error) => {
             eprintln!("{error:#}");
-            return Ok(ExitCode::from(2));
+            return Ok(Exit::Usage.into());
         }
     };
     let report = check_all(&work, open, args.json)?;
@@ -51,11 +52,12 @@ pub fn run(args: &Args, open: Open) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", report.summary(fulls))?;
     }
     Ok(match report {
-        Report { failed: 1.., .. } => ExitCode::FAILURE,
+        Report { failed: 1.., .. } => Exit::Failure,
         // nothing at all is more likely the wrong directory than good news
-        Report { ok: 0, .. } if fulls == 0 => ExitCode::from(2),
-        _ => ExitCode::SUCCESS,
-    })
+        Report { ok: 0, .. } if fulls == 0 => Exit::Usage,
+        _ => Exit::Success,
+    }
+    .into())
 }
 
 /// What to check, and the number of full backups seen.

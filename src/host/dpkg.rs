@@ -71,22 +71,22 @@ pub enum DpkgError {
         path: PathBuf,
     },
     /// A file of it cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A package's version is no Debian version.
-    #[error("{}: package {package}: {source}; repair it with dpkg --configure -a or reinstall it", path.display())]
+    #[error("{}: package {package}: {cause}; repair it with dpkg --configure -a or reinstall it", path.display())]
     Version {
         /// The file.
         path: PathBuf,
         /// The package.
         package: String,
         /// What is wrong.
-        source: VersionError,
+        cause: VersionError,
     },
     /// `diversions` does not hold three lines per entry.
     #[error("{}: {lines} lines, which is no multiple of three: the file is damaged", path.display())]
@@ -194,17 +194,17 @@ fn read(path: &Path) -> Result<Option<String>, DpkgError> {
     match read_bounded(path, MAX_DATABASE) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(DpkgError::Io { path: path.to_owned(), source }),
+        Err(cause) => Err(DpkgError::Io { path: path.to_owned(), cause }),
     }
 }
 
 /// The records dpkg has not merged into `status` yet: files named by numbers only, in their order.
 fn pending_updates(dir: &Path) -> Result<Vec<PathBuf>, DpkgError> {
-    let fail = |source| DpkgError::Io { path: dir.to_owned(), source };
+    let fail = |cause| DpkgError::Io { path: dir.to_owned(), cause };
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(fail(source)),
+        Err(cause) => return Err(fail(cause)),
     };
     let mut names = Vec::new();
     for entry in entries {
@@ -237,8 +237,8 @@ fn merge(
         let in_place = ["installed", "triggers-awaited", "triggers-pending", "half-configured", "unpacked"]
             .contains(&state);
         let package = if in_place {
-            let version = Version::parse(field("Version").unwrap_or_default()).map_err(|source| {
-                DpkgError::Version { path: path.to_owned(), package: name.to_owned(), source }
+            let version = Version::parse(field("Version").unwrap_or_default()).map_err(|cause| {
+                DpkgError::Version { path: path.to_owned(), package: name.to_owned(), cause }
             })?;
             let architecture = field("Architecture").unwrap_or_default().to_owned();
             Some(Package { name: name.to_owned(), version, architecture, state: state.to_owned() })
@@ -254,7 +254,7 @@ fn merge(
 fn parse_diversions(path: &Path) -> Result<Vec<Diversion>, DpkgError> {
     let text = read(path)?.unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    if lines.len() % 3 != 0 {
+    if !lines.len().is_multiple_of(3) {
         return Err(DpkgError::Diversions { path: path.to_owned(), lines: lines.len() });
     }
     let strip = |line: &str| line.trim_start_matches('/').to_owned();

@@ -17,12 +17,12 @@ pub struct Root {
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
     /// The root folder itself cannot be used.
-    #[error("{}: {source}: --root must name an existing folder", path.display())]
+    #[error("{}: {cause}: --root must name an existing folder", path.display())]
     Root {
         /// What was given.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// More links than the kernel would follow: most likely a loop.
     #[error("{}: too many symbolic links", path.display())]
@@ -31,12 +31,12 @@ pub enum RootError {
         path: PathBuf,
     },
     /// A part of the path cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The part in question.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -46,7 +46,7 @@ impl Root {
     /// # Errors
     /// [`RootError::Root`] where it is not.
     pub fn open(dir: &Path) -> Result<Self, RootError> {
-        let fail = |source| RootError::Root { path: dir.to_owned(), source };
+        let fail = |cause| RootError::Root { path: dir.to_owned(), cause };
         let dir = std::fs::canonicalize(dir).map_err(fail)?;
         if !dir.is_dir() {
             return Err(fail(io::Error::from(io::ErrorKind::NotADirectory)));
@@ -90,7 +90,7 @@ impl Root {
                         return Err(RootError::Loop { path: self.dir.join(relative(path)) });
                     }
                     let target =
-                        std::fs::read_link(&here).map_err(|source| RootError::Io { path: here, source })?;
+                        std::fs::read_link(&here).map_err(|cause| RootError::Io { path: here, cause })?;
                     if target.is_absolute() {
                         real.clear();
                     }
@@ -98,7 +98,7 @@ impl Root {
                 }
                 Ok(_) => real.push(part),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => real.push(part),
-                Err(source) => return Err(RootError::Io { path: here, source }),
+                Err(cause) => return Err(RootError::Io { path: here, cause }),
             }
         }
         Ok(self.join(&real))

@@ -55,12 +55,12 @@ pub enum Outcome {
 
 /// The check itself cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot lay out the changed modules for checking them: {}: {source}", path.display())]
+#[error("cannot lay out the changed modules for checking them: {}: {cause}", path.display())]
 pub struct CheckError {
     /// The file or folder.
     pub path: PathBuf,
     /// What the system said.
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 /// Checks all modules that `changes` creates or replaces; `progress` is told each one's path beforehand.
@@ -188,7 +188,7 @@ impl Tree {
         let dir = tempfile::Builder::new()
             .prefix("pve-diff-backup-")
             .tempdir()
-            .map_err(|source| CheckError { path: std::env::temp_dir(), source })?;
+            .map_err(|cause| CheckError { path: std::env::temp_dir(), cause })?;
         Ok(Self { dir })
     }
 
@@ -200,6 +200,6 @@ impl Tree {
         let path = self.dir.path().join(module);
         let written = std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))
             .and_then(|()| std::fs::write(&path, content));
-        written.map_err(|source| CheckError { path, source })
+        written.map_err(|cause| CheckError { path, cause })
     }
 }

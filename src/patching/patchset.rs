@@ -145,20 +145,20 @@ pub enum Indent {
 #[derive(Debug, thiserror::Error)]
 pub enum SetError {
     /// It cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// It is no YAML, or not of this form.
-    #[error("patch set {set}: {source}")]
+    #[error("patch set {set}: {cause}")]
     Yaml {
         /// The set.
         set: String,
         /// What is wrong, with line and column.
-        source: serde_yaml::Error,
+        cause: serde_yaml::Error,
     },
     /// It contradicts itself or a rule.
     #[error("patch set {set}: {what}")]
@@ -189,7 +189,7 @@ pub fn embedded() -> Result<Vec<PatchSet>, SetError> {
             sets.push(parse(set, yaml, &|source| {
                 read(&format!("payload/{source}")).ok_or_else(|| SetError::Io {
                     path: format!("payload/{source}").into(),
-                    source: io::ErrorKind::NotFound.into(),
+                    cause: io::ErrorKind::NotFound.into(),
                 })
             })?);
         }
@@ -202,7 +202,7 @@ pub fn embedded() -> Result<Vec<PatchSet>, SetError> {
 /// # Errors
 /// [`SetError`]
 pub fn from_dir(dir: &Path) -> Result<Vec<PatchSet>, SetError> {
-    let entries = std::fs::read_dir(dir).map_err(|source| SetError::Io { path: dir.to_owned(), source })?;
+    let entries = std::fs::read_dir(dir).map_err(|cause| SetError::Io { path: dir.to_owned(), cause })?;
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| dir.join(name).join("patchset.yaml").is_file())
@@ -222,7 +222,7 @@ pub fn from_dir(dir: &Path) -> Result<Vec<PatchSet>, SetError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, SetError> {
     crate::host::root::read_bounded(path, MAX_FILE)
-        .map_err(|source| SetError::Io { path: path.to_owned(), source })
+        .map_err(|cause| SetError::Io { path: path.to_owned(), cause })
 }
 
 /// Whether `content` is a payload file of ours, of whatever version.
@@ -286,8 +286,8 @@ struct RawHunk {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum OneOrMore {
-    One(Pattern),
-    More(Vec<Pattern>),
+    One(String),
+    More(Vec<String>),
 }
 
 /// Parses and checks the set called `set`; `payload` gives the content of a payload file.
@@ -297,7 +297,7 @@ fn parse(
     payload: &dyn Fn(&str) -> Result<Vec<u8>, SetError>,
 ) -> Result<PatchSet, SetError> {
     let raw: RawSet =
-        serde_yaml::from_slice(yaml).map_err(|source| SetError::Yaml { set: set.to_owned(), source })?;
+        serde_yaml::from_slice(yaml).map_err(|cause| SetError::Yaml { set: set.to_owned(), cause })?;
     let invalid = |what: String| SetError::Invalid { set: set.to_owned(), what };
     if raw.name != set {
         return Err(invalid(format!("is called '{}' inside", raw.name)));
@@ -354,6 +354,10 @@ fn parse(
             OneOrMore::One(pattern) => vec![pattern],
             OneOrMore::More(patterns) => patterns,
         };
+        let anchors = anchors
+            .iter()
+            .map(|text| Pattern::parse(text).map_err(|error| invalid(format!("hunk {}: {error}", hunk.id))))
+            .collect::<Result<Vec<_>, _>>()?;
         let lines = checked_lines(&hunk.insert, comment, &files)
             .map_err(|what| invalid(format!("hunk {}: {what}", hunk.id)))?;
         if anchors.is_empty() {
@@ -474,7 +478,7 @@ hunks:
             ("@hash:js/x.js@", "@hash:js/y.js@", "no such payload file"),
             ("to: \"2.0-1\"", "to: \"x\"", "no Debian package version"),
             ("if (x) {", "if (x) { # pve-diff-backup:1 one", "must not hold the marker"),
-            ("['sub f {', 'sub g {']", "'...'", "anchor"),
+            ("['sub f {', 'sub g {']", "'...'", "hunk one: the pattern '...' holds nothing"),
         ];
         for (from, to, want) in mistakes {
             let yaml = GOOD.replacen(from, to, 1);

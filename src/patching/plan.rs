@@ -181,12 +181,14 @@ impl<'a> Plan<'a> {
     fn add_file(&mut self, path: &str, hunks: &[&Hunk], survey: &Survey) {
         let package = hunks[0].package.clone();
         let version = survey.packages.get(&package).map(|p| p.version.to_string()).unwrap_or_default();
-        let place = |hunk: &Hunk, block: Option<&Pattern>| Place {
-            package: hunk.package.clone(),
-            version: version.clone(),
-            file: path.to_owned(),
-            hunk: hunk.id.clone(),
-            block: block.map(Pattern::to_string),
+        let place = |hunk: &Hunk, block: Option<&Pattern>| {
+            Box::new(Place {
+                package: hunk.package.clone(),
+                version: version.clone(),
+                file: path.to_owned(),
+                hunk: hunk.id.clone(),
+                block: block.map(Pattern::to_string),
+            })
         };
         let missing = FileView::default();
         let view = survey.files.get(path).unwrap_or(&missing);
@@ -315,7 +317,7 @@ fn insert(
     pristine: &[u8],
     hunks: &[&Hunk],
     version: u32,
-    place: &dyn Fn(&Hunk, Option<&Pattern>) -> Place,
+    place: &dyn Fn(&Hunk, Option<&Pattern>) -> Box<Place>,
 ) -> Result<Vec<u8>, Vec<Refusal>> {
     let all: Vec<Line> = lines(pristine).collect();
     let mut refusals = Vec::new();
@@ -362,7 +364,7 @@ fn insert(
 fn find_anchor(
     all: &[Line],
     hunk: &Hunk,
-    place: &dyn Fn(&Hunk, Option<&Pattern>) -> Place,
+    place: &dyn Fn(&Hunk, Option<&Pattern>) -> Box<Place>,
 ) -> Result<usize, Refusal> {
     let block = match &hunk.within {
         None => 0..all.len(),
@@ -387,7 +389,7 @@ fn only_line(
     all: &[Line],
     range: std::ops::Range<usize>,
     patterns: &[Pattern],
-    place: impl Fn() -> Place,
+    place: impl Fn() -> Box<Place>,
 ) -> Result<usize, Refusal> {
     let found: Vec<usize> =
         range.filter(|index| patterns.iter().any(|pattern| pattern.matches(all[*index].body))).collect();

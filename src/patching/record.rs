@@ -64,12 +64,12 @@ pub struct RecordedFile {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// It cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// It is of another form or damaged.
     #[error("{}: {what}; `revert` and `apply` do not need this file: delete it and try again", path.display())]
@@ -94,7 +94,7 @@ impl Record {
         let bytes = match read_bounded(&path, MAX) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(RecordError::Io { path, source }),
+            Err(cause) => return Err(RecordError::Io { path, cause }),
         };
         let damaged = |what: String| RecordError::Damaged { path: path.clone(), what };
         let record: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;

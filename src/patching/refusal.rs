@@ -33,7 +33,7 @@ pub enum Refusal {
     #[error("{place}: the file is missing{}; restore it with `pve-diff-backup reinstall`", diverted.as_deref().unwrap_or_default())]
     FileMissing {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// Said where dpkg-divert moved it.
         diverted: Option<String>,
     },
@@ -41,7 +41,7 @@ pub enum Refusal {
     #[error("{place}: looked for the line `{wanted}` and found none. {NEXT}")]
     AnchorMissing {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The pattern, or patterns.
         wanted: String,
     },
@@ -52,7 +52,7 @@ pub enum Refusal {
     )]
     AnchorAmbiguous {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The pattern, or patterns.
         wanted: String,
         /// The lines that match, from 1.
@@ -62,7 +62,7 @@ pub enum Refusal {
     #[error("{place}: the block that begins in line {line} does not end: the file is incomplete. {NEXT}")]
     BlockOpen {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// Where it begins, from 1.
         line: usize,
     },
@@ -72,7 +72,7 @@ pub enum Refusal {
     )]
     NotRevertible {
         /// Where.
-        place: Place,
+        place: Box<Place>,
     },
     /// Where a file of ours goes, there is somebody else's.
     #[error("/{target}: there is a file that is not ours; move it away, then try again")]

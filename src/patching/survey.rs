@@ -50,12 +50,12 @@ pub enum SurveyError {
     #[error(transparent)]
     Root(#[from] RootError),
     /// A file cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -107,7 +107,7 @@ fn view(root: &Root, dpkg: &Dpkg, path: &str, kind: Kind) -> Result<FileView, Su
     let content = match read_bounded(&real, MAX_FILE) {
         Ok(content) => Some(content),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(SurveyError::Read { path: real, source }),
+        Err(cause) => return Err(SurveyError::Read { path: real, cause }),
     };
     let stripped = content.as_deref().map(strip);
     let origin = match (package, &stripped) {

@@ -1,6 +1,6 @@
 //! Reads a delta window by window, believing nothing.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use super::header::{HDR_APPHEADER, HDR_CODETABLE, HDR_SECONDARY};
 use super::secondary::{self, Section};
@@ -289,12 +289,16 @@ impl<R: Read> Input<R> {
         Ok(byte[0])
     }
 
-    /// The next byte, or `None` at the end of the input.
+    /// The next byte, or `None` at the end of the input. A decompressor whose own input is cut short says
+    /// `UnexpectedEof`: that is no end.
     fn byte_or_end(&mut self) -> Result<Option<u8>> {
-        match self.byte("") {
-            Ok(byte) => Ok(Some(byte)),
-            Err(Error::Truncated { .. }) => Ok(None),
-            Err(e) => Err(e),
+        loop {
+            match self.inner.fill_buf() {
+                Ok([]) => return Ok(None),
+                Ok(_) => return self.byte("").map(Some),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.read_error(e, "its compressed form")),
+            }
         }
     }
 

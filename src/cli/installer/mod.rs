@@ -126,7 +126,7 @@ impl Host {
         let before = match std::fs::read(&path) {
             Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(source) => return Err(RootError::Io { path, source }.into()),
+            Err(cause) => return Err(RootError::Io { path, cause }.into()),
         };
         let after = record.map(Record::to_json);
         let change = Change { path: record::PATH.to_owned(), before, after, mtime: None };

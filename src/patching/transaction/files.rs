@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::journal::Entry;
-use super::{At, beside};
+use super::{At, Fault, beside};
 use crate::host::root::read_bounded;
 use crate::patching::plan::Change;
 use crate::patching::sha256_hex;
@@ -28,6 +28,7 @@ pub(super) struct Item {
     pub target: PathBuf,
     staged: PathBuf,
     old: PathBuf,
+    draft: PathBuf,
     before: Option<String>,
     after: Option<String>,
 }
@@ -38,6 +39,7 @@ impl Item {
             path: entry.path.clone(),
             staged: beside(&target, ".pve-diff-backup-new"),
             old: beside(&target, ".pve-diff-backup-old"),
+            draft: beside(&target, ".pve-diff-backup-tmp"),
             target,
             before: entry.before.clone(),
             after: entry.after.clone(),
@@ -68,16 +70,17 @@ impl Item {
         let old = match fs::metadata(&self.target) {
             Ok(metadata) => Some(metadata),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err((self.target.clone(), error)),
+            Err(cause) => return Err(Fault::io(&self.target, cause)),
         };
+        remove(&self.draft)?;
         if old.is_some() {
             remove(&self.old)?;
             // File systems without hard links get a copy, with everything that belongs to it.
             if fs::hard_link(&self.target, &self.old).is_err() {
-                let content = fs::read(&self.target).map_err(|error| (self.target.clone(), error))?;
+                let content = fs::read(&self.target).map_err(|cause| Fault::io(&self.target, cause))?;
                 let mtime = old.as_ref().map(|metadata| (metadata.mtime(), metadata.mtime_nsec()));
                 self.write(&self.old, &content, old.as_ref(), mtime)
-                    .map_err(|error| (self.old.clone(), error))?;
+                    .map_err(|cause| Fault::io(&self.old, cause))?;
             }
         }
         if let Some(content) = &change.after {
@@ -86,12 +89,13 @@ impl Item {
             }
             remove(&self.staged)?;
             self.write(&self.staged, content, old.as_ref(), change.mtime)
-                .map_err(|error| (self.staged.clone(), error))?;
+                .map_err(|cause| Fault::io(&self.staged, cause))?;
         }
         Ok(())
     }
 
-    /// Writes a new file like the target: owner, group, mode, extended attributes (access lists among them).
+    /// Writes a new file like the target: owner, group, mode, extended attributes (access lists among them). It gets
+    /// its name when it is complete, so that whatever has the name may be relied upon.
     fn write(
         &self,
         path: &Path,
@@ -99,7 +103,7 @@ impl Item {
         like: Option<&fs::Metadata>,
         mtime: Option<(i64, i64)>,
     ) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.draft)?;
         file.write_all(content)?;
         let mode = match like {
             None => FILE_MODE,
@@ -117,7 +121,8 @@ impl Item {
         if let Some(time) = mtime.and_then(system_time) {
             file.set_times(FileTimes::new().set_modified(time))?;
         }
-        file.sync_all()
+        file.sync_all()?;
+        fs::rename(&self.draft, path)
     }
 
     /// Puts the staged file in the target's place, or deletes the target. Done already is fine.
@@ -127,13 +132,13 @@ impl Item {
             return Ok(());
         }
         if target != self.before {
-            return Err((self.target.clone(), io::ErrorKind::ResourceBusy.into()));
+            return Err(Fault::Changed { path: self.target.clone() });
         }
         let done = match self.after {
             Some(_) => fs::rename(&self.staged, &self.target),
             None => fs::remove_file(&self.target),
         };
-        done.map_err(|error| (self.target.clone(), error))
+        done.map_err(|cause| Fault::io(&self.target, cause))
     }
 
     /// Gives back the old file, which is the very same file as before (its second name becomes its first again).
@@ -147,29 +152,34 @@ impl Item {
             Some(_) => fs::rename(&self.old, &self.target),
             None => fs::remove_file(&self.target),
         };
-        done.map_err(|error| (self.target.clone(), error))
+        done.map_err(|cause| Fault::io(&self.target, cause))
     }
 
-    /// Removes the staged file and the second name, where they still are.
-    pub fn clean_up(&self) -> At<()> {
+    /// Removes the staged file and the second name, where they still are, and folders that are no longer needed.
+    pub fn clean_up(&self, root: &Path) -> At<()> {
+        remove(&self.draft)?;
         remove(&self.staged)?;
-        remove(&self.old)
+        remove(&self.old)?;
+        self.remove_empty_folders(root)
     }
 
     /// Removes the folders that were made for a file of ours that is no longer there, as far up as they are
     /// empty. Folders of packages are not: they hold the packages' files.
-    pub fn remove_empty_folders(&self, root: &Path, keep: &Path) {
+    fn remove_empty_folders(&self, root: &Path) -> At<()> {
         let ours = self.before.is_none() || self.after.is_none();
         if !ours || self.target.exists() {
-            return;
+            return Ok(());
         }
-        let mut dir = self.target.parent();
-        while let Some(here) = dir {
-            if here == root || here == keep || fs::remove_dir(here).is_err() {
-                return;
+        for dir in self.target.ancestors().skip(1).take_while(|dir| *dir != root) {
+            match fs::remove_dir(dir) {
+                Ok(()) => {}
+                // Not made yet, or removed before an interruption.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
+                Err(cause) => return Err(Fault::io(dir, cause)),
             }
-            dir = here.parent();
         }
+        Ok(())
     }
 
     /// The nearest folder of the target that exists.
@@ -187,7 +197,7 @@ pub(super) fn sync_dirs(items: &[Item]) -> At<()> {
 /// Flushes one folder. Some network file systems cannot; they do not order anything anyway.
 pub(super) fn sync_dir(dir: &Path) -> At<()> {
     match File::open(dir).and_then(|dir| dir.sync_all()) {
-        Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err((dir.to_owned(), error)),
+        Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(Fault::io(dir, error)),
         _ => Ok(()),
     }
 }
@@ -205,7 +215,7 @@ pub(super) fn create_dirs(dir: &Path) -> At<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     };
-    made.map_err(|error| (dir.to_owned(), error))?;
+    made.map_err(|cause| Fault::io(dir, cause))?;
     match dir.parent() {
         Some(above) => sync_dir(above),
         None => Ok(()),
@@ -215,7 +225,7 @@ pub(super) fn create_dirs(dir: &Path) -> At<()> {
 /// Removes a file that may be gone already.
 fn remove(path: &Path) -> At<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err((path.to_owned(), error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io(path, error)),
         _ => Ok(()),
     }
 }
@@ -225,7 +235,7 @@ fn sha256_of(path: &Path) -> At<Option<String>> {
     match read_bounded(path, MAX) {
         Ok(content) => Ok(Some(sha256_hex(&content))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err((path.to_owned(), error)),
+        Err(error) => Err(Fault::io(path, error)),
     }
 }
 

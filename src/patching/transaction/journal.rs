@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{At, TransactionError, files};
+use super::{At, Fault, TransactionError, files};
 use crate::host::root::read_bounded;
 use crate::patching::record::is_inside;
 
@@ -55,9 +55,9 @@ impl Journal {
             file.sync_all()?;
             std::fs::rename(&draft, &path)
         };
-        written().map_err(|error| {
+        written().map_err(|cause| {
             let _ = std::fs::remove_file(&draft);
-            (path.clone(), error)
+            Fault::io(&path, cause)
         })?;
         files::sync_dir(dir).inspect_err(|_| {
             // No target has been touched: without the journal all is as it was.
@@ -94,7 +94,7 @@ impl Journal {
         match std::fs::remove_file(&path) {
             Ok(()) => files::sync_dir(dir),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err((path, error)),
+            Err(cause) => Err(Fault::io(&path, cause)),
         }
     }
 }

@@ -66,12 +66,12 @@ pub enum TransactionError {
         dir: PathBuf,
     },
     /// Something cannot be written. All is as it was.
-    #[error("cannot write {}: {source}{}. Nothing was changed", path.display(), hint(source))]
+    #[error("cannot write {}: {cause}{}. Nothing was changed", path.display(), hint(cause))]
     Write {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A file changed between planning and writing. All is as it was.
     #[error("{}: somebody else changed it just now (an upgrade?). Nothing was changed; try again", path.display())]
@@ -81,27 +81,20 @@ pub enum TransactionError {
     },
     /// A change failed and so did undoing it. The journal stays, the next command tries again.
     #[error(
-        "cannot write {}: {source}; and undoing it failed, too: {}: {undo}. Some files may be changed: put this right, \
-         then run any pve-diff-backup command, which finishes or undoes the rest",
-        path.display(), undo_path.display()
+        "cannot write {failed}; and undoing what was done failed, too: {undo}. Some files may be changed: put this \
+         right, then run any pve-diff-backup command, which finishes or undoes the rest"
     )]
     Stuck {
-        /// The file that could not be written.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-        /// The file that could not be given back.
-        undo_path: PathBuf,
-        /// What the system said.
-        undo: io::Error,
+        /// The file that could not be written, and why.
+        failed: String,
+        /// The file that could not be given back, and why.
+        undo: String,
     },
     /// The files are done, but not all traces of the work could be removed.
-    #[error("{}: cannot be removed: {source}. All files are done; the next command tries again", path.display())]
+    #[error("{what}: cannot be removed. All files are done; the next command tries again")]
     Leftover {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// The file, and why.
+        what: String,
     },
     /// The journal is unusable.
     #[error(
@@ -131,8 +124,38 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// An error with the path it concerns.
-type At<T> = Result<T, (PathBuf, io::Error)>;
+/// Why one step of a transaction failed.
+#[derive(Debug)]
+enum Fault {
+    Io { path: PathBuf, cause: io::Error },
+    Changed { path: PathBuf },
+}
+
+type At<T> = Result<T, Fault>;
+
+impl Fault {
+    fn io(path: &Path, cause: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), cause }
+    }
+}
+
+impl From<Fault> for TransactionError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Io { path, cause } => Self::Write { path, cause },
+            Fault::Changed { path } => Self::Changed { path },
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io { path, cause } => write!(f, "{}: {cause}", path.display()),
+            Self::Changed { path } => write!(f, "{}: changed by somebody else just now", path.display()),
+        }
+    }
+}
 
 /// Whether an interrupted run waits to be recovered below `root`.
 ///
@@ -154,7 +177,7 @@ pub fn check_writable(root: &Root, changes: &[Change]) -> Result<(), Transaction
     for dir in dirs {
         let Some(existing) = dir.ancestors().find(|dir| dir.exists()) else { continue };
         rustix::fs::access(existing, rustix::fs::Access::WRITE_OK)
-            .map_err(|error| TransactionError::Write { path: existing.to_owned(), source: error.into() })?;
+            .map_err(|error| TransactionError::Write { path: existing.to_owned(), cause: error.into() })?;
     }
     Ok(())
 }
@@ -166,9 +189,9 @@ impl<'a> Session<'a> {
     /// [`TransactionError::Locked`], [`TransactionError::Write`] where our folder cannot be made.
     pub fn open(root: &'a Root) -> Result<Self, TransactionError> {
         let dir = root.resolve(STATE_DIR)?;
-        let fail = |source| TransactionError::Write { path: dir.clone(), source };
+        let fail = |cause| TransactionError::Write { path: dir.clone(), cause };
         loop {
-            files::create_dirs(&dir).map_err(|(path, source)| TransactionError::Write { path, source })?;
+            files::create_dirs(&dir)?;
             let lock = match rustix::fs::open(&dir, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
                 Ok(lock) => lock,
                 Err(rustix::io::Errno::NOENT) => continue,
@@ -213,26 +236,16 @@ impl<'a> Session<'a> {
         }
         let journal = Journal::new(operation, entries);
         let items = self.items(&journal)?;
-        let failed = |(path, source)| TransactionError::Write { path, source };
         for item in &items {
-            if !item.target_is_before().map_err(failed)? {
+            if !item.target_is_before()? {
                 return Err(TransactionError::Changed { path: item.target.clone() });
             }
         }
-        journal.write(&self.dir).map_err(failed)?;
+        journal.write(&self.dir)?;
         let staged = items.iter().zip(changes).try_for_each(|(item, change)| item.stage(change));
-        let done = staged.and_then(|()| files::sync_dirs(&items)).and_then(|()| self.replace(&items));
-        match done {
-            Ok(()) => {
-                self.clean_up(&items).map_err(|(path, source)| TransactionError::Leftover { path, source })
-            }
-            Err((path, source)) => match self.undo(&items) {
-                Ok(()) if source.kind() == io::ErrorKind::ResourceBusy => {
-                    Err(TransactionError::Changed { path })
-                }
-                Ok(()) => Err(TransactionError::Write { path, source }),
-                Err((undo_path, undo)) => Err(TransactionError::Stuck { path, source, undo_path, undo }),
-            },
+        match staged {
+            Ok(()) => self.finish(&items),
+            Err(fault) => Err(self.undo_after(&items, fault)),
         }
     }
 
@@ -245,36 +258,25 @@ impl<'a> Session<'a> {
             return Ok(Recovery::Nothing);
         };
         let items = self.items(&journal)?;
-        let failed = |(path, source)| TransactionError::Write { path, source };
         let all = |ready: fn(&Item) -> At<bool>| {
-            items.iter().try_fold(true, |all, item| Ok(all && ready(item)?)).map_err(failed)
+            items.iter().try_fold(true, |all, item| Ok::<_, Fault>(all && ready(item)?))
         };
         let operation = journal.operation.clone();
         if all(Item::can_go_forward)? {
-            match files::sync_dirs(&items).and_then(|()| self.replace(&items)) {
-                Ok(()) => self
-                    .clean_up(&items)
-                    .map_err(|(path, source)| TransactionError::Leftover { path, source })?,
-                Err((path, source)) => {
-                    return Err(match self.undo(&items) {
-                        Ok(()) => TransactionError::Write { path, source },
-                        Err((undo_path, undo)) => TransactionError::Stuck { path, source, undo_path, undo },
-                    });
-                }
-            }
+            self.finish(&items)?;
             return Ok(Recovery::Completed(operation));
         }
         if all(Item::can_go_back)? {
-            self.undo(&items).map_err(failed)?;
+            self.undo(&items)?;
             return Ok(Recovery::Undone(operation));
         }
         let mut overtaken = Vec::new();
         for item in &items {
-            if !item.can_go_back().map_err(failed)? && !item.can_go_forward().map_err(failed)? {
+            if !item.can_go_back()? && !item.can_go_forward()? {
                 overtaken.push(item.path.clone());
             }
         }
-        self.clean_up(&items).map_err(failed)?;
+        self.clean_up(&items)?;
         Ok(Recovery::Overtaken(operation, overtaken))
     }
 
@@ -282,26 +284,39 @@ impl<'a> Session<'a> {
         journal.entries.iter().map(|entry| Ok(Item::new(entry, self.root.resolve(&entry.path)?))).collect()
     }
 
-    /// Puts every staged file in its place.
-    fn replace(&self, items: &[Item]) -> At<()> {
-        items.iter().try_for_each(Item::replace)?;
-        files::sync_dirs(items)
+    /// From everything staged to the end; back where that fails.
+    fn finish(&self, items: &[Item]) -> Result<(), TransactionError> {
+        let replaced = files::sync_dirs(items)
+            .and_then(|()| items.iter().try_for_each(Item::replace))
+            .and_then(|()| files::sync_dirs(items));
+        match replaced {
+            Ok(()) => {
+                self.clean_up(items).map_err(|fault| TransactionError::Leftover { what: fault.to_string() })
+            }
+            Err(fault) => Err(self.undo_after(items, fault)),
+        }
     }
 
-    /// Gives back every old file, then removes all traces.
+    /// Undoes everything after a failure; gives the error to report.
+    fn undo_after(&self, items: &[Item], fault: Fault) -> TransactionError {
+        match self.undo(items) {
+            Ok(()) => fault.into(),
+            Err(undo) => TransactionError::Stuck { failed: fault.to_string(), undo: undo.to_string() },
+        }
+    }
+
+    /// Gives back every old file, the last one first, then removes all traces.
     fn undo(&self, items: &[Item]) -> At<()> {
-        items.iter().try_for_each(Item::give_back)?;
+        items.iter().rev().try_for_each(Item::give_back)?;
         files::sync_dirs(items)?;
         self.clean_up(items)
     }
 
     /// Removes staged files and second names, and the journal last: as long as one of them is there, so is it.
     fn clean_up(&self, items: &[Item]) -> At<()> {
-        items.iter().try_for_each(Item::clean_up)?;
+        items.iter().try_for_each(|item| item.clean_up(self.root.dir()))?;
         files::sync_dirs(items)?;
-        Journal::remove(&self.dir)?;
-        items.iter().for_each(|item| item.remove_empty_folders(self.root.dir(), &self.dir));
-        Ok(())
+        Journal::remove(&self.dir)
     }
 
     /// The root of the host.

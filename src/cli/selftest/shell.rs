@@ -1,0 +1,118 @@
+//! Running the programs of Proxmox VE: the one place of the self-test that does.
+
+use std::ffi::{OsStr, OsString};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, bail};
+
+/// Lines of a failed program's output that are shown.
+const TAIL: usize = 20;
+
+/// Runs programs, shows them, keeps their output.
+pub(super) struct Shell {
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Shell {
+    /// `interrupted` is set by a signal; no new program is started then.
+    pub(super) fn new(interrupted: Arc<AtomicBool>) -> Self {
+        Shell { interrupted }
+    }
+
+    /// Did a signal ask to stop?
+    pub(super) fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Runs a program that must succeed; gives its output. Says no once a signal came.
+    pub(super) fn run(&self, words: &[OsString]) -> anyhow::Result<String> {
+        if self.interrupted() {
+            bail!("interrupted");
+        }
+        self.run_always(words)
+    }
+
+    /// The same also after a signal: for cleaning up.
+    pub(super) fn run_always(&self, words: &[OsString]) -> anyhow::Result<String> {
+        let (status, output) = self.status(words)?;
+        if status == Some(0) {
+            return Ok(output);
+        }
+        let lines: Vec<_> = output.lines().collect();
+        for line in &lines[lines.len().saturating_sub(TAIL)..] {
+            eprintln!("    {line}");
+        }
+        let how = status.map_or("was killed".to_owned(), |code| format!("failed with exit code {code}"));
+        let last = lines.iter().rfind(|line| !line.trim().is_empty()).unwrap_or(&"without a word");
+        bail!("{} {how}: {}", words[0].display(), last.trim())
+    }
+
+    /// Runs a program; gives its exit code (none if it was killed) and what it printed.
+    pub(super) fn status(&self, words: &[OsString]) -> anyhow::Result<(Option<i32>, String)> {
+        println!("$ {}", show(words));
+        let result = Command::new(&words[0])
+            .args(&words[1..])
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot run {}", words[0].display()))?;
+        let mut output = String::from_utf8_lossy(&result.stdout).into_owned();
+        output += &String::from_utf8_lossy(&result.stderr);
+        Ok((result.status.code(), output))
+    }
+}
+
+/// A command as one would type it.
+pub(super) fn show(words: &[OsString]) -> String {
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@*".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::selftest::guest::words;
+
+    fn shell() -> Shell {
+        Shell::new(Arc::default())
+    }
+
+    #[test]
+    fn output_is_kept_and_failures_say_what_the_program_said_last() {
+        assert_eq!(shell().run(&words(["echo", "a b"])).unwrap(), "a b\n");
+        let error =
+            shell().run(&words(["sh", "-c", "echo starting; echo no space left >&2; exit 7"])).unwrap_err();
+        assert_eq!(error.to_string(), "sh failed with exit code 7: no space left");
+        let error = shell().run(&words(["sh", "-c", "kill -9 $$"])).unwrap_err();
+        assert_eq!(error.to_string(), "sh was killed: without a word");
+        let error = shell().run(&words(["no-such-program"])).unwrap_err();
+        assert_eq!(error.to_string(), "cannot run no-such-program");
+    }
+
+    #[test]
+    fn after_a_signal_only_cleaning_up_runs() {
+        let shell = shell();
+        shell.interrupted.store(true, Ordering::Relaxed);
+        assert_eq!(shell.run(&words(["true"])).unwrap_err().to_string(), "interrupted");
+        assert!(shell.run_always(&words(["true"])).is_ok());
+    }
+
+    #[test]
+    fn commands_are_shown_so_that_they_can_be_typed() {
+        assert_eq!(
+            show(&words(["qm", "set", "100", "--description", "it's\nso"])),
+            "qm set 100 --description 'it'\\''s\nso'"
+        );
+        assert_eq!(show(&words(["x", ""])), "x ''");
+    }
+}

@@ -1,0 +1,58 @@
+#!/bin/bash
+# All tests: format, lints, Rust and Perl. Installs what it needs (tests/setup.sh). The last line counts.
+# Tests on Proxmox' own code run where PVE_MIRRORS names a folder of clones, and say so where they do not.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+tests/setup.sh || exit 1
+
+passed=0 failed=0
+step() { # NAME COMMAND...: runs it, and counts it as one test
+	local name=$1
+	shift
+	echo "== $name: $*"
+	if "$@"; then
+		passed=$((passed + 1))
+	else
+		echo "== $name FAILED"
+		failed=$((failed + 1))
+	fi
+}
+
+rust_tests() { # counts each test of each program
+	local log status
+	log=$(mktemp)
+	cargo test --locked --no-fail-fast 2>&1 | tee "$log"
+	status=${PIPESTATUS[0]}
+	counts=$(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed;.*/\1 \2/p' "$log")
+	rm -f "$log"
+	while read -r good bad; do
+		passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-0}))
+	done <<<"$counts"
+	return "$status"
+}
+
+perl_files() {
+	git ls-files -z 'patches/payload/*.pm' 'tests/perl/*.t' 'tests/perl/*.pm' 'tests/perl/*.pl'
+}
+
+tidy() {
+	local file status=0
+	while IFS= read -r -d '' file; do
+		perltidy --profile=.perltidyrc -st "$file" | diff -u "$file" - || status=1
+	done < <(perl_files)
+	return $status
+}
+
+critic() { perl_files | xargs -0 perlcritic --profile .perlcriticrc; }
+
+step "format" cargo fmt --check
+step "clippy" cargo clippy --locked --all-targets -- -D warnings
+step "build" cargo build --locked --bins
+step "Rust tests" rust_tests
+step "Perl tests" prove -r tests/perl
+step "perltidy" tidy
+step "perlcritic" critic
+step "shell scripts" bash -n tests/*.sh .ci/run
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,473 @@
+//! Full backups, differentials and restores through the real program, and against zstd, lzop, gzip, xz
+//! and xdelta3.
+
+use std::fs;
+use std::io::{Cursor, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use pve_diff_backup::container::Compression;
+use pve_diff_backup::matching::base::Base;
+use pve_diff_backup::matching::restore::{Differential, Options};
+use pve_diff_backup::matching::{encode, full};
+use pve_diff_backup::vma::{Config, Device, Header, Order, write_archive};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_pve-xdelta3");
+const OPTIONS: Options = Options { threads: 2, window: 64 << 20, check_base: true };
+
+/// Random bytes that are the same every time (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        std::iter::repeat_with(|| self.next().to_le_bytes()).flatten().take(len).collect()
+    }
+}
+
+/// A disk: random, text, zeros.
+fn disk(seed: u64, mib: usize) -> Vec<u8> {
+    let mut r = Random(seed);
+    let mut disk = Vec::with_capacity(mib << 20);
+    for part in 0..mib * 4 {
+        match part % 4 {
+            0 | 1 => disk.extend(r.bytes(256 << 10)),
+            2 => disk.extend(
+                (0u64..).flat_map(|n| format!("line {} {part}\n", n * n).into_bytes()).take(256 << 10),
+            ),
+            _ => disk.extend(vec![0; 256 << 10]),
+        }
+    }
+    disk
+}
+
+/// A day's work on a disk: bytes changed in place, blocks rewritten, a block moved, text shifted by a few bytes.
+fn change(disk: &mut [u8], seed: u64) {
+    let mut r = Random(seed);
+    for _ in 0..20 {
+        let at = r.below(disk.len() - 100);
+        let new = r.bytes(50);
+        disk[at..at + 50].copy_from_slice(&new);
+    }
+    let new = r.bytes(40_000);
+    let at = r.below(disk.len() - new.len());
+    disk[at..at + new.len()].copy_from_slice(&new);
+    let (from, to) = (r.below(disk.len() / 4096) * 4096, r.below(disk.len() / 4096) * 4096);
+    disk.copy_within(from..from + 4096, to);
+    let at = r.below(disk.len() - 9000);
+    disk.copy_within(at..at + 8000, at + 13);
+}
+
+fn vma(disks: &[&[u8]], order: Order, uuid: u8) -> Vec<u8> {
+    let header = Header {
+        uuid: [uuid; 16],
+        ctime: 1_700_000_000 + i64::from(uuid),
+        configs: vec![Config { name: "qemu-server.conf".into(), data: format!("memory: {uuid}\n").into() }],
+        devices: disks
+            .iter()
+            .zip(1..)
+            .map(|(d, id)| Device { id, name: format!("drive-scsi{}", id - 1), size: d.len() as u64 })
+            .collect(),
+    };
+    let mut images: Vec<_> = disks.iter().map(Cursor::new).collect();
+    write_archive(Vec::new(), header, &mut images, order).unwrap()
+}
+
+/// A VM's backups of two days.
+fn vm() -> (Vec<u8>, Vec<u8>) {
+    let (mut a, mut b) = (disk(1, 6), disk(2, 2));
+    let full = vma(&[&a, &b], Order::Sequential, 1);
+    change(&mut a, 3);
+    change(&mut b, 4);
+    (full, vma(&[&a, &b], Order::Parallel(3), 2))
+}
+
+/// Streams of no known format, of two days: changed, inserted, removed, moved.
+fn bytes() -> (Vec<u8>, Vec<u8>) {
+    let full = disk(7, 9);
+    let mut day = full.clone();
+    change(&mut day, 8);
+    day.splice(1_000_001..1_000_001, Random(9).bytes(77_777));
+    day.drain(3_000_000..3_100_003);
+    let moved: Vec<u8> = day.drain(5_000_000..6_000_000).collect();
+    day.extend(moved);
+    (full, day)
+}
+
+fn run(args: &[&str], input: &[u8]) -> Output {
+    pipe(Command::new(PROGRAM).args(args), input)
+}
+
+fn pipe(command: &mut Command, input: &[u8]) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|s| {
+        // The program may end before it has read everything.
+        s.spawn(move || {
+            let _ = stdin.write_all(input);
+        });
+        child.wait_with_output().unwrap()
+    })
+}
+
+fn ok(output: Output) -> Vec<u8> {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    output.stdout
+}
+
+/// Tells why not, where a program is not installed.
+fn have(program: &str) -> bool {
+    let found =
+        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !found {
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
+}
+
+struct Dir(tempfile::TempDir);
+
+impl Dir {
+    fn new() -> Dir {
+        Dir(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn same(a: &[u8], b: &[u8], what: &str) {
+    let at = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    assert!(a == b, "{what}: {} and {} bytes, equal up to {at}", a.len(), b.len());
+}
+
+#[test]
+fn stock_programs_read_full_backups() {
+    for (name, (full, _)) in [("vma", vm()), ("bytes", bytes()), ("empty", Default::default())] {
+        for (how, program) in [("zstd", "zstd"), ("lzo", "lzop"), ("gzip", "gzip")] {
+            for threads in ["1", "3"] {
+                let packed = ok(run(&["full", "--compress", how, "--threads", threads], &full));
+                if have(program) {
+                    same(
+                        &ok(pipe(Command::new(program).args(["-d", "-q", "-c"]), &packed)),
+                        &full,
+                        &format!("{name} {how}"),
+                    );
+                }
+            }
+        }
+        same(&ok(run(&["full", "--compress", "none"], &full)), &full, name);
+    }
+}
+
+#[test]
+fn every_form_of_base_serves_and_xdelta3_restores_too() {
+    let dir = Dir::new();
+    for (name, (full, day)) in [("vma", vm()), ("bytes", bytes())] {
+        let raw = dir.file("raw", &full);
+        let mut bases = vec![("raw", full.clone())];
+        for how in ["zstd", "lzo", "gzip"] {
+            bases.push((how, ok(run(&["full", "--compress", how], &full))));
+        }
+        for program in ["zstd", "lzop", "gzip", "xz"] {
+            if have(program) {
+                bases.push((program, ok(pipe(Command::new(program).args(["-1", "-q", "-c"]), &full))));
+            }
+        }
+        for (n, (form, base)) in bases.iter().enumerate() {
+            let what = format!("{name}, base {n} {form}");
+            let base = dir.file(&format!("base{n}"), base);
+            let how = ["zstd", "lzo", "gzip", "none"][n % 4];
+            let delta = ok(run(&["diff", "--base", text(&base), "--compress", how, "--threads", "2"], &day));
+            assert!(delta.len() < day.len() / 15, "{what}: {} of {}", delta.len(), day.len());
+            let delta = dir.file("delta", &delta);
+            let restored = ok(run(&["restore", "--base", text(&base), text(&delta)], &[]));
+            same(&restored, &day, &what);
+            // Through a pipe, against another form of the same full.
+            let restored = ok(run(&["restore", "--base", text(&raw), "-"], &fs::read(&delta).unwrap()));
+            same(&restored, &day, &what);
+            if have("xdelta3") {
+                let mut plain = Vec::new();
+                let (_, mut reader) =
+                    pve_diff_backup::container::decoder(Box::new(fs::File::open(&delta).unwrap())).unwrap();
+                reader.read_to_end(&mut plain).unwrap();
+                let restored = ok(pipe(Command::new("xdelta3").args(["-d", "-c", "-s", text(&raw)]), &plain));
+                same(&restored, &day, &format!("{what}, by xdelta3"));
+            }
+        }
+    }
+}
+
+#[test]
+fn deltas_of_xdelta3_are_restored_from_every_form_of_base() {
+    if !have("xdelta3") {
+        return;
+    }
+    let dir = Dir::new();
+    let (full, day) = bytes();
+    let raw = dir.file("full", &full);
+    let day_file = dir.file("day", &day);
+    for options in [&["-e"][..], &["-e", "-S", "none", "-9"], &["-e", "-S", "djw", "-n"], &["-e", "-A", "-1"]]
+    {
+        let delta = ok(pipe(
+            Command::new("xdelta3").args(options).args(["-q", "-c", "-s", text(&raw), text(&day_file)]),
+            &[],
+        ));
+        let delta = dir.file("delta", &delta);
+        for how in ["zstd", "lzo", "gzip", "none"] {
+            let base = dir.file("base", &ok(run(&["full", "--compress", how], &full)));
+            let restored = ok(run(&["restore", "--base", text(&base), text(&delta)], &[]));
+            same(&restored, &day, &format!("{options:?} {how}"));
+        }
+    }
+}
+
+#[test]
+fn an_unchanged_vm_costs_next_to_nothing() {
+    let dir = Dir::new();
+    let (a, b) = (disk(1, 24), disk(2, 8));
+    let full = ok(run(&["full"], &vma(&[&a, &b], Order::Sequential, 1)));
+    let base = dir.file("full", &full);
+    for order in [Order::Sequential, Order::Workers(5), Order::Parallel(6)] {
+        let again = vma(&[&a, &b], order, 9);
+        let delta = ok(run(&["diff", "--base", text(&base)], &again));
+        assert!(delta.len() * 1000 < again.len(), "{order:?}: {} of {}", delta.len(), again.len());
+    }
+}
+
+#[test]
+fn odd_streams_survive() {
+    let dir = Dir::new();
+    let (full, day) = vm();
+    let cut = &day[..day.len() - 70_000];
+    let trailed = [&day[..], b"something behind the archive"].concat();
+    let mut damaged = day.clone();
+    damaged[5_000_000..5_000_900].fill(0x55);
+    let tiny = b"x".to_vec();
+    let cases: [(&str, &[u8]); 6] = [
+        ("cut", cut),
+        ("trailed", &trailed),
+        ("damaged", &damaged),
+        ("tiny", &tiny),
+        ("empty", b""),
+        ("header", &full[..12345]),
+    ];
+    for (base_name, base_content) in cases.iter().filter(|(name, _)| *name != "empty") {
+        let base = dir.file("base", &ok(run(&["full"], base_content)));
+        for (name, content) in cases {
+            let delta = dir.file("delta", &ok(run(&["diff", "--base", text(&base)], content)));
+            let restored = ok(run(&["restore", "--base", text(&base), text(&delta)], &[]));
+            same(&restored, content, &format!("{name} against {base_name}"));
+        }
+    }
+}
+
+#[test]
+fn the_wrong_base_is_refused_before_any_output() {
+    let dir = Dir::new();
+    let (full, day) = vm();
+    let (other, _) = bytes();
+    for how in ["zstd", "lzo", "gzip", "none"] {
+        let good = ok(run(&["full", "--compress", how], &full));
+        let base = dir.file("base", &good);
+        let delta = dir.file("delta", &ok(run(&["diff", "--base", text(&base)], &day)));
+        let again =
+            ok(run(&["full", "--compress", how], &vma(&[&disk(1, 6), &disk(2, 2)], Order::Sequential, 77)));
+        let another = ok(run(&["full", "--compress", how], &other));
+        let mut cases = vec![
+            ("cut short", good[..good.len() - 1].to_vec()),
+            ("cut in half", good[..good.len() / 2].to_vec()),
+            ("lengthened", [&good[..], b"x"].concat()),
+            ("another guest's", another.clone()),
+            ("another day's", again),
+            (
+                "another form of another guest's",
+                ok(run(&["full", "--compress", if how == "lzo" { "none" } else { "lzo" }], &other)),
+            ),
+            ("empty", Vec::new()),
+        ];
+        let mut replaced = good.clone();
+        replaced[..another.len().min(good.len())].copy_from_slice(&another[..another.len().min(good.len())]);
+        cases.push(("overwritten", replaced));
+        for (what, bad) in cases {
+            fs::write(&base, &bad).unwrap();
+            let output = run(&["restore", "--base", text(&base), text(&delta)], &[]);
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{how} {what}: {error}");
+            assert_eq!(output.stdout.len(), 0, "{how} {what}: {error}");
+            assert!(error.contains(text(&base)) && error.lines().count() == 1, "{how} {what}: {error}");
+        }
+        fs::remove_file(&base).unwrap();
+        for bad in [base.clone(), dir.0.path().to_owned()] {
+            let output = run(&["restore", "--base", text(&bad), text(&delta)], &[]);
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+            assert!(String::from_utf8_lossy(&output.stderr).contains(text(&bad)));
+            assert_eq!(run(&["identify", text(&bad)], &[]).status.code(), Some(1));
+        }
+    }
+}
+
+#[test]
+fn rot_in_the_base_is_found_where_it_is_used() {
+    let dir = Dir::new();
+    let (full, day) = vm();
+    for how in ["zstd", "lzo", "gzip", "none"] {
+        let good = ok(run(&["full", "--compress", how], &full));
+        let base = dir.file("base", &good);
+        let delta = dir.file("delta", &ok(run(&["diff", "--base", text(&base)], &day)));
+        let mut r = Random(11);
+        let mut noticed = 0;
+        for _ in 0..12 {
+            let mut bad = good.clone();
+            let at = 100_000 + r.below(bad.len() - 200_000);
+            bad[at] ^= 4;
+            fs::write(&base, &bad).unwrap();
+            let output = run(&["restore", "--base", text(&base), text(&delta)], &[]);
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(day.starts_with(&output.stdout), "{how} {at}: wrong output");
+            if output.status.success() {
+                same(&output.stdout, &day, "rot that was not used");
+            } else {
+                noticed += 1;
+                assert!(error.starts_with("pve-xdelta3: "), "{how} {at}: {error}");
+            }
+            // A differential can still be made (a warning may tell of the damage), or the file is no base at all.
+            let usable = run(&["identify", text(&base)], &[]).status.success();
+            let again = run(&["diff", "--base", text(&base)], &day);
+            let error = String::from_utf8_lossy(&again.stderr).into_owned();
+            assert_eq!(again.status.success(), usable, "{how} {at}: {error}");
+            assert!(usable || again.stdout.is_empty(), "{how} {at}: {error}");
+        }
+        assert!(noticed > 6, "{how}: {noticed} of 12");
+    }
+}
+
+#[test]
+fn a_damaged_differential_never_gives_wrong_output() {
+    let dir = Dir::new();
+    let full = disk(5, 1);
+    let mut day = full.clone();
+    change(&mut day[..300_000], 6);
+    day.truncate(400_000);
+    for (raw_base, how) in
+        [(false, Compression::None), (true, Compression::Zstd(1)), (true, Compression::Lzo)]
+    {
+        let base = dir.0.path().join("base");
+        let out = fs::File::create(&base).unwrap();
+        let form = if raw_base { Compression::None } else { Compression::Zstd(1) };
+        full::compress(Cursor::new(full.clone()), out, form, 1).unwrap();
+        let packed = dir.0.path().join("delta");
+        let sink = pve_diff_backup::container::encoder(Box::new(fs::File::create(&packed).unwrap()), how, 1)
+            .unwrap();
+        encode::diff(Cursor::new(day.clone()), Base::open(&base).unwrap(), sink, 1, |w| panic!("{w}"))
+            .unwrap();
+        let good = fs::read(&packed).unwrap();
+
+        let restore = |delta: Vec<u8>| {
+            let mut out = Vec::new();
+            let result = Differential::open(Box::new(Cursor::new(delta))).and_then(|d| {
+                d.restore(Some(Base::open(&base)?), OPTIONS, |bytes| {
+                    out.extend_from_slice(bytes);
+                    Ok(())
+                })
+            });
+            (result.is_ok(), out)
+        };
+        let (complete, out) = restore(good.clone());
+        assert!(complete);
+        same(&out, &day, "untouched");
+        // Every byte of the head and the tail, and a sample of the bulk.
+        let places = (0..good.len()).filter(|&n| n < 300 || n + 300 > good.len() || n % 97 == 0);
+        for at in places {
+            let (complete, out) = restore(good[..at].to_vec());
+            assert!(!complete, "{how:?} cut at {at} of {} passes for complete", good.len());
+            assert!(day.starts_with(&out), "{how:?} cut at {at}: wrong output");
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            let (complete, out) = restore(bad);
+            assert!(day.starts_with(&out), "{how:?} flip at {at}: wrong output");
+            assert!(!complete || out.len() == day.len(), "{how:?} flip at {at}: short output");
+        }
+    }
+}
+
+#[test]
+fn paths_of_all_kinds() {
+    let dir = Dir::new();
+    let (full, day) = bytes();
+    let base = dir.file("a b'c\"$(touch x)%41\n.zst", &ok(run(&["full"], &full)));
+    let encoded: String = text(&base).bytes().map(|b| format!("%{b:02x}")).collect();
+    let delta = ok(run(&["diff", &format!("--base={encoded}")], &day));
+    let delta = dir.file("delta with blank", &delta);
+    same(&ok(run(&["restore", &format!("--base={encoded}"), text(&delta)], &[])), &day, "encoded");
+    same(&ok(run(&["restore", "--base", text(&base), text(&delta)], &[])), &day, "as it is");
+    // Beside its full, and named as vzdump names it.
+    let full_name = "vzdump-lxc-100-2026_01_01-00_00_00.tar.zst";
+    fs::rename(&base, dir.0.path().join(full_name)).unwrap();
+    let beside = dir.file(
+        &format!("{full_name}--differential-2026_01_02-00_00_00.vcdiff.zst"),
+        &fs::read(&delta).unwrap(),
+    );
+    same(&ok(run(&["restore", text(&beside)], &[])), &day, "beside");
+}
+
+#[test]
+fn a_full_disk_and_a_gone_reader() {
+    let dir = Dir::new();
+    let (full, day) = vm();
+    let base = dir.file("base", &ok(run(&["full"], &full)));
+    let delta = dir.file("delta", &ok(run(&["diff", "--base", text(&base)], &day)));
+    let commands = [
+        vec!["full"],
+        vec!["full", "--compress", "lzo"],
+        vec!["full", "--compress", "gzip"],
+        vec!["full", "--compress", "none"],
+        vec!["diff", "--base", text(&base)],
+        vec!["restore", "--base", text(&base), text(&delta)],
+    ];
+    for args in &commands {
+        let full_disk = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let input = dir.file("input", &day);
+        let output = Command::new(PROGRAM)
+            .args(args)
+            .stdin(fs::File::open(&input).unwrap())
+            .stdout(full_disk)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
+        assert!(error.contains("No space left on device"), "{args:?}: {error}");
+
+        let mut child = Command::new(PROGRAM)
+            .args(args)
+            .stdin(fs::File::open(&input).unwrap())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(141), "{args:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
+    }
+}

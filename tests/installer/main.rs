@@ -1,0 +1,8 @@
+//! `pve-diff-backup` on host trees built here: the real program, real files, real perl, patch and strace.
+
+mod crash;
+mod diffs;
+mod errors;
+mod lifecycle;
+mod support;
+mod versions;

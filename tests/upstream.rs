@@ -1,0 +1,129 @@
+//! The embedded patch sets on real Proxmox VE: apply, load every touched module, revert, compare everything.
+//!
+//! Runs where `PVE_MIRRORS` names a directory of clones of Proxmox' repositories and `PVE_HOST_LAYOUT` the program that
+//! lays out a host tree from them (`layout RELEASE DIR`; modules it stands in for lie in `stubs` beside it). Elsewhere
+//! it says that it was skipped.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The newest of each of these is laid out.
+const RELEASES: [&str; 6] = ["7.2", "7.4", "8.4", "9.0", "9.1", "9.2"];
+
+/// What a tree holds: mode, owner, group, time stamp of files, and content, by path.
+type Snapshot = BTreeMap<PathBuf, (u32, u32, u32, Option<(i64, i64)>, Vec<u8>)>;
+
+fn snapshot(root: &Path) -> Snapshot {
+    walkdir::WalkDir::new(root)
+        .into_iter()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let metadata = entry.metadata().unwrap();
+            let content = match () {
+                () if metadata.is_file() => std::fs::read(entry.path()).unwrap(),
+                () if metadata.is_symlink() => {
+                    std::fs::read_link(entry.path()).unwrap().into_os_string().into_encoded_bytes()
+                }
+                () => Vec::new(),
+            };
+            let time = metadata.is_file().then(|| (metadata.mtime(), metadata.mtime_nsec()));
+            let about = (metadata.mode(), metadata.uid(), metadata.gid(), time, content);
+            (entry.path().strip_prefix(root).unwrap().to_owned(), about)
+        })
+        .collect()
+}
+
+/// Where real hosts can be laid out: the program.
+fn layout() -> Option<PathBuf> {
+    match (std::env::var_os("PVE_MIRRORS"), std::env::var_os("PVE_HOST_LAYOUT")) {
+        (Some(_), Some(layout)) => Some(layout.into()),
+        _ => {
+            println!("skipped: PVE_MIRRORS or PVE_HOST_LAYOUT is not set");
+            None
+        }
+    }
+}
+
+/// Runs the program on a tree.
+fn run(root: &Path, stubs: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pve-diff-backup"))
+        .args(arguments)
+        .arg("--root")
+        .arg(root)
+        .env("PERL5LIB", stubs)
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn succeeds(output: Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said, "", "warnings");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn apply_load_and_revert_on_every_release() {
+    let Some(layout) = layout() else { return };
+    let stubs = layout.with_file_name("stubs");
+    let dir = tempfile::tempdir().unwrap();
+    for release in RELEASES {
+        let root = dir.path().join(release);
+        let laid_out = Command::new(&layout).arg(release).arg(&root).output().unwrap();
+        assert!(laid_out.status.success(), "{release}: {}", String::from_utf8_lossy(&laid_out.stderr));
+        let before = snapshot(&root);
+
+        let tested = succeeds(run(&root, &stubs, &["test", "--json"]));
+        assert_eq!(snapshot(&root), before, "{release}: test wrote something");
+        let tested: serde_json::Value = serde_json::from_str(&tested).unwrap();
+        assert_eq!(tested["verified"], true, "{release}: {tested}");
+        let modules = tested["modules"].as_array().unwrap();
+        for module in modules {
+            assert_eq!(module["check"], "loads", "{release}: {module}");
+        }
+
+        succeeds(run(&root, &stubs, &["apply"]));
+        let status = succeeds(run(&root, &stubs, &["status", "--json"]));
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        assert_eq!(status["overall"], "patched", "{release}");
+        for file in status["files"].as_array().unwrap() {
+            if !file["package"].is_null() {
+                assert_eq!(file["origin"], "pristine", "{release}: {file}");
+            }
+        }
+        // Everything that was not to change did not.
+        let touched: Vec<PathBuf> =
+            tested["changes"].as_array().unwrap().iter().map(|path| path.as_str().unwrap().into()).collect();
+        let after = snapshot(&root);
+        for (path, about) in &before {
+            let same = after.get(path) == Some(about);
+            assert_eq!(same, !touched.contains(path), "{release}: {}", path.display());
+        }
+        loads_installed(&root, &stubs, modules);
+
+        succeeds(run(&root, &stubs, &["revert"]));
+        assert!(snapshot(&root) == before, "{release}: revert did not give back everything");
+        println!("{release}: {} modules load, {} files changed and given back", modules.len(), touched.len());
+    }
+}
+
+/// Loads each module from the patched tree itself, without our help.
+fn loads_installed(root: &Path, stubs: &Path, modules: &[serde_json::Value]) {
+    let lib = root.join("usr/share/perl5");
+    for module in modules {
+        let name = module["path"].as_str().unwrap().strip_prefix("usr/share/perl5/").unwrap();
+        let output = Command::new("perl")
+            .arg("-I")
+            .arg(stubs)
+            .arg("-I")
+            .arg(&lib)
+            .args(["-e", "require $ARGV[0]", name])
+            .current_dir("/")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
