@@ -213,11 +213,17 @@ impl<'a> Plan<'a> {
                 (patched, state)
             }
             _ => {
-                let diverted = view.diverted.as_ref().map(|diversion| {
-                    let by = diversion.by.as_deref().unwrap_or("the administrator");
-                    format!(" (dpkg-divert, by {by}: the package's own file is /{})", diversion.to)
-                });
-                self.refusals.push(Refusal::FileMissing { place: place(hunks[0], None), diverted });
+                let next = match &view.diverted {
+                    Some(diversion) => format!(
+                        "dpkg-divert, by {}, moved the package's own to /{}: give it its name back",
+                        diversion.by.as_deref().unwrap_or("the administrator"),
+                        diversion.to
+                    ),
+                    None if view.listed => "restore it with `pve-diff-backup reinstall`".to_owned(),
+                    None => "this release of the package does not ship it: install a newer pve-diff-backup"
+                        .to_owned(),
+                };
+                self.refusals.push(Refusal::FileMissing { place: place(hunks[0], None), next });
                 (None, FileState::Missing)
             }
         };
@@ -288,6 +294,19 @@ impl<'a> Plan<'a> {
                 mtime: None,
             })
             .collect())
+    }
+}
+
+impl Plan<'_> {
+    /// All that the plan does to a pristine host, however much of it is done already.
+    pub fn from_pristine(&self) -> Vec<Change> {
+        let change = |file: &PlannedFile| Change {
+            path: file.path.clone(),
+            before: file.pristine.clone(),
+            after: file.patched.clone(),
+            mtime: None,
+        };
+        self.files.iter().map(change).collect()
     }
 }
 
@@ -421,4 +440,100 @@ fn leading_blanks(body: &[u8]) -> &[u8] {
 
 fn closes_block(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start().first(), Some(b'}' | b']' | b')'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patching::text::Comment;
+    use proptest::prelude::*;
+
+    fn hunk(id: &str, anchor: &str, indent: Indent, texts: &[&str]) -> Hunk {
+        Hunk {
+            id: id.to_owned(),
+            package: "p".to_owned(),
+            file: "f".to_owned(),
+            within: None,
+            anchors: vec![Pattern::parse(anchor).unwrap()],
+            indent,
+            comment: Comment::Perl,
+            lines: texts.iter().map(|text| (*text).to_owned()).collect(),
+        }
+    }
+
+    fn inserted(content: &[u8], hunks: &[&Hunk]) -> Result<Vec<u8>, Vec<Refusal>> {
+        insert(content, hunks, 1, &|hunk, block| {
+            Box::new(Place {
+                package: hunk.package.clone(),
+                version: "1".to_owned(),
+                file: hunk.file.clone(),
+                hunk: hunk.id.clone(),
+                block: block.map(Pattern::to_string),
+            })
+        })
+    }
+
+    fn text(content: &str, hunks: &[&Hunk]) -> String {
+        String::from_utf8(inserted(content.as_bytes(), hunks).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn lines_go_below_the_anchor_with_the_wanted_indentation() {
+        let next = hunk("n", "sub f {", Indent::Next, &["a", "  b"]);
+        assert_eq!(
+            text("sub f {\n\n\tx;\n}\n", &[&next]),
+            "sub f {\n\ta # pve-diff-backup:1 n\n\t  b # pve-diff-backup:1 n\n\n\tx;\n}\n"
+        );
+        // An empty block gives no example.
+        assert_eq!(text("  sub f {\n  }\n", &[&next]).lines().nth(1), Some("  a # pve-diff-backup:1 n"));
+        let anchor = hunk("a", "x;", Indent::Anchor, &["a"]);
+        assert_eq!(text("  x;\n\t}\n", &[&anchor]).lines().nth(1), Some("  a # pve-diff-backup:1 a"));
+    }
+
+    #[test]
+    fn hunks_at_the_same_anchor_keep_the_order_of_the_set() {
+        let (one, two) = (hunk("one", "x", Indent::Anchor, &["1"]), hunk("two", "x", Indent::Anchor, &["2"]));
+        assert_eq!(text("x", &[&one, &two]), "x\n1 # pve-diff-backup:1 one\n2 # pve-diff-backup:1 two");
+    }
+
+    #[test]
+    fn a_block_ends_at_its_own_indentation() {
+        let mut inner = hunk("i", "x", Indent::Anchor, &["y"]);
+        inner.within = Some(Pattern::parse("sub f {").unwrap());
+        let content = "sub f {\n  if (1) {\n  }\n  x\n}\nx\n";
+        assert!(text(content, &[&inner]).starts_with("sub f {\n  if (1) {\n  }\n  x\n  y # pve"));
+        let refusals = inserted(b"sub f {\n}\nx\n", &[&inner]).unwrap_err();
+        assert!(matches!(refusals[..], [Refusal::AnchorMissing { .. }]));
+    }
+
+    fn pieces() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just(b"\n".to_vec()),
+            Just(b"\r\n".to_vec()),
+            Just(b"\r".to_vec()),
+            Just(b"  ".to_vec()),
+            Just(b"\t".to_vec()),
+            Just(b"}".to_vec()),
+            Just(b"text".to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..4),
+        ];
+        proptest::collection::vec(piece, 0..20).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_inserted_can_be_taken_out(before in pieces(), end in "(\n|\r\n|)", after in pieces()) {
+            let mut content = before;
+            content.extend_from_slice(b"\nANCHOR");
+            content.extend_from_slice(end.as_bytes());
+            if !end.is_empty() {
+                content.extend_from_slice(&after);
+            }
+            let (one, two) = (hunk("one", "ANCHOR", Indent::Anchor, &["1"]), hunk("two", "ANCHOR", Indent::Next, &["2"]));
+            let patched = inserted(&content, &[&one, &two]).unwrap();
+            let stripped = strip(&patched);
+            prop_assert_eq!(stripped.rest, content);
+            prop_assert_eq!(stripped.markers.len(), 2);
+        }
+    }
 }

@@ -36,6 +36,8 @@ pub struct FileView {
     pub payload: bool,
     /// Whether it is, without our lines, as its package shipped it.
     pub origin: Option<Origin>,
+    /// Whether its package lists it; false where a release ships it in another package, or not at all.
+    pub listed: bool,
     /// Set where another file has taken its name.
     pub diverted: Option<Diversion>,
 }
@@ -115,6 +117,7 @@ fn view(root: &Root, dpkg: &Dpkg, path: &str, kind: Kind) -> Result<FileView, Su
         _ => None,
     };
     let diverted = package.and_then(|package| dpkg.diversion(package, path)).cloned();
+    let listed = package.map_or(Ok(false), |package| dpkg.owns(package, path))?;
     let payload = matches!(kind, Kind::Payload);
-    Ok(FileView { content, stripped, package: package.map(str::to_owned), payload, origin, diverted })
+    Ok(FileView { content, stripped, package: package.map(str::to_owned), payload, origin, listed, diverted })
 }
