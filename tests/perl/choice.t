@@ -33,7 +33,8 @@ sub name {
 sub differential {
     my ($full, $age) = @_;
 
-    return "$full--differential-"
+    return
+          "$full--differential-"
         . strftime('%Y_%m_%d-%H_%M_%S', localtime($NOW - $age))
         . '.vcdiff.zst';
 }
@@ -53,31 +54,64 @@ my @cases = (
     ['a full of yesterday', [file($day_old)], 7, $day_old, qr/is 1 day old/, 0],
     ['a full of a second ago', [file(name(1))], 7, name(1), qr/less than a minute old/, 0],
     ['the newest of two', [file($day_old), file($hour_old)], 7, $hour_old, qr/1 hour old/, 0],
-    ['the newest of two, other order', [file($hour_old), file($day_old)], 7, $hour_old, qr/1 hour/, 0],
-    ['just within N days less half a day', [file(name(6.5 * $DAY - 1))], 7, name(6.5 * $DAY - 1), qr/6 days/, 0],
-    ['due at N days less half a day', [file(name(6.5 * $DAY))], 7, undef, qr/the last one.* is 6 days old/, 0],
+    [
+        'the newest of two, other order', [file($hour_old), file($day_old)], 7, $hour_old,
+        qr/1 hour/, 0
+    ],
+    [
+        'just within N days less half a day', [file(name(6.5 * $DAY - 1))], 7,
+        name(6.5 * $DAY - 1), qr/6 days/, 0
+    ],
+    [
+        'due at N days less half a day', [file(name(6.5 * $DAY))], 7, undef,
+        qr/the last one.* is 6 days old/, 0
+    ],
     ['N = 1, half a day old', [file(name(12 * $HOUR))], 1, undef, qr/12 hours old/, 0],
     ['N = 1, some hours old', [file(name(11 * $HOUR))], 1, name(11 * $HOUR), qr/11 hours old/, 0],
-    ['N = 365, nearly a year old', [file(name(364 * $DAY))], 365, name(364 * $DAY), qr/364 days/, 0],
+    [
+        'N = 365, nearly a year old', [file(name(364 * $DAY))], 365, name(364 * $DAY),
+        qr/364 days/, 0
+    ],
     ['a full from the future', [file(name(-$HOUR))], 7, undef, qr/1 dated in the future/, 1],
     ['a full of this very second', [file(name(0))], 7, undef, qr/dated in the future/, 1],
-    ['one from the future, one good', [file(name(-$DAY)), file($day_old)], 7, $day_old, qr/future left out/, 0],
+    [
+        'one from the future, one good', [file(name(-$DAY)), file($day_old)], 7, $day_old,
+        qr/future left out/, 0
+    ],
     ["another guest's", [file(name($HOUR, vmid => 101))], 7, undef, qr/no full/, 0],
     ['an ID that begins alike', [file(name($HOUR, vmid => 1001))], 7, undef, qr/no full/, 0],
-    ["a container's with the same ID", [file(name($HOUR, type => 'lxc', extension => 'tar.zst'))], 7, undef, qr/no full/, 0],
+    [
+        "a container's with the same ID",
+        [file(name($HOUR, type => 'lxc', extension => 'tar.zst'))], 7, undef, qr/no full/, 0
+    ],
     ['another format', [file(name($HOUR, extension => 'tar.gz'))], 7, undef, qr/another format/, 1],
-    ['another compression', [file(name($HOUR, extension => 'vma.lzo'))], 7, name($HOUR, extension => 'vma.lzo'), qr/1 hour/, 0],
-    ['an uncompressed one', [file(name($HOUR, extension => 'vma'))], 7, name($HOUR, extension => 'vma'), qr/1 hour/, 0],
+    [
+        'another compression', [file(name($HOUR, extension => 'vma.lzo'))], 7,
+        name($HOUR, extension => 'vma.lzo'), qr/1 hour/, 0
+    ],
+    [
+        'an uncompressed one', [file(name($HOUR, extension => 'vma'))], 7,
+        name($HOUR, extension => 'vma'), qr/1 hour/, 0
+    ],
     ['bzip2 cannot serve', [file(name($HOUR, extension => 'vma.bz2'))], 7, undef, qr/no full/, 0],
     ['renamed', [file("vzdump-qemu-100-before-upgrade.vma.zst")], 7, undef, qr/no full/, 0],
     ['a name with a line feed', [file("$day_old\n")], 7, undef, qr/no full/, 0],
     ['unfinished', [file('vzdump-qemu-100-2026_06_20-11_00_00.vma.dat')], 7, undef, qr/no full/, 0],
-    ['a log, notes and a protection mark', [map { file("$day_old.$_") } qw(log notes protected)], 7, undef, qr/no full/, 0],
+    [
+        'a log, notes and a protection mark',
+        [map { file("$day_old.$_") } qw(log notes protected)], 7, undef, qr/no full/, 0
+    ],
     ['only a differential', [file(differential($day_old, $HOUR))], 7, undef, qr/no full/, 0],
-    ['the full, not its newer differential', [file(differential($day_old, $HOUR)), file($day_old)], 7, $day_old, qr/1 day/, 0],
+    [
+        'the full, not its newer differential',
+        [file(differential($day_old, $HOUR)), file($day_old)], 7, $day_old, qr/1 day/, 0
+    ],
     ['empty', [file($day_old, size => 0)], 7, undef, qr/is empty/, 1],
     ['unreadable', [file($day_old, readable => '')], 7, undef, qr/cannot be read/, 1],
-    ['the newest decides, an older one does not step in', [file($hour_old, size => 0), file($day_old)], 7, undef, qr/is empty/, 1],
+    [
+        'the newest decides, an older one does not step in',
+        [file($hour_old, size => 0), file($day_old)], 7, undef, qr/is empty/, 1
+    ],
 );
 for my $case (@cases) {
     my ($what, $files, $days, $expect, $reason, $odd) = @$case;
@@ -136,9 +170,18 @@ my @chain = ($full, map { differential($full, $_ * $HOUR) } 3, 2, 1);
 for my $style (qw(volid path)) {
     my @retention = (
         ['all go', [qw(remove remove remove remove)], [qw(remove remove remove remove)]],
-        ['the last stays, so does its full', [qw(remove remove remove keep)], [qw(keep remove remove keep)]],
-        ['a protected one keeps its full', [qw(remove protected remove remove)], [qw(keep protected remove remove)]],
-        ['a protected full stays protected', [qw(protected remove remove keep)], [qw(protected remove remove keep)]],
+        [
+            'the last stays, so does its full', [qw(remove remove remove keep)],
+            [qw(keep remove remove keep)]
+        ],
+        [
+            'a protected one keeps its full', [qw(remove protected remove remove)],
+            [qw(keep protected remove remove)]
+        ],
+        [
+            'a protected full stays protected', [qw(protected remove remove keep)],
+            [qw(protected remove remove keep)]
+        ],
         ['only the full is kept', [qw(keep remove remove remove)], [qw(keep remove remove remove)]],
     );
     for my $case (@retention) {
@@ -152,9 +195,14 @@ my $two = group('volid', $day_old => 'remove', $full => 'remove', $chain[1] => '
 is_deeply([keep_needed($two)], [$full], 'only the needed full is saved');
 
 # Differentials without their full do not count.
-my $mixed = group('volid', map { $_ => undef } $day_old, differential($full, $HOUR), differential($day_old, $HOUR));
+my $mixed = group(
+    'volid', map { $_ => undef } $day_old, differential($full, $HOUR),
+    differential($day_old, $HOUR));
 my ($good, $stranded) = split_restorable($mixed);
-is_deeply([map { $_->{volid} } @$good], [map { "local:backup/$_" } $day_old, differential($day_old, $HOUR)], 'restorable');
+is_deeply(
+    [map { $_->{volid} } @$good],
+    [map { "local:backup/$_" } $day_old, differential($day_old, $HOUR)], 'restorable'
+);
 is(scalar(@$stranded), 1, 'stranded');
 
 my @stranded_cases = (
@@ -167,7 +215,10 @@ my @stranded_cases = (
 for my $case (@stranded_cases) {
     my ($what, $ctime, $keep, $mark, $expect) = @$case;
     my $entry = { ctime => $ctime, mark => $mark };
-    mark_stranded([$entry], [{ ctime => 5, mark => 'keep' }, { ctime => 0, mark => 'remove' }], $keep);
+    mark_stranded(
+        [$entry], [{ ctime => 5, mark => 'keep' }, { ctime => 0, mark => 'remove' }],
+        $keep
+    );
     is($entry->{mark}, $expect, "stranded, $what");
 }
 my $alone = { ctime => 1 };

@@ -46,7 +46,8 @@ POSIX::tzset();
 
 is(parse_name(undef), undef, 'no name at all');
 
-my $differential = 'vzdump-lxc-100-2026_01_01-00_00_00.tar.gz--differential-2026_01_02-00_00_00.vcdiff';
+my $differential =
+    'vzdump-lxc-100-2026_01_01-00_00_00.tar.gz--differential-2026_01_02-00_00_00.vcdiff';
 is(
     differential_name('vzdump-lxc-100-2026_01_01-00_00_00.tar.gz', '2026_01_02-00_00_00', undef),
     $differential,
