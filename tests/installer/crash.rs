@@ -267,3 +267,34 @@ fn everything_is_flushed_before_it_is_relied_upon() {
         "journal goes last"
     );
 }
+
+#[test]
+fn a_journal_that_cannot_be_trusted_is_not_followed() {
+    let entry = |path: &str| {
+        format!(
+            r#"{{"format":1,"operation":"apply","entries":[{{"path":"{path}","before":"0","after":null}}]}}"#
+        )
+    };
+    let journals = [
+        (String::new(), "EOF"),
+        ("{".to_owned(), "EOF"),
+        (r#"{"format":2,"operation":"x","entries":[]}"#.to_owned(), "form 2 is unknown"),
+        (entry("../outside"), "outside the root"),
+        (entry("/etc/passwd"), "outside the root"),
+        (entry(""), "outside the root"),
+    ];
+    for (journal, words) in journals {
+        let host = Host::new();
+        without_perl(&host, "apply");
+        let patched = host.snapshot();
+        host.write("var/lib/pve-diff-backup/journal.json", &journal);
+        for command in ["status", "apply", "revert"] {
+            host.run(&[command]).code(14).says(&["journal.json", words, "move it away"]);
+        }
+        std::fs::remove_file(host.path("var/lib/pve-diff-backup/journal.json")).unwrap();
+        assert_eq!(host.snapshot(), patched, "{journal}");
+        // What the message says helps.
+        without_perl(&host, "revert");
+        host.run(&["status"]).code(3);
+    }
+}

@@ -81,6 +81,14 @@ rm "$ROOT/debs/"pve-manager*
 code=0; inside reinstall --yes 2> "$WORK/failed" || code=$?
 [ $code = 16 ]
 grep "run by hand: apt-get" "$WORK/failed"
+# apt-get ends well where it knows of no source for a package.
+: > "$ROOT/debs/Packages"
+chroot "$ROOT" apt-get update
+inside reinstall --yes
+echo broken >> "$ROOT/usr/share/perl5/PVE/Storage.pm"
+code=0; inside reinstall --yes 2> "$WORK/failed" || code=$?
+[ $code = 16 ]
+grep "did not give back /usr/share/perl5/PVE/Storage.pm" "$WORK/failed"
 echo all is well
 "#;
 
