@@ -1,6 +1,7 @@
 //! Arguments and output of each command of `pve-diff-backup`.
 //!
-//! A command is one module with an `Args` struct and `run`, one variant of [`Command`] and one line in [`run`].
+//! A command is one module with an `Args` struct and `run`, one variant of [`Command`] and one line where
+//! commands are run.
 //! Help, man pages and completions all come from these definitions.
 
 pub mod archive;

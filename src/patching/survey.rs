@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
-use super::patchset::PatchSet;
+use super::patchset::{PatchSet, is_ours};
 use super::record::Record;
 use super::text::{Stripped, strip};
 use crate::host::dpkg::{Diversion, Package};
@@ -86,6 +86,15 @@ impl Survey {
         }
         let packages = dpkg.packages().map(|package| (package.name.clone(), package.clone())).collect();
         Ok(Self { packages, files })
+    }
+
+    /// Whether any line or file of ours is there.
+    pub fn holds_ours(&self) -> bool {
+        self.files.values().any(|file| match (&file.content, &file.stripped) {
+            (Some(content), _) if file.payload => is_ours(content),
+            (_, Some(stripped)) => !stripped.markers.is_empty(),
+            _ => false,
+        })
     }
 }
 

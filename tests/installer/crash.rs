@@ -21,7 +21,7 @@ const CALLS: [&str; 11] = [
 ];
 
 /// Opening files happens for reading most of the time: only the last of some hundred calls matter.
-const STRIDE: [(&str, usize); 2] = [("openat", 7), ("write", 1)];
+const STRIDE: [(&str, usize); 2] = [("openat", 11), ("write", 1)];
 
 /// Modules are checked before anything is written, and elsewhere: here that would only take time.
 const NO_PERL: &str = "PATH=/nonexistent";
@@ -266,4 +266,35 @@ fn everything_is_flushed_before_it_is_relied_upon() {
         end > last(&|call| call.starts_with("unlink(") && call.contains(".pve-diff-backup-")),
         "journal goes last"
     );
+}
+
+#[test]
+fn a_journal_that_cannot_be_trusted_is_not_followed() {
+    let entry = |path: &str| {
+        format!(
+            r#"{{"format":1,"operation":"apply","entries":[{{"path":"{path}","before":"0","after":null}}]}}"#
+        )
+    };
+    let journals = [
+        (String::new(), "EOF"),
+        ("{".to_owned(), "EOF"),
+        (r#"{"format":2,"operation":"x","entries":[]}"#.to_owned(), "form 2 is unknown"),
+        (entry("../outside"), "outside the root"),
+        (entry("/etc/passwd"), "outside the root"),
+        (entry(""), "outside the root"),
+    ];
+    for (journal, words) in journals {
+        let host = Host::new();
+        without_perl(&host, "apply");
+        let patched = host.snapshot();
+        host.write("var/lib/pve-diff-backup/journal.json", &journal);
+        for command in ["status", "apply", "revert"] {
+            host.run(&[command]).code(14).says(&["journal.json", words, "move it away"]);
+        }
+        std::fs::remove_file(host.path("var/lib/pve-diff-backup/journal.json")).unwrap();
+        assert_eq!(host.snapshot(), patched, "{journal}");
+        // What the message says helps.
+        without_perl(&host, "revert");
+        host.run(&["status"]).code(3);
+    }
 }

@@ -58,6 +58,37 @@ rm "$ROOT/usr/share/perl5/PVE/LXC/Create.pm"
 chroot "$ROOT" dpkg --verify pve-manager libpve-storage-perl pve-container
 find "$ROOT" -xdev -path "$ROOT/debs" -prune -o -name '*Differential*' -print | grep "$ROOT/usr/share/perl5/PVE" && exit 1
 test ! -e "$ROOT/var/lib/pve-diff-backup"
+
+# The same as seen from inside, as on a running host: services, questions, a package apt cannot get.
+cp "$PROGRAM" "$ROOT/program"
+cp -r "$PATCHES" "$ROOT/sets"
+mkdir -p "$ROOT/run/systemd/system"
+touch "$ROOT/etc/systemd/system/pveproxy.service"
+inside() { chroot "$ROOT" /program --patches /sets "$@"; }
+inside apply --no-restart 2> "$WORK/quiet"
+inside revert 2> "$WORK/loud"
+! grep systemctl "$WORK/quiet"
+grep "systemctl reload-or-try-restart pveproxy" "$WORK/loud"
+inside apply --no-restart
+code=0; inside reinstall < /dev/null 2> "$WORK/declined" || code=$?
+[ $code = 15 ]
+grep -e "--yes" "$WORK/declined"
+inside status
+inside reinstall --yes
+code=0; inside status || code=$?
+[ $code = 3 ]
+rm "$ROOT/debs/"pve-manager*
+code=0; inside reinstall --yes 2> "$WORK/failed" || code=$?
+[ $code = 16 ]
+grep "run by hand: apt-get" "$WORK/failed"
+# apt-get ends well where it knows of no source for a package.
+: > "$ROOT/debs/Packages"
+chroot "$ROOT" apt-get update
+inside reinstall --yes
+echo broken >> "$ROOT/usr/share/perl5/PVE/Storage.pm"
+code=0; inside reinstall --yes 2> "$WORK/failed" || code=$?
+[ $code = 16 ]
+grep "did not give back /usr/share/perl5/PVE/Storage.pm" "$WORK/failed"
 echo all is well
 "#;
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::{Host, View, in_order, println_quietly};
+use super::{Host, View, println_quietly};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
 use crate::host::Origin;
@@ -17,7 +17,7 @@ use crate::patching::transaction;
 /// Options of `apply`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Answer every question with yes
+    /// Answer every question with yes (apply asks none)
     #[arg(short, long)]
     pub yes: bool,
     /// Do not let the services load the new code
@@ -41,8 +41,7 @@ pub fn test(global: &Global, args: &TestArgs) -> anyhow::Result<ExitCode> {
     let host = Host::open(global)?;
     host.settle()?;
     let view = host.view()?;
-    let tested = host.plan(&view).map_err(anyhow::Error::from).and_then(|plan| {
-        let changes = plan.changes().map_err(|refusals| Refused(refusals.to_vec()))?;
+    let tested = host.plan_changes(&view).map_err(anyhow::Error::from).and_then(|(plan, changes)| {
         let checked = check(&host, &view, &changes)?;
         transaction::check_writable(&host.root, &changes)?;
         Ok((plan, changes, checked))
@@ -90,8 +89,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     let host = Host::open(global)?;
     let (session, recovered) = host.session()?;
     let view = host.view()?;
-    let plan = host.plan(&view)?;
-    let mut changes = in_order(plan.changes().map_err(|refusals| Refused(refusals.to_vec()))?);
+    let (plan, mut changes) = host.plan_changes(&view)?;
     announce(&plan);
     let checked = check(&host, &view, &changes)?;
     for checked in checked.iter().filter(|checked| checked.outcome != Outcome::Loads) {

@@ -25,6 +25,10 @@ use crate::patching::transaction::{self, Recovery, Session};
 /// Larger than any file in our folder.
 const MAX_OWN: u64 = 64 << 20;
 
+/// Said where a host cannot be patched but still is, in part.
+const STALE: &str = "Some files still hold lines of ours, which only work together: `pve-diff-backup revert` takes \
+                     them out, and backups run as Proxmox ships them";
+
 /// A host and the patch sets that may be for it.
 pub struct Host {
     root: Root,
@@ -119,6 +123,18 @@ impl Host {
     fn plan<'a>(&'a self, view: &View) -> Result<Plan<'a>, Refused> {
         let set = plan::choose(&self.sets, &view.survey).map_err(|refusal| Refused(vec![refusal]))?;
         Ok(Plan::new(set, &view.survey))
+    }
+
+    /// The plan and its changes in the order in which they are made.
+    fn plan_changes<'a>(&'a self, view: &View) -> Result<(Plan<'a>, Vec<Change>), Refused> {
+        let planned = self.plan(view).and_then(|plan| match plan.changes() {
+            Ok(changes) => Ok((in_order(changes), plan)),
+            Err(refusals) => Err(Refused(refusals.to_vec())),
+        });
+        if planned.is_err() && view.survey.holds_ours() {
+            eprintln!("warning: {STALE}");
+        }
+        planned.map(|(changes, plan)| (plan, changes))
     }
 
     /// All that a revert changes, the record last.

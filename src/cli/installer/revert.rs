@@ -12,7 +12,7 @@ use crate::patching::record;
 /// Options of `revert`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Answer every question with yes
+    /// Answer every question with yes (revert asks none)
     #[arg(short, long)]
     pub yes: bool,
     /// Do not let the services load the old code
