@@ -1,9 +1,9 @@
 #!/usr/bin/perl
 
-# The field in the backup job's window: Proxmox' real scripts with our override in headless Chromium.
-# Needs Chromium, PVE_MIRRORS (clones of pve-manager and proxmox-widget-toolkit) and EXTJS (the folder
-# "build" of Ext JS 6, such as that of the npm package extjs-gpl).  PVE_UI_SCREENSHOTS names a folder
-# for pictures of the windows.
+# The field in the backup job's window: Proxmox' real scripts with our override in headless
+# Chromium. Needs Chromium, PVE_MIRRORS (clones of pve-manager and proxmox-widget-toolkit) and
+# EXTJS (the folder "build" of Ext JS 6, such as that of the npm package extjs-gpl).
+# PVE_UI_SCREENSHOTS names a folder for pictures of the windows.
 
 use strict;
 use warnings;
@@ -50,6 +50,7 @@ sub scripts {
     return grep { /\.js\z/ } split(/[\s\\]+/, $list);
 }
 
+my $theme = 'classic/theme-crisp/resources/theme-crisp-all.css';
 my $override = abs_path(dirname(__FILE__) . '/../../patches/payload/js/pve-diff-backup.js');
 
 # What the page does: the window for a new job and for an existing one, and what each would send.
@@ -78,10 +79,13 @@ var look = function (win) {
         next: field.ownerCt.items.indexOf(field) - field.ownerCt.items.indexOf(mode),
         visible: field.isVisible(true), errors: [] };
     [-1, 366, 'x'].forEach(function (bad) { seen.errors.push(field.getErrors(bad).length > 0); });
-    [0, 1, 365, ''].forEach(function (good) { seen.errors.push(field.getErrors(good).length === 0); });
+    [0, 1, 365, ''].forEach(function (ok) { seen.errors.push(field.getErrors(ok).length === 0); });
     return seen;
 };
-var sent = function (win) { var v = win.getValues(); return { fullbackup: v.fullbackup, del: v['delete'] }; };
+var sent = function (win) {
+    var values = win.getValues();
+    return { fullbackup: values.fullbackup, del: values['delete'] };
+};
 Ext.onReady(function () {
     try {
         var win = Ext.create('PVE.dc.BackupEdit', {}); win.show();
@@ -137,11 +141,14 @@ for my $release (@releases) {
     write_file("$dir/driver.js", $driver);
     my $page =
           "<!DOCTYPE html><html><head><meta charset='utf-8'>\n"
-        . "<link rel='stylesheet' href='file://$ext/classic/theme-crisp/resources/theme-crisp-all.css'>\n"
-        . '<script>function gettext(t) { return t; } function ngettext(a, b, n) { return n === 1 ? a : b; }'
+        . "<link rel='stylesheet' href='file://$ext/$theme'>\n"
+        . '<script>function gettext(t) { return t; }'
+        . ' function ngettext(a, b, n) { return n === 1 ? a : b; }'
         . " var Proxmox = { Setup: { auth_cookie_name: 'x' }, defaultLang: 'en', NodeName: 'pve1',"
         . " UserName: 'root\@pam', CSRFPreventionToken: 't', ConsentText: '' };\n"
-        . " function QRCode() {} var PVE_vnc_console_event, pveOnlineHelpInfo = {}, proxmoxOnlineHelpInfo = {};</script>\n"
+        . " function QRCode() {}"
+        . " var PVE_vnc_console_event, pveOnlineHelpInfo = {};"
+        . " var proxmoxOnlineHelpInfo = {};</script>\n"
         . join(
         '', map { "<script src='file://$_'></script>\n" } @scripts, $override,
         "$dir/driver.js"
@@ -165,7 +172,8 @@ for my $release (@releases) {
         diag(join("\n", grep { /rror/ } split(/\n/, $dom))) if length($dom) < 200_000;
         next;
     }
-    s/&lt;/</g, s/&gt;/>/g, s/&amp;/&/g for $json;
+    my %entity = (lt => '<', gt => '>', amp => '&');
+    $json =~ s/&(lt|gt|amp);/$entity{$1}/g;
     my $got = JSON::PP->new->decode($json);
     for my $window (qw(create edit)) {
         ok($got->{$window}->{found}, "$release, $window: the field is there");
