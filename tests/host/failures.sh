@@ -56,6 +56,8 @@ backup 100 --fullbackup 7; check backup-100-3 $?
 backup 100 --fullbackup 7 --prune-backups keep-last=1; check backup-100-4-with-prune $?
 [ -e $CF ] && [ -e $CD ] && [ $(packs lxc 100 | wc -l) = 3 ]; check protected-keeps-its-full $?
 run pvesh set "/nodes/$node/storage/local/content/$(vol $CD)" --protected 0; check unprotect $?
+N=$(newest lxc 100); run pvesh set "/nodes/$node/storage/local/content/$(vol $N)" --notes 'gone soon'; [ -e "$N.notes" ] && [ -e "${N%.vcdiff*}.log" ]; check free-differential-before $?
+run pvesm free "$(vol $N)"; [ ! -e "$N" ] && [ ! -e "$N.notes" ] && [ ! -e "${N%.vcdiff*}.log" ] && [ -e "${CF%.tar*}.log" ]; check free-differential-takes-its-own-log $?
 
 # 4. a prune that removes a whole chain: the full goes with all that need it
 backup 100; check backup-100-5-full $?
@@ -143,5 +145,12 @@ run grep -A12 'job1' /etc/pve/jobs.cfg; grep -q 'fullbackup 7' $L/last.log; chec
 run pvesh set /cluster/backup/job1 --fullbackup 14; check job-set $?; run pvesh get /cluster/backup/job1 --output-format json; grep -qE '"fullbackup":"?14' $L/last.log; check job-get $?
 run pvesh set /cluster/backup/job1 --delete fullbackup; check job-delete-option $?; ! grep -q fullbackup /etc/pve/jobs.cfg; check job-option-gone $?
 kill $(cat /var/run/qemu-server/200.pid)
+
+# 11. a VM without disks: the compressor runs within a shell that vma starts
+printf 'cores: 1\nmemory: 512\nname: diskless\nostype: l26\n' >/etc/pve/qemu-server/210.conf
+for i in 1 2; do sed -i "s/memory: .*/memory: $((600 + i))/" /etc/pve/qemu-server/210.conf; backup 210 --fullbackup 7; check diskless-backup-$i $?; done
+[[ "$(newest qemu 210)" == *--differential-* ]]; check diskless-differential $?
+run pvesm extractconfig "$(vol $(newest qemu 210))"; grep -q '^memory: 602' $L/last.log; check diskless-config $?
+run qmrestore "$(vol $(newest qemu 210))" 211 --storage local; check diskless-restore $?; grep -q '^memory: 602' /etc/pve/qemu-server/211.conf; check diskless-restored $?
 echo "failures: $ok passed, $bad failed"
 [ $bad = 0 ]
