@@ -122,7 +122,7 @@ n=$(packs lxc 100 | wc -l)
 descendants() { local p; for p in $(ps -o pid= --ppid $1); do echo $p; descendants $p; done; }
 sleep 1.1; vzdump 100 --storage local --mode stop --compress zstd --fullbackup 7 --bwlimit 500 >$L/last.log 2>&1 & v=$!
 killed=
-for i in $(seq 60); do sleep 0.2; for p in $(descendants $v); do case "$(tr '\0' ' ' </proc/$p/cmdline 2>/dev/null)" in */pve-xdelta3\ diff*) sleep 0.5; kill -9 $p && killed=1;; esac; done; [ -n "$killed" ] && break; done
+for i in $(seq 60); do sleep 0.2; for p in $(descendants $v); do case "$(cat /proc/$p/cmdline 2>/dev/null | tr '\0' ' ')" in */pve-xdelta3\ diff*) sleep 0.5; kill -9 $p && killed=1;; esac; done; [ -n "$killed" ] && break; done
 wait $v; [ $? != 0 ] && [ -n "$killed" ]; check killed-compressor $?
 [ $(packs lxc 100 | wc -l) = $n ] && nothing_half; check killed-compressor-leaves-nothing $?
 
@@ -143,7 +143,7 @@ mkdir -p /var/lib/pve-manager/jobs
 run pvesh create /cluster/backup --id job1 --schedule '03:00' --vmid 200 --storage local --fullbackup 7; check job-create $?
 run grep -A12 'job1' /etc/pve/jobs.cfg; grep -q 'fullbackup 7' $L/last.log; check job-stored $?
 run pvesh set /cluster/backup/job1 --fullbackup 14; check job-set $?; run pvesh get /cluster/backup/job1 --output-format json; grep -qE '"fullbackup":"?14' $L/last.log; check job-get $?
-run pvesh set /cluster/backup/job1 --delete fullbackup; check job-delete-option $?; ! grep -q fullbackup /etc/pve/jobs.cfg; check job-option-gone $?
+run pvesh set /cluster/backup/job1 --mode snapshot --delete fullbackup; check job-delete-option $?; ! grep -q fullbackup /etc/pve/jobs.cfg; check job-option-gone $?
 kill $(cat /var/run/qemu-server/200.pid)
 
 # 11. a VM without disks: the compressor runs within a shell that vma starts
