@@ -349,3 +349,33 @@ fn proxmox_vma_agrees() {
     extract(&mut reader, &dir.path().join("ours"), None, |_| ()).unwrap();
     assert!(fs::read(dir.path().join("ours/disk-drive-scsi0.raw")).unwrap() == images()[3]);
 }
+
+#[test]
+fn created_archives_are_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let disk: Vec<u8> = (0..3_000_001u32).map(|n| (n / 7000) as u8).collect();
+    std::fs::write(path("a=b c.raw"), &disk).unwrap();
+    std::fs::write(path("qemu-server.conf"), "memory: 5\n").unwrap();
+    let run = |args: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_pve-xdelta3"))
+            .arg("vma")
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (archive, mixed) in [("plain.vma", None), ("mixed.vma", Some("--mixed"))] {
+        let (archive, out) = (path(archive), path(&format!("{archive}.out")));
+        let image = format!("drive-scsi0={}", path("a=b c.raw"));
+        let conf = path("qemu-server.conf");
+        let mut args = vec!["create", &archive, &image, "-c", &conf];
+        args.extend(mixed);
+        run(&args);
+        run(&["verify", &archive]);
+        assert_eq!(run(&["config", &archive]), "memory: 5\n");
+        run(&["extract", &archive, &out]);
+        assert_eq!(std::fs::read(format!("{out}/disk-drive-scsi0.raw")).unwrap(), disk);
+    }
+}
