@@ -379,3 +379,53 @@ fn created_archives_are_read_back() {
         assert_eq!(std::fs::read(format!("{out}/disk-drive-scsi0.raw")).unwrap(), disk);
     }
 }
+
+mod hostile {
+    //! Archives whose checksums are right and whose contents are not.
+
+    use md5::{Digest, Md5};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Extent entries near what is valid: few devices, few clusters, any mask.
+    fn entries() -> impl Strategy<Value = Vec<Cluster>> {
+        let number = prop_oneof![0..12u32, any::<u32>()];
+        let entry = (0..6u8, number, prop_oneof![Just(0), Just(0xffff), any::<u16>()]);
+        let entry = entry.prop_map(|(device, number, mask)| Cluster { device, number, mask });
+        proptest::collection::vec(entry, 0..60)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Any extents: verified only if each cluster of each device is there once, never a panic.
+        #[test]
+        fn extents(extents in proptest::collection::vec(entries(), 0..4)) {
+            let mut bytes = header().encode().unwrap();
+            for clusters in &extents {
+                let head = ExtentHeader::new(header().uuid, clusters);
+                bytes.extend_from_slice(&head.encode());
+                bytes.resize(bytes.len() + head.data_len(), 1);
+            }
+            prop_assert!(verify(&bytes[..]).is_err(), "the largest disk cannot be complete");
+        }
+
+        /// Any bytes in the header's tables.
+        #[test]
+        fn headers(changes in proptest::collection::vec((48..14_000usize, any::<u8>()), 1..40)) {
+            let mut bytes = header().encode().unwrap();
+            let len = bytes.len();
+            for (at, value) in changes {
+                bytes[at % len] = value;
+            }
+            bytes[32..48].fill(0);
+            let sum = Md5::digest(&bytes);
+            bytes[32..48].copy_from_slice(&sum);
+            if let Ok(parsed) = Header::parse(&bytes) {
+                prop_assert!(parsed.devices.iter().all(|d| d.id > 0 && d.size > 0 && !d.name.contains('/')));
+                prop_assert!(parsed.configs.iter().all(|c| !c.name.contains('/') && !c.name.is_empty()));
+            }
+        }
+    }
+}
