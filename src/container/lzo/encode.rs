@@ -4,14 +4,20 @@
 //! entry only counts if the four bytes there are equal, and 16 bits tell every distance the format can
 //! express (at most 49151) apart. Where nothing matches, the step between probes grows, so
 //! incompressible data passes quickly.
+//!
+//! Measured on a tar of programs and text and not kept: growing matches backwards (1.4 % smaller, 8 %
+//! slower), a table of 2^14 entries (1 % smaller, 10 % slower), hashing four bytes (slower at equal size),
+//! choosing between the forms of a copy without branches (9 % slower), unchecked access (no faster).
 
 use super::{END_MARK, MAX_DISTANCE, MIDDLE_DISTANCE, NEAR_DISTANCE};
 
 /// log2 of the number of table entries: 2^13 entries of 2 bytes stay in the first-level cache.
 const TABLE_BITS: u32 = 13;
-/// Probes stop this far before the end, so that a probe and a wide literal copy need no care.
+/// Probes stop this far before the end, so that they and wide literal copies need no care.
 const TAIL: usize = 16;
-/// Shortest copy looked for.
+/// After 2^5 probes in vain the step grows by one byte, and so on.
+const PATIENCE: u32 = 5;
+/// Shortest copy taken. Five bytes are hashed, so most of this length go unnoticed: they hardly pay.
 const MIN_MATCH: usize = 4;
 
 /// Most bytes [`Encoder::compress`] can write for `len` bytes of input.
@@ -49,29 +55,30 @@ impl Encoder {
         let table = &mut *self.table;
         let mut out = Output { dst, op: 0 };
         let mut anchor = 0; // first byte not yet coded
-        let mut ip = 1;
-        let limit = src.len().saturating_sub(TAIL);
-
-        while ip < limit {
-            let value = load32(src, ip);
-            let slot = &mut table[hash(value)];
-            let distance = usize::from((ip as u16).wrapping_sub(*slot));
-            *slot = ip as u16;
-            if distance.wrapping_sub(1) >= ip.min(MAX_DISTANCE) || load32(src, ip - distance) != value {
-                ip += 1 + ((ip - anchor) >> 5);
-                continue;
-            }
-            let mut start = ip;
-            while start > anchor && start > distance && src[start - 1] == src[start - 1 - distance] {
-                start -= 1;
-            }
-            let end = ip + MIN_MATCH + common(&src[ip + MIN_MATCH - distance..], &src[ip + MIN_MATCH..]);
-            out.literals(src, anchor, start);
-            out.copy(end - start, distance);
-            anchor = end;
-            ip = end;
-            if ip < limit {
-                table[hash(load32(src, ip - 2))] = (ip - 2) as u16;
+        if src.len() > TAIL {
+            let limit = src.len() - TAIL;
+            let mut ip = 1;
+            let mut probes = 1 << PATIENCE;
+            while ip < limit {
+                let value = load64(src, ip);
+                let slot = &mut table[hash(value)];
+                let distance = usize::from((ip as u16).wrapping_sub(*slot));
+                *slot = ip as u16;
+                let old = ip.wrapping_sub(distance);
+                // The first test fails for a distance of 0 and for one that reaches before the start.
+                if old >= ip || load32(src, old) != value as u32 || distance > MAX_DISTANCE {
+                    ip += probes >> PATIENCE;
+                    probes += 1;
+                    continue;
+                }
+                let end = ip + MIN_MATCH + common(src, ip + MIN_MATCH, distance);
+                out.literals(src, anchor, ip);
+                out.copy(end - ip, distance);
+                (ip, anchor) = (end, end);
+                probes = 1 << PATIENCE;
+                if ip < limit {
+                    table[hash(load64(src, ip - 2))] = (ip - 2) as u16;
+                }
             }
         }
         out.literals(src, anchor, src.len());
@@ -86,26 +93,31 @@ fn load32(src: &[u8], at: usize) -> u32 {
 }
 
 #[inline(always)]
-fn hash(value: u32) -> usize {
-    (value.wrapping_mul(0x9E37_79B1) >> (32 - TABLE_BITS)) as usize
+fn load64(src: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(*src[at..].first_chunk().expect("eight bytes before the tail"))
 }
 
-/// Length of the common start of `old` and `new`.
+/// Hash of the low five bytes.
 #[inline(always)]
-fn common(old: &[u8], new: &[u8]) -> usize {
-    let mut len = 0;
-    let (mut a, mut b) = (old, new);
-    while let (Some((x, rest_a)), Some((y, rest_b))) =
-        (a.split_first_chunk::<8>(), b.split_first_chunk::<8>())
-    {
-        let differ = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+fn hash(value: u64) -> usize {
+    ((value << 24).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - TABLE_BITS)) as usize
+}
+
+/// How many bytes from `from` on equal those `distance` before them.
+#[inline(always)]
+fn common(src: &[u8], from: usize, distance: usize) -> usize {
+    let mut at = from;
+    while at + 8 <= src.len() {
+        let differ = load64(src, at) ^ load64(src, at - distance);
         if differ != 0 {
-            return len + (differ.trailing_zeros() / 8) as usize;
+            return at - from + (differ.trailing_zeros() / 8) as usize;
         }
-        len += 8;
-        (a, b) = (rest_a, rest_b);
+        at += 8;
     }
-    len + a.iter().zip(b).take_while(|(x, y)| x == y).count()
+    while at < src.len() && src[at] == src[at - distance] {
+        at += 1;
+    }
+    at - from
 }
 
 /// The block being written.
