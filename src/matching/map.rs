@@ -334,7 +334,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn chunk(layout: Layout, len: usize) -> Chunk {
-        let data = (0..len).map(|n| (n * n >> 8) as u8).collect();
+        let data = (0..len).map(|n| ((n * n) >> 8) as u8).collect();
         let segment = Segment { start: 1 << 40, data, layout };
         Chunk::new(&segment, &segment.pieces(), &Secret::new(&[9; 32]))
     }
