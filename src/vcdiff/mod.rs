@@ -7,7 +7,7 @@
 //! Reading: [`Reader`] parses the header and yields [`Item`]s; it never looks at the source.
 //! [`Window::apply`] asks only for the source bytes it copies, and checks the window's Adler-32.
 //! Writing: [`write_header`], then one [`WindowBuilder`] reused for all windows, then
-//! [`EndRecord::encode`].
+//! [`EndRecord::encode`]. [`merge`] joins a chain of deltas into one, [`secondary`] compresses sections.
 //!
 //! # The dialect
 //! What xdelta3 adds to RFC 3284: an application header (header indicator bit 4), an Adler-32 of the

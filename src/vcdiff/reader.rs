@@ -312,9 +312,10 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// `len` bytes, a size already checked against its limit. Memory grows as they arrive.
+    /// `len` bytes, a size already checked against its limit. Space is reserved for all of them, but the
+    /// system provides it only as they arrive.
     fn vec(&mut self, len: u64, inside: &'static str) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(len.min(1 << 20) as usize);
+        let mut bytes = Vec::with_capacity(len as usize);
         (self.inner.by_ref().take(len).read_to_end(&mut bytes)).map_err(|e| self.read_error(e, inside))?;
         self.offset += bytes.len() as u64;
         if bytes.len() as u64 != len { Err(self.truncated(inside)) } else { Ok(bytes) }

@@ -161,6 +161,15 @@ fn failures_are_failures() {
     dir.write("out", b"precious");
     assert!(dir.ours_fails(&["-d", "-s", "base", "delta", "out"]).contains("-f"));
     assert_eq!(dir.read("out"), b"precious");
+    dir.write("other", &target);
+    dir.ours_fails(&["-d", "-f", "-s", "other", "delta", "out"]);
+    assert_eq!(dir.read("out"), b"precious", "a wrong source cost a file");
+    for output in ["base", "delta", "./base"] {
+        assert!(
+            dir.ours_fails(&["-d", "-f", "-s", "base", "delta", output]).contains("is the file that is read")
+        );
+    }
+    assert_eq!((dir.read("base"), dir.read("delta")), (base.clone(), delta.clone()));
     assert!(dir.ours_fails(&["-e", "-s", "base", "-s", "base", "target"]).contains("only one source"));
     assert!(dir.ours_fails(&["-S", "xyz", "-c", "target"]).contains("xyz"));
     assert!(dir.ours_fails(&["-h"]).contains("usage"));

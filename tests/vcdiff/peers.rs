@@ -153,3 +153,19 @@ fn windows_of_16_mib() {
         }
     }
 }
+
+/// xdelta3's FGK encoder learns from sections that it then stores uncompressed, its decoder does not and fails
+/// where incompressible windows come before compressible ones. Ours does, so it can restore these deltas.
+#[test]
+fn reads_fgk_deltas_that_xdelta3_cannot() {
+    if !have_xdelta3() {
+        return;
+    }
+    let mut random = Random::new(77);
+    let target =
+        [random.bytes(40_000), random.text(60_000), random.bytes(20_000), random.text(60_000)].concat();
+    let dir = Dir::new();
+    dir.write("target", &target);
+    dir.xdelta3_ok(&["-e", "-q", "-S", "fgk", "-W", "16384", "target", "delta"]);
+    assert!(decode(&dir.read("delta"), b"").unwrap() == target);
+}

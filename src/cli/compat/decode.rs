@@ -50,9 +50,15 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             path
         }
     };
-    let output = Output::open(options, path.as_deref())?;
+    Output::check(options, path.as_deref())?;
     let recompress = compressor(&header.compressors[0]).filter(|_| options.recompress && !options.no_output);
-    let mut out = writer(output.writer()?, recompress)?;
+    // Opened when there is something to write: a wrong source costs nobody an existing file.
+    let open = || -> anyhow::Result<(Output, Box<dyn Encoder>)> {
+        let output = Output::open(options, path.as_deref())?;
+        let writer = writer(output.writer()?, recompress)?;
+        Ok((output, writer))
+    };
+    let mut opened = None;
 
     let restore = restore::Options {
         threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -60,7 +66,13 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         check_base: use_header,
     };
     let without = source.is_none();
-    let outcome = delta.restore(base, restore, |bytes| out.write_all(bytes)).map_err(|error| {
+    let sink = |bytes: &[u8]| {
+        if opened.is_none() {
+            opened = Some(open().map_err(io::Error::other)?);
+        }
+        opened.as_mut().map_or(Ok(()), |(_, writer)| writer.write_all(bytes))
+    };
+    let outcome = delta.restore(base, restore, sink).map_err(|error| {
         let error = anyhow::Error::from(error);
         if without && !header.base_name.is_empty() {
             let name = header.base_name.escape_ascii();
@@ -72,7 +84,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if outcome.windows == 0 && !outcome.ended {
         bail!("nothing to output: the delta has no windows");
     }
-    out.finish().context("write failed")?;
+    let (output, writer) = match opened {
+        Some(opened) => opened,
+        None => open()?,
+    };
+    writer.finish().context("write failed")?;
     output.keep();
     if options.verbose > 0 {
         let time = begun.elapsed().as_secs_f64();

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -37,20 +38,33 @@ pub struct Output {
 }
 
 impl Output {
+    /// Checks that an output may be opened: a regular file that exists needs `-f`, and must not be one that
+    /// is read.
+    pub fn check(options: &Options, path: Option<&Path>) -> anyhow::Result<()> {
+        let Some(path) = path.filter(|path| !options.no_output && path.is_file()) else { return Ok(()) };
+        let id = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+        let mut inputs = options.input.iter().chain(&options.source).chain(&options.merge);
+        if let Some(input) = inputs.find(|input| id(input) == id(path)) {
+            bail!("the output {} is the file that is read as {}", path.display(), input.display());
+        }
+        if !options.force {
+            bail!("to overwrite output file specify -f: {}", path.display());
+        }
+        Ok(())
+    }
+
     /// Opens the output: nowhere with `-J`, `path` if there is one, else standard output.
     ///
     /// # Errors
-    /// Where a regular file exists and `-f` is not given.
+    /// As [`Output::check`], and those of opening.
     pub fn open(options: &Options, path: Option<&Path>) -> anyhow::Result<Output> {
+        Output::check(options, path)?;
         if options.no_output {
             return Ok(Output { file: None, remove: None });
         }
         let Some(path) = path else {
             return Ok(Output { file: Some(stdout()?), remove: None });
         };
-        if !options.force && path.is_file() {
-            bail!("to overwrite output file specify -f: {}", path.display());
-        }
         let file =
             File::create(path).with_context(|| format!("file open failed: write: {}", path.display()))?;
         let regular = file.metadata()?.is_file();

@@ -182,7 +182,7 @@ impl Tree<'_> {
         }
         if let Some(first) = differences.first() {
             bail!(
-                "{} of the restored container differ, the first: {first}",
+                "the restored container differs in {}, the first: {first}",
                 counted(differences.len(), "file")
             );
         }
