@@ -415,7 +415,10 @@ sub restore_tar_archive {
     print "decoding differential backup '$info->{filename}'\n";
 
     # upstream reads the file descriptor 0 when it is told to restore '-'
-    open(my $stdin, '<&', \*STDIN) or die "cannot save standard input - $!\n";
+    my $stdin;
+    if (defined(fileno(STDIN))) {
+        open($stdin, '<&', \*STDIN) or die "cannot save standard input - $!\n";
+    }
     open(STDIN, '<&', $stream) or die "cannot redirect standard input - $!\n";
     my $ok = eval {
         local $inside{restore_tar_archive} = 1;
@@ -423,8 +426,11 @@ sub restore_tar_archive {
         1;
     };
     my $err = $@;
-    open(STDIN, '<&', $stdin) or die "cannot restore standard input - $!\n";
-    close($stdin);
+    close(STDIN);
+    if ($stdin) {
+        open(STDIN, '<&', $stdin) or die "cannot restore standard input - $!\n";
+        close($stdin);
+    }
 
     # both may have failed; the decoder's reason is the better one unless it only lost its reader
     eval { _close_decoder($stream, $archive) };
