@@ -152,7 +152,7 @@ impl Host {
             Some((metadata.mtime(), metadata.mtime_nsec()))
         };
         let mut patch = Vec::new();
-        for change in plan.from_pristine() {
+        for change in in_order(plan.from_pristine()) {
             diff::write(&mut patch, &change, false)?;
         }
         let mut changes = Vec::from_iter(self.own_file(record::PATCH_PATH, Some(patch))?);
