@@ -28,9 +28,10 @@ const PERL_LIB: &str = "usr/share/perl5";
 /// told too (`alarm`), so that it ends even where we were killed.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Compiles a file given as argument, with empty modules in place of those that cannot be found.
-const COMPILE: &str = "BEGIN { alarm 120; push @INC, sub { my $empty = '1;'; open(my $fh, '<', \\$empty) or die $!; $fh } } \
-                       require $ARGV[0]; print 'loaded';";
+/// Compiles a file given as argument, with empty modules in place of those that cannot be found. Modules only:
+/// perl's AutoLoader, given an empty file for each sub it looks for, would look for ever.
+const COMPILE: &str = "BEGIN { alarm 120; push @INC, sub { return if $_[1] !~ /\\.pm\\z/; my $empty = '1;'; \
+                       open(my $fh, '<', \\$empty) or die $!; $fh } } require $ARGV[0]; print 'loaded';";
 
 /// How one module fared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -173,10 +174,12 @@ fn run(root: &Root, tree: &Tree, module: &str, how: How) -> Result<(), Failed> {
     }
 }
 
-/// The first lines of what perl said: the rest only repeats who required whom.
+/// The first line of what perl said (the others only repeat who required whom), without its search path.
 fn shorten(said: &str) -> String {
-    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).take(3).collect();
-    lines.join(" | ").chars().take(600).collect()
+    let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing was said");
+    let (before, after) = line.split_once(" (@INC").unwrap_or((line, ""));
+    let after = after.split_once(')').map_or("", |(_, after)| after);
+    format!("{before}{after}").chars().take(400).collect()
 }
 
 /// A temporary folder laid out as one of perl's.

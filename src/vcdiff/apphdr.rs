@@ -7,7 +7,7 @@
 //! HDiffPatch treat the header as a C string or not at all, so they never see what follows the NUL.
 //!
 //! ```text
-//! vzdump-qemu-101.vma//vzdump-qemu-100.vma.zst/\0pve-xdelta3 end=1 len=2343501824 id=00112233445566778899aabbccddeeff form=map
+//! vzdump-qemu-101.vma//vzdump-qemu-100.vma.zst/\0pve-xdelta3 end=1 len=2343501824 id=00112233445566778899aabbccddeeff form=map head=… sum=1a2b3c4d
 //! ```
 //! The names are information for people. We never open a file that a header names.
 
@@ -33,6 +33,8 @@ pub struct AppHeader {
     pub base_head: Option<[u8; 16]>,
     /// The delta ends in an [`EndRecord`](super::EndRecord); one that does not is truncated.
     pub end_record: bool,
+    /// Fields of ours are there, but not as they were written.
+    pub damaged: bool,
     /// BLAKE3 of the target and of the base, as xdelta3 3.2 stores them. Not checked by us.
     pub blake3: [Option<[u8; 32]>; 2],
 }
@@ -57,6 +59,9 @@ impl AppHeader {
         }
         let mut words = ours.split(|&b| b == b' ');
         if words.next() == Some(OURS) {
+            // The checksum is the last field and covers all before it.
+            let sum = bytes.len().checked_sub(SUM_LEN).map(|at| bytes.split_at(at));
+            header.damaged = sum.is_none_or(|(before, sum)| sum != sum_field(before).as_bytes());
             for word in words.filter_map(|w| std::str::from_utf8(w).ok()) {
                 match word.split_once('=') {
                     Some(("end", value)) => header.end_record = value == "1",
@@ -100,9 +105,18 @@ impl AppHeader {
             out.push(0);
             out.extend_from_slice(OURS);
             out.extend_from_slice(fields.as_bytes());
+            out.extend(sum_field(&out).into_bytes());
         }
         out
     }
+}
+
+/// Length of [`sum_field`].
+const SUM_LEN: usize = 13;
+
+/// The field that ends ours: Adler-32 of the application header before it.
+fn sum_field(before: &[u8]) -> String {
+    format!(" sum={:08x}", simd_adler32::adler32(&before))
 }
 
 /// A compressor's letter, never anything that would read as a further field.
@@ -209,7 +223,7 @@ mod tests {
             let header = AppHeader {
                 blake3: [blake3, blake3.filter(|_| !base.is_empty())],
                 target_name: target.into(), base_name: base.into(), compressors: Default::default(),
-                base_len, base_identity, base_form: Some(form), base_head, end_record,
+                base_len, base_identity, base_form: Some(form), base_head, end_record, damaged: false,
             };
             prop_assert_eq!(AppHeader::parse(&header.encode()), header);
         }

@@ -72,6 +72,9 @@ impl<R: Read> Reader<R> {
         let mut input = Input { inner: BufReader::with_capacity(1 << 16, input), offset: 0, window: 0 };
         let header = read_header(&mut input, &limits)?;
         let app = header.app_header.as_deref().map(AppHeader::parse).unwrap_or_default();
+        if app.damaged {
+            return Err(input.damaged("the fields that describe the base are not as they were written"));
+        }
         Ok(Reader {
             secondary: header.secondary.map(secondary::Decoder::new),
             end_expected: app.end_record,
