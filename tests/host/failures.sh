@@ -33,7 +33,10 @@ I=/var/lib/vz/images/200; mkdir -p $I; truncate -s 16M $I/vm-200-disk-0.raw
 head -c 4000000 /dev/urandom | dd of=$I/vm-200-disk-0.raw conv=notrunc 2>/dev/null
 printf 'boot: order=scsi0\ncores: 1\nmemory: 512\nname: vm200\nostype: l26\nscsi0: local:200/vm-200-disk-0.raw,size=16M\nscsihw: virtio-scsi-pci\n' >/etc/pve/qemu-server/200.conf
 # the same program serves the guest again after it was stopped
-guest() { /usr/bin/kvm -id 200 -pidfile /var/run/qemu-server/200.pid -daemonize >/dev/null 2>&1; sleep 0.5; }
+guest() {
+	/usr/bin/kvm -id 200 -pidfile /var/run/qemu-server/200.pid -daemonize >/dev/null 2>&1
+	for _ in $(seq 100); do qm status 200 2>/dev/null | grep -q running && return; sleep 0.2; done; }
+stop_guest() { local p; p=$(cat /var/run/qemu-server/200.pid); kill $p; while kill -0 $p 2>/dev/null; do sleep 0.1; done; }
 guest
 
 # 1. a chain of each guest
@@ -113,11 +116,11 @@ rm -f "$(newest lxc 100)"
 mv /root/.pve-xdelta3.away /usr/bin/pve-xdelta3
 
 # 8. a guest or a compressor that fails half-way leaves nothing behind
-kill $(cat /var/run/qemu-server/200.pid); sleep 0.5; export FAKE_KVM_BACKUP_FAIL=1; guest; unset FAKE_KVM_BACKUP_FAIL
+stop_guest; export FAKE_KVM_BACKUP_FAIL=1; guest; unset FAKE_KVM_BACKUP_FAIL
 n=$(packs qemu 200 | wc -l)
 if backup 200 --fullbackup 7; then check failing-guest 1; else check failing-guest 0; fi
 [ $(packs qemu 200 | wc -l) = $n ] && nothing_half; check failing-guest-leaves-nothing $?
-kill $(cat /var/run/qemu-server/200.pid); sleep 0.5; guest
+stop_guest; guest
 n=$(packs lxc 100 | wc -l)
 descendants() { local p; for p in $(ps -o pid= --ppid $1); do echo $p; descendants $p; done; }
 sleep 1.1; vzdump 100 --storage local --mode stop --compress zstd --fullbackup 7 --bwlimit 500 >$L/last.log 2>&1 & v=$!
@@ -144,7 +147,7 @@ run pvesh create /cluster/backup --id job1 --schedule '03:00' --vmid 200 --stora
 run grep -A12 'job1' /etc/pve/jobs.cfg; grep -q 'fullbackup 7' $L/last.log; check job-stored $?
 run pvesh set /cluster/backup/job1 --fullbackup 14; check job-set $?; run pvesh get /cluster/backup/job1 --output-format json; grep -qE '"fullbackup":"?14' $L/last.log; check job-get $?
 run pvesh set /cluster/backup/job1 --mode snapshot --delete fullbackup; check job-delete-option $?; ! grep -q fullbackup /etc/pve/jobs.cfg; check job-option-gone $?
-kill $(cat /var/run/qemu-server/200.pid)
+stop_guest
 
 # 11. a VM without disks: the compressor runs within a shell that vma starts
 printf 'cores: 1\nmemory: 512\nname: diskless\nostype: l26\n' >/etc/pve/qemu-server/210.conf
