@@ -6,11 +6,10 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::cut::SEGMENT;
 use super::map::{self, Map};
 use super::print::checksum;
 use super::{BaseProblem, Error};
-use crate::container::seekable::{Seekable, first_side_tag};
+use crate::container::seekable::{Seekable, first_side_tag, is_whole};
 use crate::container::{self, Kind, RawFile, ReadAt, lzop, read_full};
 use crate::vcdiff::AppHeader;
 
@@ -96,7 +95,7 @@ impl Base {
             Kind::Gzip => ("gzip", stream(again()?).map_err(io)?),
             Kind::Xz => ("xz", stream(again()?).map_err(io)?),
             Kind::Zstd => {
-                let ours = first_side_tag(file, SEGMENT).map_err(io)? == Some(map::HEADER);
+                let ours = first_side_tag(file).map_err(io)? == Some(map::HEADER);
                 match Seekable::open(again()?) {
                     Ok(Some(s)) => match Map::open(s, path)? {
                         Ok(map) => ("map", Content::Mapped(Arc::new(map))),
@@ -105,6 +104,10 @@ impl Base {
                     Ok(None) | Err(_) if ours => {
                         let found =
                             "it was written with a map, but the map's end is missing: the file is cut short";
+                        return Err(Error::base(path, BaseProblem::Damaged(found.into())));
+                    }
+                    _ if !is_whole(file).map_err(io)? => {
+                        let found = "its last zstd frame is not complete: the file is cut short";
                         return Err(Error::base(path, BaseProblem::Damaged(found.into())));
                     }
                     _ => ("zstd", stream(again()?).map_err(io)?),
