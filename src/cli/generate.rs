@@ -1,14 +1,17 @@
-//! Man pages and completions from the command line's own definition.
+//! Man pages and completions from the command lines' own definitions, dpkg's triggers from the patch sets.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::ValueEnum;
+use clap::{Args as _, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
-use super::definition;
 use super::exit::Exit;
+use super::{VERIFY_NAME, definition, verify, xdelta3};
+use crate::patching::patchset::{self, PatchSet};
 
 /// What to write, and where.
 #[derive(Debug, clap::Args)]
@@ -25,6 +28,8 @@ enum What {
     Bash,
     Zsh,
     Fish,
+    /// debian/pve-diff-backup.triggers
+    Triggers,
 }
 
 /// Writes the files.
@@ -37,16 +42,59 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Bash => completions(Shell::Bash, &args.dir),
         What::Zsh => completions(Shell::Zsh, &args.dir),
         What::Fish => completions(Shell::Fish, &args.dir),
+        What::Triggers => {
+            fs_err::write(args.dir.join("pve-diff-backup.triggers"), triggers(&patchset::embedded()?))
+        }
     };
     done.with_context(|| format!("cannot write to {}", args.dir.display()))?;
     Ok(Exit::Success.into())
 }
 
-fn completions(shell: Shell, dir: &Path) -> std::io::Result<()> {
-    clap_complete::generate_to(shell, &mut definition(), "pve-diff-backup", dir).map(drop)
+/// The other names by which our programs are called, as commands of their own.
+fn others() -> [clap::Command; 2] {
+    let verify = clap::Command::new(VERIFY_NAME).version(env!("CARGO_PKG_VERSION"));
+    [verify::Args::augment_args(verify), xdelta3::Cli::command()]
 }
 
-/// One page for the program, one for each command, as git has them.
-fn man_pages(dir: &Path) -> std::io::Result<()> {
-    clap_mangen::generate_to(definition().disable_help_subcommand(true), dir)
+fn completions(shell: Shell, dir: &Path) -> io::Result<()> {
+    for mut command in [definition()].into_iter().chain(others()) {
+        let name = command.get_name().to_owned();
+        clap_complete::generate_to(shell, &mut command, name, dir)?;
+    }
+    Ok(())
+}
+
+/// One page for each program, one for each command, as git has them.
+fn man_pages(dir: &Path) -> io::Result<()> {
+    for command in [definition()].into_iter().chain(others()) {
+        clap_mangen::generate_to(command.disable_help_subcommand(true), dir)?;
+    }
+    Ok(())
+}
+
+/// dpkg runs our postinst when another package brings one of the files that hunks go into (deb-triggers(5)); nobody
+/// has to wait for it.
+fn triggers(sets: &[PatchSet]) -> String {
+    let files: BTreeSet<&str> =
+        sets.iter().flat_map(|set| &set.hunks).map(|hunk| hunk.file.as_str()).collect();
+    let head = "# Written by `pve-diff-backup generate triggers debian`: the files that are patched.\n";
+    files.iter().fold(head.to_owned(), |text, file| text + "interest-noawait /" + file + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn other_names_are_sound() {
+        others().into_iter().for_each(clap::Command::debug_assert);
+    }
+
+    #[test]
+    fn the_package_listens_to_every_patched_file() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("debian/pve-diff-backup.triggers");
+        assert_eq!(fs_err::read_to_string(path).unwrap(), triggers(&patchset::embedded().unwrap()));
+    }
 }

@@ -109,6 +109,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     if !view.record.as_ref().is_some_and(|old| old.same_as(&record)) {
         changes.extend(host.record_change(Some(&record))?);
     }
+    changes.extend(super::hook::note(&host, None)?);
     session.commit("apply", &changes)?;
 
     let mut out = io::stdout().lock();

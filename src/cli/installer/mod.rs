@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod diff;
+pub mod hook;
 pub mod reinstall;
 pub mod revert;
 pub mod status;
@@ -139,7 +140,7 @@ impl Host {
             return;
         }
         match services::reload(&self.root) {
-            Reload::NothingToDo => {}
+            Reload::NothingToDo | Reload::Deferred => {}
             Reload::Done(daemons) => println_quietly(&format!("reloaded: {}", daemons.join(", "))),
             Reload::Failed { command, reason } => {
                 eprintln!("warning: the services still run the old code ({reason}). Run by hand: {command}");

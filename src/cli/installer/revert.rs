@@ -36,8 +36,9 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
 pub(super) fn revert(host: &Host) -> anyhow::Result<usize> {
     let session = host.session()?;
     let view = host.view()?;
-    let changes = host.revert_changes(&view)?;
+    let mut changes = host.revert_changes(&view)?;
     let count = changes.iter().filter(|change| change.path != crate::patching::record::PATH).count();
+    changes.extend(super::hook::note(host, None)?);
     session.commit("revert", &changes)?;
     let mut out = io::stdout().lock();
     match count {
