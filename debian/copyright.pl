@@ -5,6 +5,7 @@
 
 use strict;
 use warnings;
+use utf8;
 use open qw(:std :encoding(UTF-8));
 
 use File::Basename qw(dirname);

@@ -9,6 +9,8 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 
@@ -17,6 +19,7 @@ use crate::cli::Global;
 use crate::cli::exit::Exit;
 use crate::host::root::read_bounded;
 use crate::patching::plan::Change;
+use crate::patching::transaction::TransactionError;
 
 /// Why our lines are owed to this host, relative to the root: written by hooks only, deleted by `apply` and `revert`.
 const NOTE: &str = "var/lib/pve-diff-backup/pending";
@@ -26,6 +29,9 @@ const MAX_NOTE: u64 = 1 << 20;
 
 /// Where the journal (or syslog) listens.
 const JOURNAL: &str = "/dev/log";
+
+/// How long a hook waits for another run on this host: one that outlived a killed dpkg, or somebody's `apply`.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Facility daemon, severity error (RFC 5424, 6.2.1).
 const DAEMON_ERROR: u8 = 3 * 8 + 3;
@@ -57,10 +63,19 @@ pub struct Args {
 /// # Errors
 /// None; the type is that of all commands.
 pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
-    if let Err(error) = Host::open(global).and_then(|host| act(global, &host, &args.event)) {
-        report(&format!("{error:#}"), global);
+    let begin = Instant::now();
+    while let Err(error) = Host::open(global).and_then(|host| act(global, &host, &args.event)) {
+        if !is_locked(&error) || begin.elapsed() > PATIENCE {
+            report(&format!("{error:#}"), global);
+            break;
+        }
+        sleep(Duration::from_millis(200));
     }
     Ok(Exit::Success.into())
+}
+
+fn is_locked(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(TransactionError::Locked { .. }))
 }
 
 fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
@@ -80,8 +95,11 @@ fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
         Event::Configure { .. } | Event::Triggered => {
             let args = apply::Args { yes: true, no_restart: false };
             let Err(error) = apply::run(global, &args) else { return Ok(()) };
-            if let Err(noting) = write_note(host, &format!("{error:#}")) {
-                eprintln!("warning: cannot note this for `status`: {noting:#}");
+            match write_note(host, &format!("{error:#}")) {
+                Err(noting) if !is_locked(&noting) => {
+                    eprintln!("warning: cannot note this for `status`: {noting:#}");
+                }
+                _ => {}
             }
             Err(error)
         }
