@@ -166,12 +166,14 @@ patched
 
 step "Proxmox VE 9, all at once" $install "${all_old[@]/=*/}" pve-manager=9.2.2
 patched
+check "no warning before" test -z "$(grep -F "is coming" /run/test/output)"
 check "it is the new one's file" grep -F "libpve-storage-perl 9.1.0" /usr/share/perl5/PVE/Storage.pm
 
 step "a pve-manager that is not supported" $install pve-manager=9.9.1
 check "its files are its own" test -z "$(dpkg --verify pve-manager)"
 loud 8 "exec_backup_task"
 well
+check "apt warned before" grep -F "pve-manager 9.9.1 is coming" /run/test/output
 step "another upgrade meanwhile" $install --reinstall libpve-storage-perl=9.1.0
 check "its files are its own" test -z "$(dpkg --verify pve-manager libpve-storage-perl)"
 loud 8 "exec_backup_task"

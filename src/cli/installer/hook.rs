@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 
-use super::{Host, View, apply, revert};
+use super::{Host, View, apply, preflight, revert};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
 use crate::host::root::read_bounded;
@@ -49,6 +49,8 @@ pub enum Event {
     Triggered,
     /// prerm remove, deconfigure
     Remove,
+    /// apt, before it lets dpkg install the package files named on standard input
+    Preflight,
 }
 
 /// Options of `hook`.
@@ -79,14 +81,20 @@ fn is_locked(error: &anyhow::Error) -> bool {
 }
 
 fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
-    host.settle()?;
+    if !matches!(event, Event::Preflight) {
+        host.settle()?;
+    }
     let wanted = is_wanted(host, &host.view()?)?;
     match event {
         Event::Remove if wanted => {
             revert::run(global, &revert::Args { yes: true, no_restart: false })?;
             write_note(host, "the package was removed")
         }
-        Event::Remove => Ok(()),
+        Event::Preflight if wanted => {
+            preflight::run(host);
+            Ok(())
+        }
+        Event::Remove | Event::Preflight => Ok(()),
         Event::Configure { before } if !wanted && !before.is_empty() => {
             println!("This host is not patched since a revert by hand: pve-diff-backup apply does it.");
             Ok(())

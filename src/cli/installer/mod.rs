@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod diff;
 pub mod hook;
+mod preflight;
 pub mod reinstall;
 pub mod revert;
 pub mod status;
