@@ -349,3 +349,83 @@ fn proxmox_vma_agrees() {
     extract(&mut reader, &dir.path().join("ours"), None, |_| ()).unwrap();
     assert!(fs::read(dir.path().join("ours/disk-drive-scsi0.raw")).unwrap() == images()[3]);
 }
+
+#[test]
+fn created_archives_are_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let disk: Vec<u8> = (0..3_000_001u32).map(|n| (n / 7000) as u8).collect();
+    std::fs::write(path("a=b c.raw"), &disk).unwrap();
+    std::fs::write(path("qemu-server.conf"), "memory: 5\n").unwrap();
+    let run = |args: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_pve-xdelta3"))
+            .arg("vma")
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (archive, mixed) in [("plain.vma", None), ("mixed.vma", Some("--mixed"))] {
+        let (archive, out) = (path(archive), path(&format!("{archive}.out")));
+        let image = format!("drive-scsi0={}", path("a=b c.raw"));
+        let conf = path("qemu-server.conf");
+        let mut args = vec!["create", &archive, &image, "-c", &conf];
+        args.extend(mixed);
+        run(&args);
+        run(&["verify", &archive]);
+        assert_eq!(run(&["config", &archive]), "memory: 5\n");
+        run(&["extract", &archive, &out]);
+        assert_eq!(std::fs::read(format!("{out}/disk-drive-scsi0.raw")).unwrap(), disk);
+    }
+}
+
+mod hostile {
+    //! Archives whose checksums are right and whose contents are not.
+
+    use md5::{Digest, Md5};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Extent entries near what is valid: few devices, few clusters, any mask.
+    fn entries() -> impl Strategy<Value = Vec<Cluster>> {
+        let number = prop_oneof![0..12u32, any::<u32>()];
+        let entry = (0..6u8, number, prop_oneof![Just(0), Just(0xffff), any::<u16>()]);
+        let entry = entry.prop_map(|(device, number, mask)| Cluster { device, number, mask });
+        proptest::collection::vec(entry, 0..60)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Any extents: verified only if each cluster of each device is there once, never a panic.
+        #[test]
+        fn extents(extents in proptest::collection::vec(entries(), 0..4)) {
+            let mut bytes = header().encode().unwrap();
+            for clusters in &extents {
+                let head = ExtentHeader::new(header().uuid, clusters);
+                bytes.extend_from_slice(&head.encode());
+                bytes.resize(bytes.len() + head.data_len(), 1);
+            }
+            prop_assert!(verify(&bytes[..]).is_err(), "the largest disk cannot be complete");
+        }
+
+        /// Any bytes in the header's tables.
+        #[test]
+        fn headers(changes in proptest::collection::vec((48..14_000usize, any::<u8>()), 1..40)) {
+            let mut bytes = header().encode().unwrap();
+            let len = bytes.len();
+            for (at, value) in changes {
+                bytes[at % len] = value;
+            }
+            bytes[32..48].fill(0);
+            let sum = Md5::digest(&bytes);
+            bytes[32..48].copy_from_slice(&sum);
+            if let Ok(parsed) = Header::parse(&bytes) {
+                prop_assert!(parsed.devices.iter().all(|d| d.id > 0 && d.size > 0 && !d.name.contains('/')));
+                prop_assert!(parsed.configs.iter().all(|c| !c.name.contains('/') && !c.name.is_empty()));
+            }
+        }
+    }
+}

@@ -67,12 +67,6 @@ impl Exit {
         (Self::Apt, "apt-get failed"),
     ];
 
-    /// The table as text.
-    pub fn help() -> String {
-        let rows = Self::TABLE.iter().map(|(code, meaning)| format!("  {:>2}  {meaning}\n", *code as u8));
-        format!("Exit codes:\n{}", rows.collect::<String>())
-    }
-
     /// The code for a refusal.
     pub fn of_refusal(refusal: &Refusal) -> Self {
         match refusal {

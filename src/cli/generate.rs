@@ -1,5 +1,7 @@
 //! Man pages and completions from the command lines' own definitions, dpkg's triggers from the patch sets.
 
+mod man;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,7 +40,7 @@ enum What {
 /// Where the folder cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let done = match args.what {
-        What::Man => man_pages(&args.dir),
+        What::Man => man::write(&args.dir),
         What::Bash => completions(Shell::Bash, &args.dir),
         What::Zsh => completions(Shell::Zsh, &args.dir),
         What::Fish => completions(Shell::Fish, &args.dir),
@@ -50,24 +52,20 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(Exit::Success.into())
 }
 
-/// The other names by which our programs are called, as commands of their own.
-fn others() -> [clap::Command; 2] {
-    let verify = clap::Command::new(VERIFY_NAME).version(env!("CARGO_PKG_VERSION"));
-    [verify::Args::augment_args(verify), xdelta3::Cli::command()]
+/// The other name of this program, as a command of its own.
+fn pve_verify_backups() -> clap::Command {
+    verify::Args::augment_args(clap::Command::new(VERIFY_NAME).version(env!("CARGO_PKG_VERSION")))
+}
+
+/// The other program.
+fn pve_xdelta3() -> clap::Command {
+    xdelta3::Cli::command()
 }
 
 fn completions(shell: Shell, dir: &Path) -> io::Result<()> {
-    for mut command in [definition()].into_iter().chain(others()) {
+    for mut command in [definition(), pve_verify_backups(), pve_xdelta3()] {
         let name = command.get_name().to_owned();
         clap_complete::generate_to(shell, &mut command, name, dir)?;
-    }
-    Ok(())
-}
-
-/// One page for each program, one for each command, as git has them.
-fn man_pages(dir: &Path) -> io::Result<()> {
-    for command in [definition()].into_iter().chain(others()) {
-        clap_mangen::generate_to(command.disable_help_subcommand(true), dir)?;
     }
     Ok(())
 }
@@ -88,8 +86,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_names_are_sound() {
-        others().into_iter().for_each(clap::Command::debug_assert);
+    fn the_other_definitions_are_sound() {
+        pve_verify_backups().debug_assert();
+        pve_xdelta3().debug_assert();
     }
 
     #[test]

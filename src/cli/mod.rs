@@ -1,10 +1,12 @@
 //! Arguments and output of each command of `pve-diff-backup`.
 //!
-//! A command is one module with an `Args` struct and `run`, one variant of [`Command`] and one line in [`run`].
+//! A command is one module with an `Args` struct and `run`, one variant of [`Command`] and one line where
+//! commands are run.
 //! Help, man pages and completions all come from these definitions.
 
 pub mod archive;
 pub mod compat;
+pub mod demo;
 pub mod exit;
 pub mod generate;
 pub mod installer;
@@ -36,14 +38,13 @@ finished or undone by the next command.
 Once applied, every backup job has one more field, Full Backup Every (days): 0 makes full backups only, as before.";
 
 const EXAMPLES: &str = "\
-Examples:
-  pve-diff-backup status                how does this host stand?
-  pve-diff-backup diff                  what would apply change?
-  pve-diff-backup test                  would it work? (writes nothing)
-  pve-diff-backup apply                 do it
-  pve-diff-backup revert                undo it
-  pve-diff-backup --root /mnt status    another host's disk, mounted at /mnt
-  pve-diff-backup patch > our.patch     the change as a patch; `patch -R -p1` undoes it without us
+pve-diff-backup status                how does this host stand?
+pve-diff-backup diff                  what would apply change?
+pve-diff-backup test                  would it work? (writes nothing)
+pve-diff-backup apply                 do it
+pve-diff-backup revert                undo it
+pve-diff-backup --root /mnt status    another host's disk, mounted at /mnt
+pve-diff-backup patch > our.patch     the change as a patch for patch -p1
 ";
 
 /// The command line of `pve-diff-backup`.
@@ -105,21 +106,59 @@ impl Color {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Tell what is installed and how it stands
+    ///
+    /// Lists the packages of Proxmox VE with their versions, the patch set that is meant for them, and each file:
+    ///
+    /// patched: holds our lines, as this version writes them;
+    /// unpatched: holds none of them;
+    /// outdated: holds lines of an older version, or lost some;
+    /// missing: does not exist;
+    /// foreign: somebody else's file lies where one of ours should.
+    ///
+    /// "Edited by somebody else" means: without our lines, it is not what dpkg recorded for its package. "Unverified"
+    /// means: the files match the patch set, but this release was not known when the set was made.
+    ///
+    /// The exit code is 0 only where everything is patched and current, so this can serve as a check for monitoring.
     Status(installer::status::Args),
     /// Show what apply would change, for people
+    ///
+    /// In colour on a terminal, with changed words set off. Nothing is printed where there is nothing to change.
     Diff,
-    /// Print what apply would change, for `patch -p1`
+    /// Print what apply would change, for patch(1)
+    ///
+    /// The patch does exactly what apply does (`patch -p1` in the root folder); `patch -R -p1` undoes it without this
+    /// program. Apply leaves the same patch in /var/lib/pve-diff-backup/applied.patch.
     Patch,
     /// Check whether apply would work, without writing anything
+    ///
+    /// Finds the patch set and the place of every line, loads each changed Perl module from a temporary folder, and
+    /// looks whether everything could be written.
     Test(installer::apply::TestArgs),
     /// Patch the host
+    ///
+    /// Checks everything that `test` checks, replaces all files or none, records what was done in
+    /// /var/lib/pve-diff-backup, and lets the services load the new code. On a patched host it does nothing; on one
+    /// with an older version's lines, or after an upgrade of Proxmox, it brings everything up to date.
+    ///
+    /// A file that somebody else edited is patched only if the lines ours hang on are still there exactly once; the
+    /// edits stay, now and when you revert.
     Apply(installer::apply::Args),
     /// Take out everything of ours
+    ///
+    /// Every file becomes what it was, byte for byte; edits made by others, before or since, stay. Works without the
+    /// records of apply: our lines are known by their markers.
     Revert(installer::revert::Args),
     /// Let apt install the affected packages anew
+    ///
+    /// For a host whose files are past repair: shows the packages and files concerned, asks, takes out what is ours and
+    /// lets apt-get install the versions that are installed now once more. Edits made by others are lost.
+    ///
+    /// With --root, apt-get of that root is run in it (chroot).
     Reinstall(installer::reinstall::Args),
     /// Check that every differential backup can be restored
     Verify(verify::Args),
+    /// Show it all on an example: a small host, two guests, four nights of backups, restore and revert
+    Demo(demo::Args),
     /// Back up and restore a real guest in every way, and compare
     Selftest(selftest::Args),
     /// Called by the maintainer scripts of the Debian package
@@ -132,7 +171,13 @@ pub enum Command {
 
 /// The command line's definition with examples and exit codes.
 pub fn definition() -> clap::Command {
-    Cli::command().after_long_help(format!("{EXAMPLES}\n{}", Exit::help()))
+    let codes = Exit::TABLE.iter().map(|(code, meaning)| format!("  {:>2}  {meaning}\n", *code as u8));
+    let examples = EXAMPLES.lines().map(|line| format!("  {line}\n"));
+    Cli::command().after_long_help(format!(
+        "Examples:\n{}\nExit codes:\n{}",
+        examples.collect::<String>(),
+        codes.collect::<String>()
+    ))
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -157,13 +202,14 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
     match &cli.command {
         Command::Status(args) => installer::status::run(global, args),
-        Command::Diff => installer::diff::run(global, global.color.enabled()),
-        Command::Patch => installer::diff::run(global, false),
+        Command::Diff => installer::preview::run(global, global.color.enabled()),
+        Command::Patch => installer::preview::run(global, false),
         Command::Test(args) => installer::apply::test(global, args),
         Command::Apply(args) => installer::apply::run(global, args),
         Command::Revert(args) => installer::revert::run(global, args),
         Command::Reinstall(args) => installer::reinstall::run(global, args),
         Command::Verify(args) => verify::run(args, &archive::open),
+        Command::Demo(args) => demo::run(global, args),
         Command::Selftest(args) => selftest::run(args),
         Command::Hook(args) => installer::hook::run(global, args),
         Command::Generate(args) => generate::run(args),

@@ -3,15 +3,18 @@
 //! The commands and options are those of Proxmox's `vma`, so that an administrator knows them.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use lexopt::prelude::*;
 
 use crate::backup::Stamp;
-use crate::vma::{Header, Reader, Summary, extract};
+use crate::vma::{Config, Device, Header, MAX_DEVICE, Order, Reader, Summary, Uuid, extract, write_archive};
 
 /// Text of `pve-xdelta3 vma --help`.
 pub const HELP: &str = "\
@@ -21,18 +24,21 @@ usage: pve-xdelta3 vma list ARCHIVE
        pve-xdelta3 vma config ARCHIVE [-c NAME]
        pve-xdelta3 vma verify ARCHIVE [-v]
        pve-xdelta3 vma extract ARCHIVE DIRECTORY [-v] [-d DISK[,DISK...]]
+       pve-xdelta3 vma create  ARCHIVE NAME=IMAGE... [-c FILE] [--mixed]
 
   list      configuration files, disks and their sizes, time of the backup
   config    print a configuration file (default: qemu-server.conf)
   verify    check the whole archive: structure, checksums, every disk complete
   extract   write the configuration files and a sparse raw image of each disk
             into DIRECTORY, which must not exist yet
+  create    write raw images into an uncompressed ARCHIVE (NAME: drive-scsi0 or the like)
 
-  -c, --config NAME    the configuration file to print
+  -c, --config NAME    the configuration file to print, or to store
   -d, --disks LIST     only these disks, for instance drive-scsi0,drive-efidisk0
   -v, --verbose        tell what is found
+      --mixed          order the clusters as QEMU's backup does, not from front to back
 
-ARCHIVE may be - for standard input.
+ARCHIVE may be - for standard input, with create for standard output.
 ";
 
 /// Opens an archive by name (`-`: standard input) and gives its decompressed VMA stream.
@@ -69,16 +75,19 @@ enum Command {
     Config { archive: OsString, name: String },
     Verify { archive: OsString, verbose: bool },
     Extract { archive: OsString, directory: PathBuf, disks: Option<Vec<String>>, verbose: bool },
+    Create { archive: OsString, images: Vec<(String, PathBuf)>, config: Option<PathBuf>, mixed: bool },
 }
 
 impl Command {
     fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
         let mut parser = lexopt::Parser::from_args(args);
-        let (mut words, mut config, mut disks, mut verbose) = (Vec::new(), None, None, false);
+        let (mut words, mut config, mut disks, mut verbose, mut mixed) =
+            (Vec::new(), None, None, false, false);
         while let Some(arg) = parser.next()? {
             match arg {
                 Short('h') | Long("help") => return Ok(Command::Help),
                 Short('v') | Long("verbose") => verbose = true,
+                Long("mixed") => mixed = true,
                 Short('c') | Long("config") => config = Some(parser.value()?.string()?),
                 Short('d') | Long("disks") => {
                     disks = Some(parser.value()?.string()?.split(',').map(str::to_owned).collect());
@@ -88,7 +97,7 @@ impl Command {
             }
         }
         let mut words = words.into_iter();
-        let name = words.next().context("what shall be done? list, config, verify or extract")?;
+        let name = words.next().context("what shall be done? list, config, verify, extract or create")?;
         let archive = words.next().context("which ARCHIVE?")?;
         let command = match name.to_str() {
             Some("list") => Command::List { archive },
@@ -101,13 +110,21 @@ impl Command {
                 let directory = words.next().context("into which DIRECTORY?")?.into();
                 Command::Extract { archive, directory, disks: disks.take(), verbose }
             }
+            Some("create") => {
+                let images = words.by_ref().map(|w| image(&w)).collect::<anyhow::Result<Vec<_>>>()?;
+                if images.is_empty() {
+                    bail!("which NAME=IMAGE shall be stored?");
+                }
+                let config = config.take().map(PathBuf::from);
+                Command::Create { archive, images, config, mixed: std::mem::take(&mut mixed) }
+            }
             _ => bail!("unknown command {name:?}"),
         };
         if let Some(word) = words.next() {
             bail!("unexpected argument {word:?}");
         }
-        if config.is_some() || disks.is_some() {
-            bail!("-c belongs to config, -d to extract");
+        if config.is_some() || disks.is_some() || mixed {
+            bail!("-c belongs to config and create, -d to extract, --mixed to create");
         }
         Ok(command)
     }
@@ -157,10 +174,62 @@ impl Command {
                     print_summary(reader.summary(), out)?;
                 }
             }
+            Command::Create { archive, images, config, mixed } => {
+                create(&archive, &images, config, mixed, out)?
+            }
         }
         out.flush()?;
         Ok(())
     }
+}
+
+/// Splits `NAME=IMAGE`.
+fn image(word: &OsStr) -> anyhow::Result<(String, PathBuf)> {
+    let bytes = word.as_bytes();
+    let at = bytes.iter().position(|&b| b == b'=').with_context(|| format!("{word:?} is not NAME=IMAGE"))?;
+    let name =
+        std::str::from_utf8(&bytes[..at]).with_context(|| format!("{word:?}: the name is not UTF-8"))?;
+    Ok((name.to_owned(), OsStr::from_bytes(&bytes[at + 1..]).into()))
+}
+
+fn create(
+    archive: &OsStr,
+    images: &[(String, PathBuf)],
+    config: Option<PathBuf>,
+    mixed: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let mut uuid = Uuid::default();
+    File::open("/dev/urandom")?.read_exact(&mut uuid)?;
+    let seed = u64::from_le_bytes(*uuid.first_chunk().expect("16 bytes"));
+    let ctime = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    let mut header = Header { uuid, ctime, configs: Vec::new(), devices: Vec::new() };
+    if let Some(path) = config {
+        let data = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        header.configs.push(Config { name, data });
+    }
+    if images.len() > MAX_DEVICE.into() {
+        bail!("an archive holds at most {MAX_DEVICE} disks");
+    }
+    let mut files = Vec::new();
+    for ((name, path), id) in images.iter().zip(1..=MAX_DEVICE) {
+        let context = || path.display().to_string();
+        let mut file = File::open(path).with_context(context)?;
+        // Not from the metadata, which says 0 for a block device.
+        let size = file.seek(io::SeekFrom::End(0)).with_context(context)?;
+        file.rewind().with_context(context)?;
+        header.devices.push(Device { id, name: name.clone(), size });
+        files.push(file);
+    }
+    let order = if mixed { Order::Workers(seed) } else { Order::Sequential };
+    if archive == "-" {
+        write_archive(out, header, &mut files, order)?;
+    } else {
+        let file = File::create_new(archive).with_context(|| archive.display().to_string())?;
+        write_archive(io::BufWriter::with_capacity(1 << 20, file), header, &mut files, order)?;
+    }
+    Ok(())
 }
 
 /// The lines of Proxmox's `vma list`, but the time is UTC and says so.

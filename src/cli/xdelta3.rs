@@ -19,7 +19,7 @@ use crate::matching::sliding::WINDOW;
 use crate::matching::{self, encode, full};
 
 /// Status of a program that SIGPIPE ended, as shells report it. vzdump and pvesm know it.
-const BROKEN_PIPE: u8 = 141;
+pub(super) const BROKEN_PIPE: u8 = 141;
 
 /// Differential backups of Proxmox VE: the program behind vzdump's compressor.
 #[derive(Parser)]

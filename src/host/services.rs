@@ -74,3 +74,21 @@ fn run(program: &str, arguments: &[&str], done: Reload) -> Reload {
     // By hand it is always systemd that is asked: dpkg-trigger only works in a maintainer script.
     Reload::Failed { command: format!("systemctl reload-or-try-restart {}", DAEMONS.join(" ")), reason }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_daemons_with_a_unit_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("usr/lib/systemd/system")).unwrap();
+        std::fs::create_dir_all(dir.path().join("etc/systemd/system")).unwrap();
+        std::os::unix::fs::symlink("usr/lib", dir.path().join("lib")).unwrap();
+        std::fs::write(dir.path().join("lib/systemd/system/pvestatd.service"), "").unwrap();
+        std::fs::write(dir.path().join("etc/systemd/system/pvedaemon.service"), "").unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        assert_eq!(existing(&root), ["pvedaemon", "pvestatd"]);
+        assert_eq!(reload(&root), Reload::NothingToDo, "systemd does not run there");
+    }
+}

@@ -51,19 +51,31 @@ impl Base {
     /// Where it is missing, unreadable, empty, no regular file or block device, cut short or damaged as far as
     /// that shows without reading all of it.
     pub fn open(path: &Path) -> Result<Base, Error> {
+        Base::open_as(path, None)
+    }
+
+    /// Opens a file as it is, compressed or not.
+    ///
+    /// # Errors
+    /// As [`Base::open`].
+    pub fn open_raw(path: &Path) -> Result<Base, Error> {
+        Base::open_as(path, Some(Kind::Raw))
+    }
+
+    fn open_as(path: &Path, kind: Option<Kind>) -> Result<Base, Error> {
         let io = |source| Error::base(path, BaseProblem::Io(source));
         // Asked before opening: to open a FIFO would wait for its writer.
-        let kind = std::fs::metadata(path).map_err(io)?.file_type();
-        if !(kind.is_file() || kind.is_block_device()) {
+        let file_type = std::fs::metadata(path).map_err(io)?.file_type();
+        if !(file_type.is_file() || file_type.is_block_device()) {
             return Err(Error::base(path, BaseProblem::NoFile));
         }
         let file = File::open(path).map_err(io)?;
-        if kind.is_file() && file.metadata().map_err(io)?.len() == 0 {
+        if file_type.is_file() && file.metadata().map_err(io)?.len() == 0 {
             return Err(Error::base(path, BaseProblem::Empty));
         }
         let mut prefix = [0; 9];
         let n = read_full(&mut &file, &mut prefix).map_err(io)?;
-        let kind = Kind::detect(&prefix[..n]);
+        let kind = kind.unwrap_or_else(|| Kind::detect(&prefix[..n]));
         let (form, mut content) = Base::content(path, &file, kind)?;
         let head = head(&mut content).map_err(io)?;
         let identity = match &content {

@@ -271,3 +271,104 @@ impl<R: Read> Segmenter<R> {
         Ok(Layout::Vma(spans))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vma::{Device, Order, write_archive};
+
+    fn random(len: usize) -> Vec<u8> {
+        (0..len as u64)
+            .map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8 ^ (n >> 9) as u8)
+            .collect()
+    }
+
+    fn segments(stream: &[u8]) -> Vec<Segment> {
+        // Read in odd bits, as from a pipe.
+        struct Bits<'a>(&'a [u8]);
+        impl Read for Bits<'_> {
+            fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+                let n = buf.len().min(77_777);
+                self.0.read(&mut buf[..n])
+            }
+        }
+        let mut cutter = Segmenter::new(Bits(stream));
+        let all: Vec<_> = std::iter::from_fn(|| cutter.next_segment().unwrap()).collect();
+        let joined: Vec<u8> = all.iter().flat_map(|s| s.data.clone()).collect();
+        assert!(joined == stream, "the segments are not the stream");
+        let mut at = 0;
+        for s in &all {
+            assert_eq!(s.start, at);
+            assert!((1..=SEGMENT).contains(&s.data.len()));
+            at += s.data.len() as u64;
+            let mut end = 0;
+            for p in s.pieces() {
+                assert_eq!(p.at, end);
+                end += p.len;
+            }
+            assert_eq!(end, s.data.len());
+            assert!(s.pieces().len() <= MAX_PIECES);
+        }
+        all
+    }
+
+    fn archive(disk: &[u8]) -> Vec<u8> {
+        let header = Header {
+            uuid: [3; 16],
+            ctime: 0,
+            configs: Vec::new(),
+            devices: vec![Device { id: 1, name: "drive-scsi0".into(), size: disk.len() as u64 }],
+        };
+        write_archive(Vec::new(), header, &mut [std::io::Cursor::new(disk)], Order::Workers(1)).unwrap()
+    }
+
+    #[test]
+    fn an_archive_is_cut_into_blocks_of_its_disk() {
+        let mut disk = random(20 << 20);
+        disk[5 << 20..6 << 20].fill(0);
+        let all = segments(&archive(&disk));
+        assert!(all.len() > 2 && all.iter().all(|s| matches!(s.layout, Layout::Vma(_))));
+        let mut blocks = 0;
+        for s in &all {
+            for p in s.pieces() {
+                let Some((cluster, n)) = p.block else { continue };
+                let at = cluster.number as usize * 65536 + usize::from(n) * BLOCK;
+                assert_eq!(s.data[p.at..p.at + p.len], disk[at..at + BLOCK]);
+                blocks += 1;
+            }
+        }
+        assert_eq!(blocks, (19 << 20) / BLOCK);
+    }
+
+    #[test]
+    fn damaged_and_cut_archives_lose_no_byte() {
+        let good = archive(&random(9 << 20));
+        for cut in [0, 1, 4, 500, 12_287, 12_288, 13_000, 4 << 20, good.len() - 1] {
+            segments(&good[..cut]);
+        }
+        for damage in [3, 100, 12_400, 13_000, 5 << 20] {
+            let mut bad = good.clone();
+            bad[damage..damage + 600].fill(0xee);
+            segments(&bad);
+        }
+        segments(&[&good[..], b"more"].concat());
+        segments(&[&good[..], &good[..]].concat());
+    }
+
+    #[test]
+    fn cuts_follow_the_content() {
+        let stream = random(3 << 20);
+        let cuts = |stream: &[u8]| -> Vec<u64> {
+            let all = segments(stream);
+            all.iter().flat_map(|s| s.pieces().into_iter().map(|p| s.start + p.at as u64)).collect()
+        };
+        let before = cuts(&stream);
+        let mut longer = stream.clone();
+        longer.splice(1000..1000, *b"thirteen byte");
+        let after = cuts(&longer);
+        let kept = before.iter().filter(|&&c| after.binary_search(&(c + 13)).is_ok()).count();
+        assert!(kept + 10 > before.len(), "{kept} of {}", before.len());
+        let mean = stream.len() / before.len();
+        assert!((3000..12_000).contains(&mean), "{mean}");
+    }
+}

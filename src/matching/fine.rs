@@ -126,7 +126,7 @@ mod tests {
     fn parts(old: &[u8], new: &[u8]) -> Vec<Part> {
         let mut all = Vec::new();
         compare(old, new, 0, &mut Workspace::default(), |p| all.push(p));
-        let mut built = Vec::new();
+        let mut built: Vec<u8> = Vec::new();
         for p in &all {
             match *p {
                 Part::Literal { at, len } => {

@@ -14,7 +14,9 @@ type Id = u32;
 const ENTRY_BITS: u32 = 12;
 
 fn id(chunk: usize, entry: usize) -> Option<Id> {
-    (chunk < 1 << (32 - ENTRY_BITS) && entry < 1 << ENTRY_BITS).then_some((chunk << ENTRY_BITS | entry) as Id)
+    // One less, so that an id plus one still fits a slot.
+    (chunk < (1 << (32 - ENTRY_BITS)) - 1 && entry < 1 << ENTRY_BITS)
+        .then_some((chunk << ENTRY_BITS | entry) as Id)
 }
 
 /// A set of fingerprints: open addressing, 8 bytes a slot. The slot holds 32 bits of the fingerprint
@@ -50,7 +52,7 @@ impl Table {
     }
 
     fn start(&self, tag: u32) -> usize {
-        (u64::from(tag) * self.slots.len() as u64 >> 32) as usize
+        ((u64::from(tag) * self.slots.len() as u64) >> 32) as usize
     }
 
     fn insert(&mut self, print: Print, id: Id) {
@@ -70,7 +72,7 @@ impl Table {
         loop {
             let slot = self.slots[at];
             if slot == 0 {
-                self.slots[at] = u64::from(tag) << 32 | u64::from(id) + 1;
+                self.slots[at] = (u64::from(tag) << 32) | (u64::from(id) + 1);
                 self.used += 1;
                 return;
             }
@@ -285,5 +287,70 @@ impl Cursor<'_> {
             self.chunk = Some((n, chunk));
         }
         Ok(self.chunk.as_ref().map(|(_, chunk)| chunk.as_ref()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cut::{Layout, Segment};
+    use super::super::print::Secret;
+    use super::*;
+
+    fn print(n: u64) -> Print {
+        Secret::new(&[1; 32]).print(&n.to_le_bytes())
+    }
+
+    #[test]
+    fn the_table_finds_what_it_holds_and_stays_in_its_bounds() {
+        let mut table = Table::new();
+        table.limit = 1 << 14;
+        for n in 0..100_000 {
+            table.insert(print(n), n as u32);
+            assert!(table.slots.len() <= 1 << 14);
+        }
+        let found = (0..100_000).filter(|&n| table.get(print(n)) == Some(n as u32)).count();
+        let kept = 100_000 >> table.skip.count_ones();
+        assert!(found > kept * 9 / 10 && found < kept * 11 / 10, "{found} of {kept}");
+        assert!((100_000..200_000).filter(|&n| table.get(print(n)).is_some()).count() < 20);
+    }
+
+    /// A segment of 100 pieces of random content.
+    fn segment(start: u64, seed: u64) -> Segment {
+        let data = (0u64..100 * 4096 / 16)
+            .flat_map(|n| Secret::new(&[seed as u8; 32]).print(&n.to_le_bytes()).to_bytes())
+            .collect();
+        Segment { start, data, layout: Layout::Bytes }
+    }
+
+    #[test]
+    fn pieces_are_found_by_content_and_by_neighbourhood() {
+        let secret = Secret::new(&[7; 32]);
+        let mut index = Index::growing();
+        let segments = [segment(0, 1), segment(100 * 4096 / 16 * 12, 2)];
+        for s in &segments {
+            index.push(Chunk::new(s, &s.pieces(), &secret));
+        }
+        // As if the table had lost nearly everything.
+        index.table.skip = 0xff;
+        for thin in [false, true] {
+            if thin {
+                index.table.slots.fill(0);
+                let first = &segments[0].pieces()[0];
+                let print = secret.print(&segments[0].data[..first.len]);
+                index.table.skip = 0;
+                index.table.insert(print, 0);
+            }
+            let mut cursor = index.cursor();
+            for s in &segments {
+                for p in s.pieces() {
+                    let found = cursor.find(&p, secret.print(&s.data[p.at..p.at + p.len])).unwrap().unwrap();
+                    assert_eq!(found, Found { at: s.start + p.at as u64, len: p.len, equal: true });
+                }
+            }
+        }
+        index.forget(segments[1].start);
+        let p = segments[0].pieces()[0];
+        let print = secret.print(&segments[0].data[..p.len]);
+        assert_eq!(index.cursor().find(&p, print).unwrap(), None);
     }
 }

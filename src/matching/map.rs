@@ -326,3 +326,53 @@ impl ReadAt for Map {
         self.file.read_at(pos, buf)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cut::{Layout, Span};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn chunk(layout: Layout, len: usize) -> Chunk {
+        let data = (0..len).map(|n| ((n * n) >> 8) as u8).collect();
+        let segment = Segment { start: 1 << 40, data, layout };
+        Chunk::new(&segment, &segment.pieces(), &Secret::new(&[9; 32]))
+    }
+
+    fn samples() -> Vec<Chunk> {
+        let c = |number, mask| Span::Cluster(Cluster { device: 2, number, mask });
+        let spans = vec![
+            Span::Gap(12288),
+            Span::Gap(512),
+            c(7, 0xffff),
+            c(70_000, 0x8001),
+            Span::Gap(512),
+            c(8, 0x10),
+        ];
+        vec![
+            chunk(Layout::Bytes, 0),
+            chunk(Layout::Bytes, 300_000),
+            chunk(Layout::Vma(spans), 13_312 + 19 * BLOCK),
+        ]
+    }
+
+    #[test]
+    fn chunks_round_trip() {
+        for chunk in samples() {
+            assert_eq!(Chunk::decode(&chunk.encode()), Some(chunk));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damage_is_refused_or_sane(which in 0..3usize, at: prop::sample::Index, bit in 0..8u32, cut: bool) {
+            let mut bytes = samples()[which].encode();
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
+            if let Some(chunk) = Chunk::decode(&bytes) {
+                prop_assert!(chunk.entries.len() <= MAX_PIECES);
+                prop_assert!(chunk.entries.iter().all(|e| e.at + e.len <= chunk.len));
+            }
+        }
+    }
+}

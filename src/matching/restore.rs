@@ -27,6 +27,18 @@ pub struct Options {
 /// A differential whose header was read.
 pub struct Differential {
     reader: Reader<Box<dyn Read + Send>>,
+    checksums: bool,
+}
+
+/// What was restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Windows of the differential, its end record not counted.
+    pub windows: u64,
+    /// Bytes restored.
+    pub total: u64,
+    /// The differential ended in an end record.
+    pub ended: bool,
 }
 
 impl Differential {
@@ -37,7 +49,20 @@ impl Differential {
     pub fn open(input: Box<dyn Read + Send>) -> Result<Differential, Error> {
         let (_, stream) = container::decoder(input)
             .map_err(|source| Error::Io { what: "cannot read the differential".into(), source })?;
-        Ok(Differential { reader: Reader::new(stream, Limits::default())? })
+        Differential::new(stream)
+    }
+
+    /// Reads the header of a differential that is not compressed.
+    ///
+    /// # Errors
+    /// Where it is no differential, or cannot be read.
+    pub fn new(stream: Box<dyn Read + Send>) -> Result<Differential, Error> {
+        Ok(Differential { reader: Reader::new(stream, Limits::default())?, checksums: true })
+    }
+
+    /// Does without the windows' checksums, as `xdelta3 -n` does. An end record is checked all the same.
+    pub fn without_checksums(self) -> Differential {
+        Differential { checksums: false, ..self }
     }
 
     /// What the header says.
@@ -60,7 +85,7 @@ impl Differential {
         base: Option<Base>,
         options: Options,
         mut sink: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> Result<(), Error> {
+    ) -> Result<Outcome, Error> {
         if let Some(base) = &base
             && options.check_base
         {
@@ -78,12 +103,15 @@ impl Differential {
         let spare = Arc::new(Mutex::new(Vec::<Vec<u8>>::new()));
         let take = Arc::clone(&spare);
         let mut hasher = TargetHasher::new();
+        let mut outcome = Outcome::default();
+        let checksums = self.checksums;
         ordered(
             threads,
             move || Ok(self.reader.next_item()?),
             move |item| match item {
                 Item::End(record) => Ok(Done::End(record)),
-                Item::Window(window) => {
+                Item::Window(mut window) => {
+                    window.adler32 = window.adler32.filter(|_| checksums);
                     let mut out = take.lock().ok().and_then(|mut s| s.pop()).unwrap_or_default();
                     window.apply(&mut |pos, buf: &mut [u8]| source.read_at(pos, buf), &mut out)?;
                     Ok(Done::Bytes(out))
@@ -92,6 +120,8 @@ impl Differential {
             |done| match done {
                 Done::Bytes(bytes) => {
                     hasher.update(&bytes);
+                    outcome.windows += 1;
+                    outcome.total += bytes.len() as u64;
                     if bytes.is_empty() {
                         return Ok(());
                     }
@@ -104,9 +134,13 @@ impl Differential {
                     }
                     Ok(())
                 }
-                Done::End(record) => Ok(record.check(&hasher.finish())?),
+                Done::End(record) => {
+                    outcome.ended = true;
+                    Ok(record.check(&hasher.finish())?)
+                }
             },
-        )
+        )?;
+        Ok(outcome)
     }
 }
 
@@ -162,7 +196,7 @@ pub fn open(path: &Path, base: Option<&Path>, options: Options) -> Result<Box<dy
         let result =
             delta.restore(Some(base), options, |bytes| send.send(Ok(bytes.to_vec())).map_err(|_| gone()));
         // An empty part is the end: without it, the stream was cut.
-        let _ = send.send(result.map(|()| Vec::new()));
+        let _ = send.send(result.map(|_| Vec::new()));
     });
     spawned.map_err(|source| Error::Io { what: "cannot start a thread".into(), source })?;
     Ok(Box::new(Restored { parts, part: Vec::new(), at: 0, failed: false }))

@@ -24,11 +24,12 @@ use crate::host::Root;
 /// Where Proxmox' modules lie, relative to the root.
 const PERL_LIB: &str = "usr/share/perl5";
 
-/// A module that takes longer does not load: something hangs (a dead cluster file system, for one).
+/// A module that takes longer does not load: something hangs (a dead cluster file system, for one). Perl is
+/// told too (`alarm`), so that it ends even where we were killed.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Compiles a file given as argument, with empty modules in place of those that cannot be found.
-const COMPILE: &str = "BEGIN { push @INC, sub { my $empty = '1;'; open(my $fh, '<', \\$empty) or die $!; $fh } } \
+const COMPILE: &str = "BEGIN { alarm 120; push @INC, sub { my $empty = '1;'; open(my $fh, '<', \\$empty) or die $!; $fh } } \
                        require $ARGV[0]; print 'loaded';";
 
 /// How one module fared.
@@ -133,7 +134,7 @@ enum Failed {
 /// Lets perl load `module` with `tree` first in its search path.
 fn run(root: &Root, tree: &Tree, module: &str, how: How) -> Result<(), Failed> {
     let script = match how {
-        How::Load => "require $ARGV[0]; print 'loaded';",
+        How::Load => "BEGIN { alarm 120 } require $ARGV[0]; print 'loaded';",
         How::Compile => COMPILE,
     };
     let arguments: [OsString; 6] =

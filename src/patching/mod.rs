@@ -7,6 +7,7 @@
 pub mod check;
 pub mod diff;
 pub mod embedded;
+mod insert;
 pub mod patchset;
 pub mod pattern;
 pub mod plan;

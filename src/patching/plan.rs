@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::patchset::{Fact, Hunk, Indent, PatchSet, is_ours};
+use super::insert::insert;
+use super::patchset::{Fact, Hunk, PatchSet, is_ours};
 use super::pattern::Pattern;
 use super::record::Record;
 use super::refusal::{Place, Refusal};
 use super::sha256_hex;
 use super::survey::{FileView, Survey};
-use super::text::{Line, Marker, lines, strip};
+use super::text::{lines, strip};
 use crate::host::Origin;
 
 /// What `apply` would make of a host.
@@ -213,11 +214,17 @@ impl<'a> Plan<'a> {
                 (patched, state)
             }
             _ => {
-                let diverted = view.diverted.as_ref().map(|diversion| {
-                    let by = diversion.by.as_deref().unwrap_or("the administrator");
-                    format!(" (dpkg-divert, by {by}: the package's own file is /{})", diversion.to)
-                });
-                self.refusals.push(Refusal::FileMissing { place: place(hunks[0], None), diverted });
+                let next = match &view.diverted {
+                    Some(diversion) => format!(
+                        "dpkg-divert, by {}, moved the package's own to /{}: give it its name back",
+                        diversion.by.as_deref().unwrap_or("the administrator"),
+                        diversion.to
+                    ),
+                    None if view.listed => "restore it with `pve-diff-backup reinstall`".to_owned(),
+                    None => "this release of the package does not ship it: install a newer pve-diff-backup"
+                        .to_owned(),
+                };
+                self.refusals.push(Refusal::FileMissing { place: place(hunks[0], None), next });
                 (None, FileState::Missing)
             }
         };
@@ -291,6 +298,19 @@ impl<'a> Plan<'a> {
     }
 }
 
+impl Plan<'_> {
+    /// All that the plan does to a pristine host, however much of it is done already.
+    pub fn from_pristine(&self) -> Vec<Change> {
+        let change = |file: &PlannedFile| Change {
+            path: file.path.clone(),
+            before: file.pristine.clone(),
+            after: file.patched.clone(),
+            mtime: None,
+        };
+        self.files.iter().map(change).collect()
+    }
+}
+
 /// What `revert` does: take out all our lines and delete all our files, of whatever version, wherever the
 /// sets or our record say they may be. A file that becomes what it was before gets its old time stamp back.
 pub fn revert(survey: &Survey, record: Option<&Record>) -> Vec<Change> {
@@ -310,115 +330,4 @@ pub fn revert(survey: &Survey, record: Option<&Record>) -> Vec<Change> {
         changes.push(Change { path: path.clone(), before: Some(content.clone()), after, mtime });
     }
     changes
-}
-
-/// Inserts the hunks into a file that holds none of our lines.
-fn insert(
-    pristine: &[u8],
-    hunks: &[&Hunk],
-    version: u32,
-    place: &dyn Fn(&Hunk, Option<&Pattern>) -> Box<Place>,
-) -> Result<Vec<u8>, Vec<Refusal>> {
-    let all: Vec<Line> = lines(pristine).collect();
-    let mut refusals = Vec::new();
-    // Hunks by the index of their anchor line, in the set's order.
-    let mut below: BTreeMap<usize, Vec<&Hunk>> = BTreeMap::new();
-    for hunk in hunks {
-        match find_anchor(&all, hunk, place) {
-            Ok(index) => below.entry(index).or_default().push(hunk),
-            Err(refusal) => refusals.push(refusal),
-        }
-    }
-    if !refusals.is_empty() {
-        return Err(refusals);
-    }
-    let mut out = Vec::with_capacity(pristine.len() + 4096);
-    for (index, line) in all.iter().enumerate() {
-        out.extend_from_slice(line.body);
-        out.extend_from_slice(line.end);
-        let Some(hunks) = below.get(&index) else { continue };
-        // Where the file ends without a line end, its last line gets one and ours does without: see `strip`.
-        let unended = line.end.is_empty();
-        let end =
-            if unended { index.checked_sub(1).map_or(&b"\n"[..], |above| all[above].end) } else { line.end };
-        if unended {
-            out.extend_from_slice(end);
-        }
-        for hunk in hunks {
-            let comment = Marker { version, hunk: hunk.id.clone() }.comment(hunk.comment);
-            let indent = indentation(&all, index, hunk.indent);
-            for text in &hunk.lines {
-                for part in [indent, text.as_bytes(), b" ", comment.as_bytes(), end] {
-                    out.extend_from_slice(part);
-                }
-            }
-        }
-        if unended {
-            out.truncate(out.len() - end.len());
-        }
-    }
-    Ok(out)
-}
-
-/// The index of the one line below which the hunk goes.
-fn find_anchor(
-    all: &[Line],
-    hunk: &Hunk,
-    place: &dyn Fn(&Hunk, Option<&Pattern>) -> Box<Place>,
-) -> Result<usize, Refusal> {
-    let block = match &hunk.within {
-        None => 0..all.len(),
-        Some(within) => {
-            let start = only_line(all, 0..all.len(), std::slice::from_ref(within), || place(hunk, None))?;
-            let indent = leading_blanks(all[start].body);
-            let end = (start + 1..all.len()).find(|index| {
-                let body = all[*index].body;
-                leading_blanks(body) == indent && closes_block(body)
-            });
-            match end {
-                Some(end) => start..end,
-                None => return Err(Refusal::BlockOpen { place: place(hunk, Some(within)), line: start + 1 }),
-            }
-        }
-    };
-    only_line(all, block, &hunk.anchors, || place(hunk, hunk.within.as_ref()))
-}
-
-/// The one line in `range` that matches one of the patterns.
-fn only_line(
-    all: &[Line],
-    range: std::ops::Range<usize>,
-    patterns: &[Pattern],
-    place: impl Fn() -> Box<Place>,
-) -> Result<usize, Refusal> {
-    let found: Vec<usize> =
-        range.filter(|index| patterns.iter().any(|pattern| pattern.matches(all[*index].body))).collect();
-    let wanted = || patterns.iter().map(Pattern::to_string).collect::<Vec<_>>().join("` or `");
-    match found[..] {
-        [index] => Ok(index),
-        [] => Err(Refusal::AnchorMissing { place: place(), wanted: wanted() }),
-        _ => Err(Refusal::AnchorAmbiguous {
-            place: place(),
-            wanted: wanted(),
-            lines: found.iter().map(|index| index + 1).collect(),
-        }),
-    }
-}
-
-/// The indentation of lines inserted below line `index`.
-fn indentation<'a>(all: &[Line<'a>], index: usize, indent: Indent) -> &'a [u8] {
-    let anchor = leading_blanks(all[index].body);
-    let next = all[index + 1..].iter().find(|line| !line.body.trim_ascii().is_empty());
-    match next {
-        Some(next) if indent == Indent::Next && !closes_block(next.body) => leading_blanks(next.body),
-        _ => anchor,
-    }
-}
-
-fn leading_blanks(body: &[u8]) -> &[u8] {
-    &body[..body.iter().take_while(|b| matches!(b, b' ' | b'\t')).count()]
-}
-
-fn closes_block(body: &[u8]) -> bool {
-    matches!(body.trim_ascii_start().first(), Some(b'}' | b']' | b')'))
 }

@@ -1,4 +1,4 @@
-//! What was done to a host: `var/lib/pve-diff-backup/applied.json`.
+//! What was done to a host: `var/lib/pve-diff-backup/applied.json`, and `applied.patch` for people.
 //!
 //! A help for people and for `revert` (time stamps, files of older sets), never a condition: our lines are known
 //! by their markers, so everything works where the record is lost. It is replaced in the same transaction as the
@@ -19,6 +19,9 @@ use crate::host::{Root, RootError};
 
 /// Where the record lies, relative to the root.
 pub const PATH: &str = "var/lib/pve-diff-backup/applied.json";
+
+/// Where the same lies as a patch, which `patch -R` can undo without us.
+pub const PATCH_PATH: &str = "var/lib/pve-diff-backup/applied.patch";
 
 /// The form of the record written here.
 const FORMAT: u32 = 1;

@@ -30,12 +30,12 @@ pub enum Refusal {
         sets: Vec<String>,
     },
     /// A file to be patched does not exist.
-    #[error("{place}: the file is missing{}; restore it with `pve-diff-backup reinstall`", diverted.as_deref().unwrap_or_default())]
+    #[error("{place}: the file is missing; {next}")]
     FileMissing {
         /// Where.
         place: Box<Place>,
-        /// Said where dpkg-divert moved it.
-        diverted: Option<String>,
+        /// What to do.
+        next: String,
     },
     /// No line matches where exactly one must.
     #[error("{place}: looked for the line `{wanted}` and found none. {NEXT}")]

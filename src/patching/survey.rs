@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
-use super::patchset::PatchSet;
+use super::patchset::{PatchSet, is_ours};
 use super::record::Record;
 use super::text::{Stripped, strip};
 use crate::host::dpkg::{Diversion, Package};
@@ -36,6 +36,8 @@ pub struct FileView {
     pub payload: bool,
     /// Whether it is, without our lines, as its package shipped it.
     pub origin: Option<Origin>,
+    /// Whether its package lists it; false where a release ships it in another package, or not at all.
+    pub listed: bool,
     /// Set where another file has taken its name.
     pub diverted: Option<Diversion>,
 }
@@ -85,6 +87,15 @@ impl Survey {
         let packages = dpkg.packages().map(|package| (package.name.clone(), package.clone())).collect();
         Ok(Self { packages, files })
     }
+
+    /// Whether any line or file of ours is there.
+    pub fn holds_ours(&self) -> bool {
+        self.files.values().any(|file| match (&file.content, &file.stripped) {
+            (Some(content), _) if file.payload => is_ours(content),
+            (_, Some(stripped)) => !stripped.markers.is_empty(),
+            _ => false,
+        })
+    }
 }
 
 /// What a file is to us.
@@ -115,6 +126,7 @@ fn view(root: &Root, dpkg: &Dpkg, path: &str, kind: Kind) -> Result<FileView, Su
         _ => None,
     };
     let diverted = package.and_then(|package| dpkg.diversion(package, path)).cloned();
+    let listed = package.map_or(Ok(false), |package| dpkg.owns(package, path))?;
     let payload = matches!(kind, Kind::Payload);
-    Ok(FileView { content, stripped, package: package.map(str::to_owned), payload, origin, diverted })
+    Ok(FileView { content, stripped, package: package.map(str::to_owned), payload, origin, listed, diverted })
 }

@@ -115,7 +115,7 @@ pub struct Stripped {
 
 /// Takes our lines out of `content`.
 ///
-/// [`insert`](super::plan) gives the last line of a file without final line end one, and leaves its own last
+/// Insertion gives the last line of a file without final line end one, and leaves its own last
 /// line without; so where the last line is ours and has none, the line before it had none either.
 pub fn strip(content: &[u8]) -> Stripped {
     let mut rest = Vec::with_capacity(content.len());

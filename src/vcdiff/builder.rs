@@ -4,7 +4,7 @@ use super::address::Cache;
 use super::codetable::{self, PAIR_ADD_MAX};
 use super::reader::{WIN_ADLER32, WIN_SOURCE};
 use super::secondary::{self, Section};
-use super::{MAX_WINDOW, varint};
+use super::{MAX_WINDOW, Segment, Window, varint};
 
 /// Collects the instructions of one window and encodes them.
 ///
@@ -24,7 +24,6 @@ pub struct WindowBuilder {
     // Scratch for `finish`.
     inst: Vec<u8>,
     addr: Vec<u8>,
-    body: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
@@ -139,40 +138,12 @@ impl WindowBuilder {
         out: &mut Vec<u8>,
     ) {
         self.encode_instructions();
-        let mut compressed = 0;
-        if let Some(encoder) = secondary {
-            let sections = [&mut self.data, &mut self.inst, &mut self.addr];
-            for (section, bytes) in Section::ALL.into_iter().zip(sections) {
-                if let Some(smaller) = encoder.encode(section, bytes) {
-                    *bytes = smaller;
-                    compressed |= section.bit();
-                }
-            }
-        }
-
-        // RFC 3284 section 4.2 and 4.3; the length covers everything behind it.
-        let body = &mut self.body;
-        body.clear();
-        varint::write(body, self.target_len as u64);
-        body.push(compressed);
-        for section in [&self.data, &self.inst, &self.addr] {
-            varint::write(body, section.len() as u64);
-        }
-        body.extend(adler32.iter().flat_map(|a| a.to_be_bytes()));
-
-        let source = if self.span.is_some() { WIN_SOURCE } else { 0 };
-        out.push(source | if adler32.is_some() { WIN_ADLER32 } else { 0 });
-        if let Some((start, end)) = self.span {
-            varint::write(out, end - start);
-            varint::write(out, start);
-        }
-        let len = body.len() + self.data.len() + self.inst.len() + self.addr.len();
-        varint::write(out, len as u64);
-        out.reserve(len);
-        for part in [body, &mut self.data, &mut self.inst, &mut self.addr] {
-            out.extend_from_slice(part);
-            part.clear();
-        }
+        let source = self.span.map(|(start, end)| Segment { pos: start, len: end - start });
+        let sections = [&mut self.data, &mut self.inst, &mut self.addr];
+        write_window(source, self.target_len, adler32, sections, secondary, out);
+        self.data.clear();
+        self.inst.clear();
+        self.addr.clear();
         self.ops.clear();
         self.target_len = 0;
         self.span = None;
@@ -230,6 +201,53 @@ impl WindowBuilder {
             here += u64::from(op.len);
         }
     }
+}
+
+impl Window {
+    /// Appends the window's encoded form to `out`, its sections compressed anew if the file header names a
+    /// secondary compressor.
+    pub fn encode(&self, secondary: Option<&mut secondary::Encoder>, out: &mut Vec<u8>) {
+        let [mut data, mut inst, mut addr] = [&self.data, &self.inst, &self.addr].map(Vec::clone);
+        let sections = [&mut data, &mut inst, &mut addr];
+        write_window(self.source, self.target_len, self.adler32, sections, secondary, out);
+    }
+}
+
+/// RFC 3284 sections 4.2 and 4.3. Sections that get compressed are replaced by their compressed form.
+fn write_window(
+    source: Option<Segment>,
+    target_len: usize,
+    adler32: Option<u32>,
+    mut sections: [&mut Vec<u8>; 3],
+    secondary: Option<&mut secondary::Encoder>,
+    out: &mut Vec<u8>,
+) {
+    let mut compressed = 0;
+    if let Some(encoder) = secondary {
+        for (section, bytes) in Section::ALL.into_iter().zip(&mut sections) {
+            if let Some(smaller) = encoder.encode(section, bytes) {
+                **bytes = smaller;
+                compressed |= section.bit();
+            }
+        }
+    }
+    let lens = sections.each_ref().map(|s| s.len() as u64);
+    let checksum = if adler32.is_some() { 4 } else { 0 };
+    let sizes: usize = lens.iter().map(|&len| varint::len(len)).sum();
+    let len = (varint::len(target_len as u64) + 1 + sizes + checksum) as u64 + lens.iter().sum::<u64>();
+
+    out.push(if source.is_some() { WIN_SOURCE } else { 0 } | if adler32.is_some() { WIN_ADLER32 } else { 0 });
+    if let Some(segment) = source {
+        varint::write(out, segment.len);
+        varint::write(out, segment.pos);
+    }
+    varint::write(out, len);
+    out.reserve(len as usize);
+    varint::write(out, target_len as u64);
+    out.push(compressed);
+    lens.iter().for_each(|&len| varint::write(out, len));
+    out.extend(adler32.iter().flat_map(|a| a.to_be_bytes()));
+    sections.iter().for_each(|section| out.extend_from_slice(section));
 }
 
 #[inline]

@@ -7,7 +7,7 @@ use super::address::{MODES, SAME_START};
 
 /// What half an entry does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Noop,
     Add,
     Run,
@@ -17,7 +17,7 @@ pub(super) enum Kind {
 
 /// Half an entry: an instruction; size 0 means that the size follows as an integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Half {
+pub(crate) struct Half {
     pub kind: Kind,
     pub size: u8,
 }
@@ -33,7 +33,7 @@ const fn copy(mode: u8, size: u8) -> Half {
 }
 
 /// The 256 entries.
-pub(super) static TABLE: [[Half; 2]; 256] = generate();
+pub(crate) static TABLE: [[Half; 2]; 256] = generate();
 
 /// Sizes that have an opcode of their own.
 pub(super) const ADD_MAX: u8 = 17;

@@ -11,8 +11,8 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{Error, Result, Window, varint};
 
-const TAG: &[u8; 8] = b"PVEXD3.1";
-const PAYLOAD: usize = TAG.len() + 8 + 16;
+/// What sets it apart from other windows that write nothing; the digit is the version.
+const TAG: &[u8] = b"E1";
 
 /// Proof that a delta is complete, and of what it restores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,30 +26,27 @@ pub struct EndRecord {
 impl EndRecord {
     /// The window to append after the last one.
     pub fn encode(&self) -> Vec<u8> {
-        let inst = [0u8; 2 * PAYLOAD]; // RUN, size 0
-        let mut body = Vec::with_capacity(8 + PAYLOAD + inst.len());
-        body.push(0); // target length
-        body.push(0); // no section is compressed
-        varint::write(&mut body, PAYLOAD as u64);
-        varint::write(&mut body, inst.len() as u64);
-        body.push(0); // no addresses
-        body.extend_from_slice(TAG);
-        body.extend_from_slice(&self.total_len.to_be_bytes());
-        body.extend_from_slice(&self.hash);
-        body.extend_from_slice(&inst);
-        let mut out = vec![0]; // neither segment nor Adler-32
-        varint::write(&mut out, body.len() as u64);
-        out.extend_from_slice(&body);
+        let mut out = Vec::new();
+        // Short, since every byte of it takes three in the file.
+        let mut payload = TAG.to_vec();
+        varint::write(&mut payload, self.total_len);
+        payload.extend_from_slice(&self.hash);
+        Window { inst: vec![0; 2 * payload.len()], data: payload, ..Window::default() }
+            .encode(None, &mut out);
         out
     }
 
     /// The record that `window` is, if it is one.
     pub(super) fn from_window(window: &Window) -> Option<Self> {
-        let payload = window.data.strip_prefix(TAG)?;
-        let (len, hash) = payload.split_first_chunk::<8>()?;
-        let hash = hash.try_into().ok()?;
-        let is_end = window.target_len == 0 && window.source.is_none() && window.inst == [0; 2 * PAYLOAD];
-        is_end.then_some(EndRecord { total_len: u64::from_be_bytes(*len), hash })
+        // RUN, size 0, once for each byte.
+        let is_end = window.target_len == 0
+            && window.source.is_none()
+            && window.inst.len() == 2 * window.data.len()
+            && window.inst.iter().all(|&b| b == 0);
+        let mut payload = window.data.strip_prefix(TAG)?;
+        let total_len = varint::read(&mut payload).ok()?;
+        let hash = payload.try_into().ok()?;
+        is_end.then_some(EndRecord { total_len, hash })
     }
 
     /// Compares with what was really restored.

@@ -32,15 +32,6 @@ impl Secondary {
             _ => None,
         }
     }
-
-    /// Name, as after `-S`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Secondary::Djw => "djw",
-            Secondary::Lzma => "lzma",
-            Secondary::Fgk => "fgk",
-        }
-    }
 }
 
 /// What the file header says.

@@ -21,12 +21,15 @@
 mod address;
 mod apphdr;
 mod builder;
-mod codetable;
+pub(crate) mod codetable;
 mod end;
 mod error;
 mod header;
+pub mod merge;
 mod reader;
 pub mod secondary;
+#[cfg(test)]
+mod tests;
 pub mod varint;
 mod window;
 
@@ -36,7 +39,7 @@ pub use end::{EndRecord, TargetHasher};
 pub use error::{Error, Result};
 pub use header::{Header, MAGIC, Secondary, write_header};
 pub use reader::{Item, Limits, Reader};
-pub use window::{Inst, Instructions, Segment, Window};
+pub use window::{Inst, Instructions, Segment, Stored, Window};
 
 /// Longest target window any reader should take, in bytes: `XD3_HARDMAXWINSIZE` of xdelta3, which
 /// refuses longer ones as malicious.

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use super::header::{HDR_APPHEADER, HDR_CODETABLE, HDR_SECONDARY};
 use super::secondary::{self, Section};
 use super::varint::Partial;
-use super::window::{Segment, Window};
+use super::window::{Segment, Stored, Window};
 use super::{AppHeader, EndRecord, Error, Header, MAGIC, MAX_WINDOW, Result, Secondary};
 
 /// Window indicator bits (RFC 3284 section 4.2).
@@ -203,6 +203,7 @@ impl<R: Read> Reader<R> {
             data,
             inst,
             addr,
+            stored: Stored { compressed, len: encoded_len, sections: sizes },
         })
     }
 }

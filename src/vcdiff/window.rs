@@ -55,6 +55,17 @@ impl Inst<'_> {
     }
 }
 
+/// How a window was stored; nothing that decoding needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Delta indicator: which sections are compressed (bits 1, 2, 4).
+    pub compressed: u8,
+    /// Declared length of everything behind it.
+    pub len: u64,
+    /// Lengths of the three sections as they are in the file.
+    pub sections: [u64; 3],
+}
+
 /// A window as read: sizes are checked, sections are decompressed, instructions are not yet looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Window {
@@ -74,6 +85,8 @@ pub struct Window {
     pub inst: Vec<u8>,
     /// Addresses of COPYs.
     pub addr: Vec<u8>,
+    /// Its form in the file.
+    pub stored: Stored,
 }
 
 impl Window {
@@ -125,7 +138,7 @@ impl Window {
                     // RFC 3284 lets a copy run from the segment into the target; xdelta3 never does that.
                     let outside = segment.len.saturating_sub(addr).min(len as u64) as usize;
                     if outside > 0 {
-                        let pos = segment.pos + addr;
+                        let pos = segment.pos.saturating_add(addr);
                         source(pos, &mut out[at..][..outside]).map_err(|source| Error::Base {
                             window: self.index,
                             pos,
@@ -217,6 +230,11 @@ impl<'a> Instructions<'a> {
         if let Some(half) = self.second.take() {
             return self.half(half).map(Some);
         }
+        Ok(self.opcode()?.map(|(_, inst)| inst))
+    }
+
+    /// The next opcode and its first instruction.
+    fn opcode(&mut self) -> Result<Option<(u8, Inst<'a>)>, &'static str> {
         let Some((&opcode, rest)) = self.inst.split_first() else {
             return match () {
                 () if self.here != self.end => Err("they describe less than the window"),
@@ -229,7 +247,22 @@ impl<'a> Instructions<'a> {
         // The default table has no entry that begins with a NOOP.
         let [first, second] = TABLE[usize::from(opcode)];
         self.second = (second.kind != Kind::Noop).then_some(second);
-        self.half(first).map(Some)
+        Ok(Some((opcode, self.half(first)?)))
+    }
+
+    /// The next opcode with its one or two instructions, for listings. Not to be mixed with `next`.
+    pub(crate) fn next_opcode(&mut self) -> Result<Option<(u8, Inst<'a>, Option<Inst<'a>>)>> {
+        let both = |this: &mut Self| {
+            let Some((opcode, first)) = this.opcode()? else { return Ok(None) };
+            let second = this.second.take().map(|half| this.half(half)).transpose()?;
+            Ok(Some((opcode, first, second)))
+        };
+        both(self).map_err(|what| Error::BadInstruction { window: self.window, what })
+    }
+
+    /// Bytes of instructions and addresses not used yet.
+    pub(crate) fn remaining(&self) -> usize {
+        self.inst.len() + self.addr.len()
     }
 }
 
@@ -290,13 +323,11 @@ mod tests {
             target_len: 8,
             source: Some(Segment { pos: 10, len: 2 }),
             data: b"c".to_vec(),
+            // ADD 1; COPY 7 bytes from address 0: the segment "ab", then the target "c", then itself.
             inst: vec![2, 19 + 4],
             addr: vec![0],
             ..Window::default()
         };
-        // COPY takes 7 bytes from address 0: the segment "ab", then the target "c", then itself.
-        let mut window = window;
-        window.inst = vec![2, 19 + 4];
         let mut out = Vec::new();
         let mut read = |pos: u64, buf: &mut [u8]| {
             assert_eq!((pos, buf.len()), (10, 2));

@@ -56,6 +56,8 @@ backup 100 --fullbackup 7; check backup-100-3 $?
 backup 100 --fullbackup 7 --prune-backups keep-last=1; check backup-100-4-with-prune $?
 [ -e $CF ] && [ -e $CD ] && [ $(packs lxc 100 | wc -l) = 3 ]; check protected-keeps-its-full $?
 run pvesh set "/nodes/$node/storage/local/content/$(vol $CD)" --protected 0; check unprotect $?
+N=$(newest lxc 100); run pvesh set "/nodes/$node/storage/local/content/$(vol $N)" --notes 'gone soon'; [ -e "$N.notes" ] && [ -e "${N%.vcdiff*}.log" ]; check free-differential-before $?
+run pvesm free "$(vol $N)"; [ ! -e "$N" ] && [ ! -e "$N.notes" ] && [ ! -e "${N%.vcdiff*}.log" ] && [ -e "${CF%.tar*}.log" ]; check free-differential-takes-its-own-log $?
 
 # 4. a prune that removes a whole chain: the full goes with all that need it
 backup 100; check backup-100-5-full $?
@@ -120,7 +122,7 @@ n=$(packs lxc 100 | wc -l)
 descendants() { local p; for p in $(ps -o pid= --ppid $1); do echo $p; descendants $p; done; }
 sleep 1.1; vzdump 100 --storage local --mode stop --compress zstd --fullbackup 7 --bwlimit 500 >$L/last.log 2>&1 & v=$!
 killed=
-for i in $(seq 60); do sleep 0.2; for p in $(descendants $v); do case "$(tr '\0' ' ' </proc/$p/cmdline 2>/dev/null)" in */pve-xdelta3\ diff*) sleep 0.5; kill -9 $p && killed=1;; esac; done; [ -n "$killed" ] && break; done
+for i in $(seq 60); do sleep 0.2; for p in $(descendants $v); do case "$(cat /proc/$p/cmdline 2>/dev/null | tr '\0' ' ')" in */pve-xdelta3\ diff*) sleep 0.5; kill -9 $p && killed=1;; esac; done; [ -n "$killed" ] && break; done
 wait $v; [ $? != 0 ] && [ -n "$killed" ]; check killed-compressor $?
 [ $(packs lxc 100 | wc -l) = $n ] && nothing_half; check killed-compressor-leaves-nothing $?
 
@@ -141,7 +143,14 @@ mkdir -p /var/lib/pve-manager/jobs
 run pvesh create /cluster/backup --id job1 --schedule '03:00' --vmid 200 --storage local --fullbackup 7; check job-create $?
 run grep -A12 'job1' /etc/pve/jobs.cfg; grep -q 'fullbackup 7' $L/last.log; check job-stored $?
 run pvesh set /cluster/backup/job1 --fullbackup 14; check job-set $?; run pvesh get /cluster/backup/job1 --output-format json; grep -qE '"fullbackup":"?14' $L/last.log; check job-get $?
-run pvesh set /cluster/backup/job1 --delete fullbackup; check job-delete-option $?; ! grep -q fullbackup /etc/pve/jobs.cfg; check job-option-gone $?
+run pvesh set /cluster/backup/job1 --mode snapshot --delete fullbackup; check job-delete-option $?; ! grep -q fullbackup /etc/pve/jobs.cfg; check job-option-gone $?
 kill $(cat /var/run/qemu-server/200.pid)
+
+# 11. a VM without disks: the compressor runs within a shell that vma starts
+printf 'cores: 1\nmemory: 512\nname: diskless\nostype: l26\n' >/etc/pve/qemu-server/210.conf
+for i in 1 2; do sed -i "s/memory: .*/memory: $((600 + i))/" /etc/pve/qemu-server/210.conf; backup 210 --fullbackup 7; check diskless-backup-$i $?; done
+[[ "$(newest qemu 210)" == *--differential-* ]]; check diskless-differential $?
+run pvesm extractconfig "$(vol $(newest qemu 210))"; grep -q '^memory: 602' $L/last.log; check diskless-config $?
+run qmrestore "$(vol $(newest qemu 210))" 211 --storage local; check diskless-restore $?; grep -q '^memory: 602' /etc/pve/qemu-server/211.conf; check diskless-restored $?
 echo "failures: $ok passed, $bad failed"
 [ $bad = 0 ]

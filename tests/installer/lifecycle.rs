@@ -150,6 +150,21 @@ fn an_upgrade_of_one_package_is_patched_again() {
 }
 
 #[test]
+fn an_upgrade_that_cannot_be_patched_is_loud_and_reverts() {
+    let host = Host::new();
+    host.run(&["apply"]).ok();
+    let new = b"package PVE::LXC::Create;\nsub renamed {\n}\n1;\n";
+    host.install("pve-container", "7.0.0", &[(CREATE, new)]);
+    let status = host.run(&["status"]).code(8);
+    assert!(status.out.contains("still hold lines of ours"), "{status:?}");
+    host.run(&["apply"]).code(8).says(&["still hold lines of ours", "revert"]);
+    host.run(&["revert"]).ok();
+    let status = host.run(&["status"]).code(8);
+    assert!(!status.out.contains("still hold lines of ours"), "{status:?}");
+    assert_eq!(host.read(CREATE), new);
+}
+
+#[test]
 fn packages_that_are_not_installed_are_left_out() {
     let host = Host::new();
     host.remove("pve-container", &[CREATE]);

@@ -3,6 +3,9 @@
 mod crash;
 mod diffs;
 mod errors;
+mod help;
 mod lifecycle;
+mod reinstall;
+mod rights;
 mod support;
 mod versions;

@@ -67,8 +67,12 @@ fn xdelta3_reads_every_form_we_write() {
         Encode::default(),
         Encode { adler: false, end: true, ..Encode::default() },
         Encode { window: 777, end: true, ..Encode::default() },
-        Encode { lzma: Some(1), end: true, window: 4096, ..Encode::default() },
-        Encode { lzma: Some(9), ..Encode::default() },
+        Encode { secondary: Some((Secondary::Lzma, 1)), end: true, window: 4096, ..Encode::default() },
+        Encode { secondary: Some((Secondary::Lzma, 9)), ..Encode::default() },
+        Encode { secondary: Some((Secondary::Djw, 9)), end: true, ..Encode::default() },
+        Encode { secondary: Some((Secondary::Djw, 1)), window: 4096, ..Encode::default() },
+        Encode { secondary: Some((Secondary::Fgk, 0)), end: true, ..Encode::default() },
+        Encode { secondary: Some((Secondary::Fgk, 0)), window: 512, ..Encode::default() },
         Encode { app: Some(AppHeader::default()), ..Encode::default() },
         Encode { app: Some(full), end: true, ..Encode::default() },
     ];
@@ -133,7 +137,7 @@ fn xdelta3_takes_names_from_our_header() {
 #[test]
 fn windows_of_16_mib() {
     let (base, mut target) = pair(11, 3_000_000);
-    target = [&target[..], &base, &vec![7; 9_000_000], &target, &Random::new(5).bytes(20_000_000)].concat();
+    target = [&target[..], &base, &vec![7; 9_000_000], &target, &Random::new(5).bytes(500_000)].concat();
     let delta = Encode { window: MAX_WINDOW, end: true, ..Encode::default() }.run(&base, &target);
     assert_eq!(decode(&delta, &base).unwrap(), target);
     if have_xdelta3() {

@@ -82,12 +82,13 @@ pub struct Encode {
     pub adler: bool,
     pub app: Option<AppHeader>,
     pub end: bool,
-    pub lzma: Option<u32>,
+    /// As after `-S`, with LZMA's or DJW's level.
+    pub secondary: Option<(Secondary, u32)>,
 }
 
 impl Default for Encode {
     fn default() -> Self {
-        Encode { window: 1 << 16, adler: true, app: None, end: false, lzma: None }
+        Encode { window: 1 << 16, adler: true, app: None, end: false, secondary: None }
     }
 }
 
@@ -96,8 +97,12 @@ impl Encode {
     pub fn run(&self, base: &[u8], target: &[u8]) -> Vec<u8> {
         const KEY: usize = 16;
         let app = self.app.as_ref().map(AppHeader::encode);
-        let mut out = write_header(app.as_deref(), self.lzma.map(|_| Secondary::Lzma));
-        let mut lzma = self.lzma.map(secondary::Encoder::lzma);
+        let mut encoder = self.secondary.map(|(kind, level)| match kind {
+            Secondary::Lzma => secondary::Encoder::lzma(level),
+            Secondary::Djw => secondary::Encoder::djw(level),
+            Secondary::Fgk => secondary::Encoder::fgk(),
+        });
+        let mut out = write_header(app.as_deref(), encoder.as_ref().map(|e| e.kind()));
         let mut hasher = TargetHasher::new();
         let known: HashMap<&[u8], usize> =
             base.windows(KEY).enumerate().step_by(4).map(|(i, key)| (key, i)).collect();
@@ -134,7 +139,7 @@ impl Encode {
             builder.add(&window[added..]);
             assert_eq!(builder.target_len(), window.len());
             let adler = self.adler.then(|| simd_adler32::adler32(&window));
-            builder.finish_with(adler, lzma.as_mut(), &mut out);
+            builder.finish_with(adler, encoder.as_mut(), &mut out);
         }
         if self.end {
             out.extend(hasher.finish().encode());

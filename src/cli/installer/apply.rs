@@ -1,25 +1,23 @@
 //! `test` and `apply`.
 
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::{Host, View, in_order};
+use super::{Host, View, println_quietly};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
 use crate::host::Origin;
 use crate::patching::check::{self, Checked, Outcome};
 use crate::patching::plan::{Change, Plan};
-use crate::patching::record::Record;
 use crate::patching::transaction;
 
 /// Options of `apply`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Answer every question with yes
+    /// Answer every question with yes (apply asks none)
     #[arg(short, long)]
     pub yes: bool,
     /// Do not let the services load the new code
@@ -43,8 +41,7 @@ pub fn test(global: &Global, args: &TestArgs) -> anyhow::Result<ExitCode> {
     let host = Host::open(global)?;
     host.settle()?;
     let view = host.view()?;
-    let tested = host.plan(&view).map_err(anyhow::Error::from).and_then(|plan| {
-        let changes = plan.changes().map_err(|refusals| Refused(refusals.to_vec()))?;
+    let tested = host.plan_changes(&view).map_err(anyhow::Error::from).and_then(|(plan, changes)| {
         let checked = check(&host, &view, &changes)?;
         transaction::check_writable(&host.root, &changes)?;
         Ok((plan, changes, checked))
@@ -90,40 +87,29 @@ pub fn test(global: &Global, args: &TestArgs) -> anyhow::Result<ExitCode> {
 /// What speaks against it; then nothing is changed.
 pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     let host = Host::open(global)?;
-    let session = host.session()?;
+    let (session, recovered) = host.session()?;
     let view = host.view()?;
-    let plan = host.plan(&view)?;
-    let mut changes = in_order(plan.changes().map_err(|refusals| Refused(refusals.to_vec()))?);
+    let (plan, mut changes) = host.plan_changes(&view)?;
     announce(&plan);
     let checked = check(&host, &view, &changes)?;
     for checked in checked.iter().filter(|checked| checked.outcome != Outcome::Loads) {
         eprintln!("warning: {}", describe(checked));
     }
     let count = changes.len();
-
-    let mtime = |path: &str| {
-        let metadata = std::fs::metadata(host.root.resolve(path).ok()?).ok()?;
-        Some((metadata.mtime(), metadata.mtime_nsec()))
-    };
-    let record = Record::of_plan(&plan, &view.survey, view.record.as_ref(), &mtime);
-    if !view.record.as_ref().is_some_and(|old| old.same_as(&record)) {
-        changes.extend(host.record_change(Some(&record))?);
-    }
+    changes.extend(host.record_changes(&plan, &view)?);
     changes.extend(super::hook::note(&host, None)?);
     session.commit("apply", &changes)?;
 
-    let mut out = io::stdout().lock();
-    if count == 0 {
-        writeln!(
-            out,
+    match count {
+        0 => println_quietly(&format!(
             "There is nothing to do: the host is patched ({} {}).",
             plan.set.name, plan.set.version
-        )?;
-        return Ok(Exit::Success.into());
+        )),
+        _ => println_quietly(&format!("patched {count} files ({} {})", plan.set.name, plan.set.version)),
     }
-    writeln!(out, "patched {count} files ({} {})", plan.set.name, plan.set.version)?;
-    drop(out);
-    host.reload(args.no_restart);
+    if count > 0 || recovered {
+        host.reload(args.no_restart);
+    }
     Ok(Exit::Success.into())
 }
 

@@ -19,7 +19,7 @@ use crate::cli::Global;
 use crate::cli::exit::Exit;
 use crate::host::root::read_bounded;
 use crate::patching::plan::Change;
-use crate::patching::transaction::TransactionError;
+use crate::patching::transaction::{self, TransactionError};
 
 /// Why our lines are owed to this host, relative to the root: written by hooks only, deleted by `apply` and `revert`.
 const NOTE: &str = "var/lib/pve-diff-backup/pending";
@@ -81,9 +81,6 @@ fn is_locked(error: &anyhow::Error) -> bool {
 }
 
 fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
-    if !matches!(event, Event::Preflight) {
-        host.settle()?;
-    }
     let wanted = is_wanted(host, &host.view()?)?;
     match event {
         Event::Remove if wanted => {
@@ -118,7 +115,9 @@ fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
 fn is_wanted(host: &Host, view: &View) -> anyhow::Result<bool> {
     let mut files = view.survey.files.values();
     let ours = files.any(|file| file.stripped.as_ref().is_some_and(|stripped| !stripped.markers.is_empty()));
-    Ok(ours || view.record.is_some() || read_note(host)?.is_some())
+    // `apply` and `revert` finish or undo what an interrupted run left, and then know that services must reload.
+    let interrupted = transaction::is_interrupted(&host.root)?;
+    Ok(ours || interrupted || view.record.is_some() || read_note(host)?.is_some())
 }
 
 /// Why the last hook left the host without our lines, if it did.
@@ -139,7 +138,7 @@ pub(super) fn note(host: &Host, text: Option<&str>) -> anyhow::Result<Option<Cha
 }
 
 fn write_note(host: &Host, text: &str) -> anyhow::Result<()> {
-    let session = host.session()?;
+    let (session, _) = host.session()?;
     Ok(session.commit("note", &Vec::from_iter(note(host, Some(text))?))?)
 }
 

@@ -1,24 +1,35 @@
 //! The commands that deal with a host's files: what they share.
 
 pub mod apply;
-pub mod diff;
 pub mod hook;
 mod preflight;
+pub mod preview;
 pub mod reinstall;
 pub mod revert;
 pub mod status;
+
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::Context as _;
 
 use super::Global;
 use super::exit::{Exit, Refused, Stop};
+use crate::host::root::read_bounded;
 use crate::host::services::{self, Reload};
 use crate::host::{Root, RootError};
+use crate::patching::diff;
 use crate::patching::patchset::{self, PatchSet};
 use crate::patching::plan::{self, Change, Plan};
 use crate::patching::record::{self, Record, RecordError};
 use crate::patching::survey::Survey;
 use crate::patching::transaction::{self, Recovery, Session};
+
+/// Larger than any file in our folder.
+const MAX_OWN: u64 = 64 << 20;
+
+/// Said where a host cannot be patched but still is, in part.
+const STALE: &str = "Some files still hold lines of ours, which only work together: `pve-diff-backup revert` takes \
+                     them out, and backups run as Proxmox ships them";
 
 /// A host and the patch sets that may be for it.
 pub struct Host {
@@ -46,27 +57,37 @@ impl Host {
         Ok(Self { root, sets })
     }
 
-    /// The right to change the host; what an interrupted run left is dealt with first.
-    fn session(&self) -> anyhow::Result<Session<'_>> {
+    /// The right to change the host; what an interrupted run left is dealt with first. Also tells whether that
+    /// changed files.
+    fn session(&self) -> anyhow::Result<(Session<'_>, bool)> {
         let session = Session::open(&self.root)?;
-        self.recover(&session)?;
-        Ok(session)
+        let changed = self.recover(&session)?;
+        Ok((session, changed))
     }
 
     /// For commands that only read: no lock, unless there is something to recover.
     fn settle(&self) -> anyhow::Result<()> {
-        if transaction::is_interrupted(&self.root)? {
+        if !transaction::is_interrupted(&self.root)? {
+            return Ok(());
+        }
+        let (_session, changed) =
             self.session().context("an interrupted run must be finished or undone first")?;
+        let daemons = services::existing(&self.root);
+        if changed && self.root.is_running_host() && !daemons.is_empty() {
+            eprintln!(
+                "Let the services load the files: systemctl reload-or-try-restart {}",
+                daemons.join(" ")
+            );
         }
         Ok(())
     }
 
-    fn recover(&self, session: &Session) -> anyhow::Result<()> {
+    /// Tells whether files were changed.
+    fn recover(&self, session: &Session) -> anyhow::Result<bool> {
         match session.recover()? {
-            Recovery::Nothing => {}
+            Recovery::Nothing => return Ok(false),
             Recovery::Completed(operation) => {
                 eprintln!("An earlier `{operation}` was interrupted: it is now complete.");
-                self.reload_hint();
             }
             Recovery::Undone(operation) => {
                 eprintln!(
@@ -81,18 +102,9 @@ impl Host {
                 );
                 let view = self.view()?;
                 session.commit("revert", &self.revert_changes(&view)?)?;
-                self.reload_hint();
             }
         }
-        Ok(())
-    }
-
-    /// Files were changed by a command that may only have been meant to look.
-    fn reload_hint(&self) {
-        let daemons = services::existing(&self.root);
-        if self.root.is_running_host() && !daemons.is_empty() {
-            eprintln!("Let the services load them: systemctl reload-or-try-restart {}", daemons.join(" "));
-        }
+        Ok(true)
     }
 
     /// Reads the host.
@@ -115,23 +127,53 @@ impl Host {
         Ok(Plan::new(set, &view.survey))
     }
 
+    /// The plan and its changes in the order in which they are made.
+    fn plan_changes<'a>(&'a self, view: &View) -> Result<(Plan<'a>, Vec<Change>), Refused> {
+        let planned = self.plan(view).and_then(|plan| match plan.changes() {
+            Ok(changes) => Ok((in_order(changes), plan)),
+            Err(refusals) => Err(Refused(refusals.to_vec())),
+        });
+        if planned.is_err() && view.survey.holds_ours() {
+            eprintln!("warning: {STALE}");
+        }
+        planned.map(|(changes, plan)| (plan, changes))
+    }
+
     /// All that a revert changes, the record last.
     fn revert_changes(&self, view: &View) -> anyhow::Result<Vec<Change>> {
         let mut changes = in_order(plan::revert(&view.survey, view.record.as_ref()));
-        changes.extend(self.record_change(None)?);
+        changes.extend(self.own_file(record::PATCH_PATH, None)?);
+        changes.extend(self.own_file(record::PATH, None)?);
         Ok(changes)
     }
 
-    /// The change of the record's own file to what `record` says; `None` where it is no change.
-    fn record_change(&self, record: Option<&Record>) -> Result<Option<Change>, anyhow::Error> {
-        let path = self.root.resolve(record::PATH)?;
-        let before = match std::fs::read(&path) {
+    /// The changes that record `plan`, where that is news.
+    fn record_changes(&self, plan: &Plan, view: &View) -> anyhow::Result<Vec<Change>> {
+        let mtime = |path: &str| {
+            let metadata = std::fs::metadata(self.root.resolve(path).ok()?).ok()?;
+            Some((metadata.mtime(), metadata.mtime_nsec()))
+        };
+        let mut patch = Vec::new();
+        for change in plan.from_pristine() {
+            diff::write(&mut patch, &change, false)?;
+        }
+        let mut changes = Vec::from_iter(self.own_file(record::PATCH_PATH, Some(patch))?);
+        let record = Record::of_plan(plan, &view.survey, view.record.as_ref(), &mtime);
+        if !view.record.as_ref().is_some_and(|old| old.same_as(&record)) {
+            changes.extend(self.own_file(record::PATH, Some(record.to_json()))?);
+        }
+        Ok(changes)
+    }
+
+    /// The change of a file in our folder; `None` where it is none.
+    fn own_file(&self, path: &str, after: Option<Vec<u8>>) -> anyhow::Result<Option<Change>> {
+        let real = self.root.resolve(path)?;
+        let before = match read_bounded(&real, MAX_OWN) {
             Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(cause) => return Err(RootError::Io { path, cause }.into()),
+            Err(cause) => return Err(RootError::Io { path: real, cause }.into()),
         };
-        let after = record.map(Record::to_json);
-        let change = Change { path: record::PATH.to_owned(), before, after, mtime: None };
+        let change = Change { path: path.to_owned(), before, after, mtime: None };
         Ok((change.before != change.after).then_some(change))
     }
 

@@ -77,6 +77,22 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
         Ok(output) => return failed(format!("apt-get failed ({})", output.status)),
         Err(error) => return failed(format!("{} does not start: {error}", command[0].to_string_lossy())),
     }
-    println_quietly("The packages are as Proxmox ships them. To patch them again: pve-diff-backup apply");
+    // apt-get calls it success when it cannot get a package that is installed already.
+    let view = host.view()?;
+    let spoilt: Vec<String> = view
+        .survey
+        .files
+        .iter()
+        .filter(|(_, file)| file.package.as_ref().is_some_and(|name| view.survey.packages.contains_key(name)))
+        .filter(|(_, file)| file.content.is_none() || file.origin == Some(Origin::Modified))
+        .map(|(path, _)| format!("/{path}"))
+        .collect();
+    if !spoilt.is_empty() {
+        return failed(format!(
+            "apt-get did not give back {}: it cannot get the package, see what it said",
+            spoilt.join(", ")
+        ));
+    }
+    println_quietly("All files are as Proxmox ships them. To patch them again: pve-diff-backup apply");
     Ok(Exit::Success.into())
 }

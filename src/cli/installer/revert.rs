@@ -1,17 +1,18 @@
 //! `revert`: everything of ours out.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::Host;
+use super::{Host, println_quietly};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
 use crate::host::Origin;
+use crate::patching::plan::Change;
+use crate::patching::record;
 
 /// Options of `revert`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Answer every question with yes
+    /// Answer every question with yes (revert asks none)
     #[arg(short, long)]
     pub yes: bool,
     /// Do not let the services load the old code
@@ -25,30 +26,31 @@ pub struct Args {
 /// Where something cannot be read or written; then nothing is changed.
 pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     let host = Host::open(global)?;
-    let count = revert(&host)?;
-    if count > 0 {
+    if revert(&host)? {
         host.reload(args.no_restart);
     }
     Ok(Exit::Success.into())
 }
 
-/// Reverts `host`; gives the number of files changed.
-pub(super) fn revert(host: &Host) -> anyhow::Result<usize> {
-    let session = host.session()?;
+/// Reverts `host`; tells whether files were changed.
+pub(super) fn revert(host: &Host) -> anyhow::Result<bool> {
+    let (session, recovered) = host.session()?;
     let view = host.view()?;
     let mut changes = host.revert_changes(&view)?;
-    let count = changes.iter().filter(|change| change.path != crate::patching::record::PATH).count();
+    let ours = |change: &&Change| ![record::PATH, record::PATCH_PATH].contains(&change.path.as_str());
+    let count = changes.iter().filter(ours).count();
     changes.extend(super::hook::note(host, None)?);
     session.commit("revert", &changes)?;
-    let mut out = io::stdout().lock();
     match count {
-        0 => writeln!(out, "There is nothing to do: nothing of ours is there.")?,
-        _ => writeln!(out, "reverted {count} files")?,
+        0 => println_quietly("There is nothing to do: nothing of ours is there."),
+        _ => println_quietly(&format!("reverted {count} files")),
     }
     for (path, file) in &view.survey.files {
         if file.origin == Some(Origin::Modified) && changes.iter().any(|change| change.path == *path) {
-            writeln!(out, "/{path}: is not as its package shipped it: somebody else's edits stay")?;
+            println_quietly(&format!(
+                "/{path}: is not as its package shipped it: somebody else's edits stay"
+            ));
         }
     }
-    Ok(count)
+    Ok(recovered || count > 0)
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{Host, View};
+use super::{Host, STALE, View};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
 use crate::host::{Origin, PACKAGES};
@@ -47,6 +47,8 @@ struct Status {
     packages: Vec<PackageStatus>,
     files: Vec<FileStatus>,
     refusals: Vec<String>,
+    /// Whether any line or file of ours is there.
+    holds_ours: bool,
     /// When and by which version the record says it was applied.
     applied: Option<Applied>,
     /// Why the package's last hook could not do what it should.
@@ -117,6 +119,7 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
         packages: packages(view, plan),
         files: plan.map(files).unwrap_or_default(),
         refusals,
+        holds_ours: view.survey.holds_ours(),
         applied: view.record.as_ref().map(|record| Applied {
             time: record.time,
             program: record.program.clone(),
@@ -234,6 +237,9 @@ impl Status {
         }
         for refusal in &self.refusals {
             writeln!(out, "{refusal}")?;
+        }
+        if !self.refusals.is_empty() && self.holds_ours {
+            writeln!(out, "{STALE}")?;
         }
         Ok(())
     }

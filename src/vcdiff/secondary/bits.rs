@@ -59,3 +59,34 @@ impl<'a> BitReader<'a> {
         Ok(())
     }
 }
+
+/// Writes what [`BitReader`] reads.
+#[derive(Default)]
+pub(super) struct BitWriter {
+    bytes: Vec<u8>,
+    pending: u64,
+    count: u32,
+}
+
+impl BitWriter {
+    /// Appends the `n` (at most 32) lowest bits of `value`, most significant first.
+    #[inline]
+    pub(super) fn number(&mut self, value: u32, n: u32) {
+        if n == 0 {
+            return;
+        }
+        self.pending |= u64::from(value.reverse_bits() >> (32 - n)) << self.count;
+        self.count += n;
+        while self.count >= 8 {
+            self.bytes.push(self.pending as u8);
+            self.pending >>= 8;
+            self.count -= 8;
+        }
+    }
+
+    /// Everything written, filled up with zeros to a whole byte.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.number(0, (8 - self.count) % 8);
+        self.bytes
+    }
+}

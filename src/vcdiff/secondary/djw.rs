@@ -7,7 +7,10 @@
 //! then the symbols. Lengths and selectors are moved to front, with runs of the front symbol as numbers in
 //! bijective base 2 (digits `RUN_0`, `RUN_1`, lowest first). All codes are canonical.
 
-use super::bits::BitReader;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::bits::{BitReader, BitWriter};
 
 const MAX_LEN: usize = 20;
 /// Initial order of the code lengths for moving to front: 0, the five most common, then the others.
@@ -56,6 +59,108 @@ pub(super) fn decode(bytes: &[u8], size: usize) -> Result<Vec<u8>, &'static str>
     }
     bits.finish()?;
     Ok(out)
+}
+
+/// Compresses a section (not empty) with a single table.
+pub(super) fn encode(bytes: &[u8]) -> Vec<u8> {
+    let mut counts = [0u64; 256];
+    bytes.iter().for_each(|&b| counts[usize::from(b)] += 1);
+    let lengths = code_lengths(&counts, MAX_LEN);
+
+    let symbols = move_to_front(&lengths);
+    let mut counts = [0u64; LENGTH_SYMBOLS];
+    symbols.iter().for_each(|&s| counts[usize::from(s)] += 1);
+    let symbol_lengths = code_lengths(&counts, 15);
+    let stored = symbol_lengths.iter().rposition(|&l| l != 0).map_or(0, |last| last + 1).max(LENGTHS_STORED);
+
+    let mut bits = BitWriter::default();
+    bits.number(0, 3); // one table
+    bits.number((stored - LENGTHS_STORED) as u32, 4);
+    symbol_lengths[..stored].iter().for_each(|&l| bits.number(l.into(), 4));
+    let codes = canonical(&symbol_lengths);
+    let mut write = |codes: &[(u32, u8)], symbol: u8| {
+        let (code, length) = codes[usize::from(symbol)];
+        bits.number(code, length.into());
+    };
+    symbols.iter().for_each(|&s| write(&codes, s));
+    let codes = canonical(&lengths);
+    bytes.iter().for_each(|&b| write(&codes, b));
+    bits.finish()
+}
+
+/// The inverse of [`moved_to_front`] for code lengths.
+fn move_to_front(lengths: &[u8]) -> Vec<u8> {
+    let mut order = LENGTH_ORDER;
+    let mut symbols = Vec::with_capacity(lengths.len());
+    let mut run = 0usize;
+    let end_run = |run: &mut usize, symbols: &mut Vec<u8>| {
+        while *run > 0 {
+            *run -= 1;
+            symbols.push((*run & 1) as u8);
+            *run >>= 1;
+        }
+    };
+    for length in lengths {
+        match order.iter().position(|l| l == length) {
+            Some(0) => run += 1,
+            Some(place) => {
+                end_run(&mut run, &mut symbols);
+                order[..=place].rotate_right(1);
+                symbols.push(place as u8 + 1);
+            }
+            None => unreachable!("lengths are limited to those in the list"),
+        }
+    }
+    end_run(&mut run, &mut symbols);
+    symbols
+}
+
+/// Code and length per symbol.
+fn canonical(lengths: &[u8]) -> Vec<(u32, u8)> {
+    let mut codes = vec![(0, 0); lengths.len()];
+    let mut code = 0;
+    for length in 1..=MAX_LEN as u8 {
+        code *= 2;
+        for (entry, _) in codes.iter_mut().zip(lengths).filter(|(_, l)| **l == length) {
+            *entry = (code, length);
+            code += 1;
+        }
+    }
+    codes
+}
+
+/// Huffman code lengths of at most `limit` bits; 0 for what does not occur.
+fn code_lengths(counts: &[u64], limit: usize) -> Vec<u8> {
+    let mut counts = counts.to_vec();
+    loop {
+        let lengths = huffman(&counts);
+        if lengths.iter().all(|&l| usize::from(l) <= limit) {
+            return lengths;
+        }
+        // Flatten until the tree is shallow enough.
+        counts.iter_mut().filter(|c| **c > 0).for_each(|c| *c = *c / 2 + 1);
+    }
+}
+
+fn huffman(counts: &[u64]) -> Vec<u8> {
+    // Parents of leaves (by symbol), then of inner nodes.
+    let mut parents = vec![usize::MAX; counts.len()];
+    let mut heap: BinaryHeap<_> =
+        (0..counts.len()).filter(|&s| counts[s] > 0).map(|s| Reverse((counts[s], s))).collect();
+    let single = heap.len() == 1;
+    while heap.len() > 1 {
+        let (Some(Reverse((a, left))), Some(Reverse((b, right)))) = (heap.pop(), heap.pop()) else { break };
+        let inner = parents.len();
+        parents.push(usize::MAX);
+        (parents[left], parents[right]) = (inner, inner);
+        heap.push(Reverse((a + b, inner)));
+    }
+    let depth = |symbol: usize| {
+        let path = std::iter::successors(Some(symbol), |&n| Some(parents[n]).filter(|&p| p != usize::MAX));
+        path.count() - 1
+    };
+    let length = |s: usize| if counts[s] == 0 { 0 } else { depth(s) + usize::from(single) };
+    (0..counts.len()).map(|s| length(s) as u8).collect()
 }
 
 /// Reads `count` values of the list `order`. With `known_zero`, a value is zero without being stored if
@@ -156,5 +261,39 @@ impl Code {
             }
         }
         Err(BAD_CODE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn round_trip(bytes in prop::collection::vec(any::<u8>(), 1..3000), mask: u8) {
+            let bytes: Vec<u8> = bytes.into_iter().map(|b| b & mask).collect();
+            prop_assert_eq!(decode(&encode(&bytes), bytes.len()), Ok(bytes));
+        }
+
+        #[test]
+        fn any_bytes_are_decoded_or_refused(bytes: Vec<u8>, size in 1usize..5000) {
+            let _ = decode(&bytes, size);
+        }
+    }
+
+    #[test]
+    fn codes_stay_within_20_bits() {
+        // Fibonacci numbers make the deepest trees.
+        let (mut a, mut b) = (1u64, 1u64);
+        let counts: Vec<u64> = (0..40)
+            .map(|_| {
+                (a, b) = (b, a + b);
+                a
+            })
+            .collect();
+        let lengths = code_lengths(&counts, MAX_LEN);
+        assert!(lengths.iter().all(|&l| (1..=20).contains(&l)), "{lengths:?}");
+        Code::new(&lengths).unwrap();
     }
 }

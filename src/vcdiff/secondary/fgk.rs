@@ -10,9 +10,10 @@
 //!
 //! The tree lives on over all windows, and xdelta3's *encoder* also feeds it the sections that it then stores
 //! uncompressed because they did not shrink. Its decoder forgets that and fails on most real data; ours
-//! [learns](Decoder::learn) from such sections, and so decodes deltas that xdelta3 cannot.
+//! [learns](Tree::learn) from such sections, and so decodes deltas that xdelta3 cannot. Our encoder stores
+//! every section that it fed to the tree compressed, grown or not, so that xdelta3 can decode it.
 
-use super::bits::BitReader;
+use super::bits::{BitReader, BitWriter};
 
 const SYMBOLS: usize = 256;
 const NODES: usize = 2 * SYMBOLS - 1;
@@ -35,7 +36,7 @@ const LEFT: usize = 0;
 const RIGHT: usize = 1;
 
 /// The tree for one kind of section.
-pub(super) struct Decoder {
+pub(super) struct Tree {
     /// Leaves by symbol, then inner nodes in the order they are made.
     nodes: [Node; NODES],
     used: usize,
@@ -48,7 +49,7 @@ pub(super) struct Decoder {
     free: Vec<u16>,
 }
 
-impl Decoder {
+impl Tree {
     pub(super) fn new() -> Self {
         let blank = Node { weight: 0, parent: NIL, children: [NIL; 2], left: NIL, right: NIL, block: NIL };
         let mut nodes = [blank; NODES];
@@ -57,7 +58,7 @@ impl Decoder {
             node.children[LEFT] = symbol.checked_sub(1).unwrap_or(NIL);
             node.children[RIGHT] = if symbol + 1 < SYMBOLS as u16 { symbol + 1 } else { NIL };
         }
-        Decoder {
+        Tree {
             nodes,
             used: SYMBOLS,
             root: 0,
@@ -94,6 +95,47 @@ impl Decoder {
         }
     }
 
+    /// Compresses a section; `None` when nearly 4 GiB were compressed already, from then on always.
+    pub(super) fn encode(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        const LONGEST: u32 = 64 << 20;
+        if bytes.len() > LONGEST as usize || self.get(self.root).weight > u32::MAX - LONGEST {
+            return None;
+        }
+        let mut bits = BitWriter::default();
+        for &byte in bytes {
+            self.write(byte.into(), &mut bits);
+            self.update(byte.into());
+        }
+        Some(bits.finish())
+    }
+
+    fn write(&self, symbol: u16, bits: &mut BitWriter) {
+        let unseen = self.get(symbol).weight == 0;
+        let leaf = if unseen { self.zeros } else { symbol };
+        let mut path = Vec::with_capacity(32);
+        let mut at = leaf;
+        while at != self.root {
+            let parent = self.get(at).parent;
+            path.push(self.get(parent).children[RIGHT] == at);
+            at = parent;
+        }
+        path.iter().rev().for_each(|&right| bits.number(right.into(), 1));
+        if unseen && self.zero_count > 1 {
+            let mut place = 0;
+            let mut at = self.zeros;
+            while at != symbol {
+                place += 1;
+                at = self.get(at).children[RIGHT];
+            }
+            bits.number(place, self.place_bits());
+        }
+    }
+
+    /// Bits of a place in the list of symbols not seen yet.
+    fn place_bits(&self) -> u32 {
+        u32::BITS - (self.zero_count - 1).leading_zeros()
+    }
+
     fn node(&mut self, id: u16) -> &mut Node {
         &mut self.nodes[usize::from(id)]
     }
@@ -108,8 +150,7 @@ impl Decoder {
             at = self.get(at).children[bits.bit()? as usize];
         }
         if at == self.zeros && self.zero_count > 1 {
-            // The shortest binary number that can count the list.
-            let place = bits.number(u32::BITS - (self.zero_count - 1).leading_zeros())?;
+            let place = bits.number(self.place_bits())?;
             for _ in 0..place {
                 match self.get(at).children[RIGHT] {
                     NIL => return Err("an FGK section has an invalid code"),
@@ -258,5 +299,27 @@ impl Decoder {
         (leaf.parent, leaf.children) = (inner, [NIL; 2]);
         (leaf.left, leaf.right) = (zeros, inner);
         (self.node(zeros).parent, self.node(zeros).right) = (inner, symbol);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn round_trip(sections in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..2000), 1..5)) {
+            let (mut encoder, mut decoder) = (Tree::new(), Tree::new());
+            for section in sections {
+                let bytes = encoder.encode(&section).unwrap();
+                prop_assert_eq!(decoder.decode(&bytes, section.len()), Ok(section));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_decoded_or_refused(bytes: Vec<u8>, size in 1usize..5000) {
+            let _ = Tree::new().decode(&bytes, size);
+        }
     }
 }

@@ -49,7 +49,7 @@ pub(super) struct Decoder(State);
 enum State {
     Djw,
     Lzma(Box<lzma::Decoder>),
-    Fgk(Box<[fgk::Decoder; 3]>),
+    Fgk(Box<[fgk::Tree; 3]>),
 }
 
 impl Decoder {
@@ -57,7 +57,7 @@ impl Decoder {
         Decoder(match kind {
             Secondary::Djw => State::Djw,
             Secondary::Lzma => State::Lzma(Box::default()),
-            Secondary::Fgk => State::Fgk(Box::new(std::array::from_fn(|_| fgk::Decoder::new()))),
+            Secondary::Fgk => State::Fgk(Box::new(std::array::from_fn(|_| fgk::Tree::new()))),
         })
     }
 
@@ -90,18 +90,51 @@ impl Decoder {
     }
 }
 
-/// Compresses the sections of one delta, in order.
-pub struct Encoder {
-    lzma: lzma::Encoder,
-}
-
 /// A section shorter than this is left as it is, as in xdelta3.
 const MIN_INPUT: usize = 10;
+/// What DJW must save.
+const MIN_SAVING: usize = 3;
+
+/// Compresses the sections of one delta, in order.
+pub struct Encoder(Method);
+
+enum Method {
+    Djw { sections: &'static [Section] },
+    Lzma(Box<lzma::Encoder>),
+    Fgk(Box<[fgk::Tree; 3]>),
+}
 
 impl Encoder {
     /// LZMA with the presets of xz, 0 to 9 (more is taken for 9).
     pub fn lzma(level: u32) -> Self {
-        Encoder { lzma: lzma::Encoder::new(level) }
+        Encoder(Method::Lzma(Box::new(lzma::Encoder::new(level))))
+    }
+
+    /// DJW. The level says which sections are worth it, as in xdelta3: from 1 on data, from 3 on instructions,
+    /// from 5 on addresses. (xdelta3 also uses several code tables from 7 on; we always use one.)
+    pub fn djw(level: u32) -> Self {
+        Encoder(Method::Djw {
+            sections: match level {
+                0 => &[],
+                1..=2 => &[Section::Data],
+                3..=4 => &[Section::Data, Section::Inst],
+                _ => &Section::ALL,
+            },
+        })
+    }
+
+    /// FGK.
+    pub fn fgk() -> Self {
+        Encoder(Method::Fgk(Box::new(std::array::from_fn(|_| fgk::Tree::new()))))
+    }
+
+    /// What the file header must name.
+    pub fn kind(&self) -> Secondary {
+        match self.0 {
+            Method::Djw { .. } => Secondary::Djw,
+            Method::Lzma(_) => Secondary::Lzma,
+            Method::Fgk(_) => Secondary::Fgk,
+        }
     }
 
     /// The compressed form of a section, or `None` to leave it as it is.
@@ -111,7 +144,22 @@ impl Encoder {
         }
         let mut out = Vec::new();
         varint::write(&mut out, bytes.len() as u64);
-        self.lzma.encode(section, bytes, &mut out);
-        Some(out)
+        match &mut self.0 {
+            Method::Djw { sections } => {
+                if !sections.contains(&section) {
+                    return None;
+                }
+                out.extend(djw::encode(bytes));
+                (out.len() + MIN_SAVING <= bytes.len()).then_some(out)
+            }
+            Method::Lzma(lzma) => {
+                lzma.encode(section, bytes, &mut out);
+                Some(out)
+            }
+            Method::Fgk(trees) => {
+                out.extend(trees[section as usize].encode(bytes)?);
+                Some(out)
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 package PVE::VZDump::Differential;
 
-# Part of pve-diff-backup.  Loaded by lines that it inserted into PVE/Storage.pm, PVE/VZDump.pm and
-# PVE/LXC/Create.pm; `pve-diff-backup revert` removes all of them together with this file.
+# Part of pve-diff-backup.  Loaded by lines that it inserted into PVE/Storage.pm, PVE/VZDump.pm
+# and PVE/LXC/Create.pm; `pve-diff-backup revert` removes all of them together with this file.
 
 use strict;
 use warnings;
@@ -23,22 +23,24 @@ PVE::VZDump::Differential - differential backups for vzdump
 
 =head1 DESCRIPTION
 
-vzdump's pipe ends in a compressor.  With the option C<fullbackup> this module lets L<pve-xdelta3(1)>
-pose as that compressor: for a full backup it writes an ordinary archive, otherwise only what
-differs from the last full one.  On restore it poses as the decompressor.  Upstream's own error checks,
-limits, hooks, logs and cleanup stay in charge.
+vzdump's pipe ends in a compressor.  With the option C<fullbackup> this module lets
+L<pve-xdelta3(1)> pose as that compressor: for a full backup it writes an ordinary archive,
+otherwise only what differs from the last full one.  On restore it poses as the decompressor.
+Upstream's own error checks, limits, hooks, logs and cleanup stay in charge.
 
 Subs of upstream begin with a line that asks L</takes($sub, @arguments)> whether a call is about a
-differential; all others run as they are.  A failure before any data flows ends in an ordinary full
-backup and a warning, never in a missing backup.
+differential; all others run as they are.  A failure before any data flows ends in an ordinary
+full backup and a warning, never in a missing backup.
 
 =cut
 
-# The program that encodes and decodes; a package variable so that a tree elsewhere can name its own.
+# The program that encodes and decodes; a package variable so that a tree elsewhere can name its
+# own.
 our $HELPER;
 $HELPER = '/usr/bin/pve-xdelta3' if !defined($HELPER);
 
-# How long the helper may take to look at a base: it reads a few blocks, perhaps from a slow network.
+# How long the helper may take to look at a base: it reads a few blocks, perhaps from a slow
+# network.
 my $HELPER_TIMEOUT = 120;
 
 # A guest configuration is a few KiB; what claims more in an archive is none.
@@ -47,7 +49,10 @@ my $MAX_CONFIG = 4 * 1024 * 1024;
 # The helper's whole environment: nothing that a caller set reaches it, nor is any of it tainted.
 my $SAFE_PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
 
+# Our words for the extension of an archive: as an argument of the helper, and as it names what it
+# finds.
 my %COMPRESS_WORD = (zst => 'zstd', lzo => 'lzo', gz => 'gzip');
+my %FORMS = (zst => ['map', 'zstd'], lzo => ['lzop'], gz => ['gzip'], raw => ['raw']);
 
 # Set (with local) while we call the original of a sub from our version of it.
 my %inside;
@@ -101,10 +106,10 @@ sub takes {
 
 =head2 plan_backup($self, $task, $vmid, \$comp, $logfd)
 
-Called by C<PVE::VZDump::exec_backup_task> before data flows.  With C<fullbackup> set it decides between
-a full and a differential backup, says why in the task's log and puts the names into C<$task> and the
-compressor into C<$comp>.  Both are left alone for stdout, Proxmox Backup Server, backup providers, and
-whenever something is not as it should be.
+Called by C<PVE::VZDump::exec_backup_task> before data flows.  With C<fullbackup> set it decides
+between a full and a differential backup, says why in the task's log and puts the names into
+C<$task> and the compressor into C<$comp>.  Both are left alone for stdout, Proxmox Backup Server,
+backup providers, and whenever something is not as it should be.
 
 =cut
 
@@ -172,7 +177,7 @@ sub _plan_at {
         days => $days,
         now => $now,
     );
-    if ($base && !eval { _run_helper('identify', "$dir/$base"); 1 }) {
+    if ($base && !eval { _identify("$dir/$base"); 1 }) {
         my $err = $@;
         die $err if $err =~ /^interrupted by signal/;
         chomp $err;
@@ -213,8 +218,19 @@ sub _plan_at {
     return { %$plan, reason => $reason, level => $is_odd ? 'warn' : 'info' };
 }
 
-# A differential that this host could neither list nor restore must not be made: an upgrade may have
-# brought back single files of upstream.
+# Dies unless the file can serve as base: what is in it must be what its name says.
+sub _identify {
+    my ($path) = @_;
+
+    my ($form) = _run_helper('identify', $path) =~ / form=([a-z0-9]+)/;
+    my $compression = parse_name(basename($path))->{compression} // 'raw';
+    die "it is not what its name says but '" . ($form // 'unknown') . "'\n"
+        if !grep { $_ eq ($form // '') } @{ $FORMS{$compression} };
+    return;
+}
+
+# A differential that this host could neither list nor restore must not be made: an upgrade may
+# have brought back single files of upstream.
 sub _check_hooks {
     my ($full) = @_;
 
@@ -226,8 +242,8 @@ sub _check_hooks {
         if !$info->{is_std_name} || ($info->{compression} // '') !~ /\Avcdiff:/;
 
     return if $full->{type} ne 'lxc';
-    my $create = dirname($INC{'PVE/Storage.pm'} // '/usr/share/perl5/PVE/Storage.pm')
-        . '/LXC/Create.pm';
+    my $create =
+        dirname($INC{'PVE/Storage.pm'} // '/usr/share/perl5/PVE/Storage.pm') . '/LXC/Create.pm';
     open(my $fh, '<', $create) or die "cannot read '$create' - $!\n";
     my $is_patched = grep { /PVE::VZDump::Differential/ } <$fh>;
     close($fh);
@@ -239,9 +255,9 @@ sub _check_hooks {
 
 =head2 archive_info($archive)
 
-As C<PVE::Storage::archive_info>, for a differential.  C<compression> is C<vcdiff:> and the encoded path of
-the full, which L</decompressor_info($format, $compression)> understands: a decompressor that reads
-from a pipe does not learn the archive's name.
+As C<PVE::Storage::archive_info>, for a differential.  C<compression> is C<vcdiff:> and the
+encoded path of the full, which L</decompressor_info($format, $compression)> understands: a
+decompressor that reads from a pipe does not learn the archive's name.
 
 =cut
 
@@ -274,8 +290,8 @@ sub archive_info {
 
 =head2 decompressor_info($format, $compression)
 
-As C<PVE::Storage::decompressor_info>.  Restore of a VM calls it before it touches anything, so this is
-where a missing full is reported.
+As C<PVE::Storage::decompressor_info>.  Restore of a VM calls it before it touches anything, so
+this is where a missing full is reported.
 
 =cut
 
@@ -294,8 +310,8 @@ sub decompressor_info {
 
 =head2 extract_vzdump_config_tar($archive, $conf_re)
 
-As C<PVE::Storage::extract_vzdump_config_tar>.  The configuration is at the start of an archive and only
-that much is decoded.  Restore of a container calls it before it touches anything.
+As C<PVE::Storage::extract_vzdump_config_tar>.  The configuration is at the start of an archive
+and only that much is decoded.  Restore of a container calls it before it touches anything.
 
 =cut
 
@@ -310,15 +326,15 @@ sub extract_vzdump_config_tar {
         _close_decoder($stream, $archive);
         die "ERROR: archive contains no configuration file\n";
     }
-    close($stream);    # decoding stops here, so its status says nothing
+    close($stream); # decoding stops here, so its status says nothing
 
     return wantarray ? ($raw, $file) : $raw;
 }
 
 =head2 prune_mark_backup_group(\@group, \%keep)
 
-As C<PVE::Storage::prune_mark_backup_group>, then a full that a kept or protected backup needs is kept.
-Differentials without their full do not count for the retention rules.
+As C<PVE::Storage::prune_mark_backup_group>, then a full that a kept or protected backup needs is
+kept. Differentials without their full do not count for the retention rules.
 
 =cut
 
@@ -386,7 +402,8 @@ sub vdisk_free {
 
 =head2 restore_tar_archive($archive, $rootdir, $conf, $no_unpack_error, $bwlimit)
 
-As C<PVE::LXC::Create::restore_tar_archive>: decodes and lets the original read from its standard input.
+As C<PVE::LXC::Create::restore_tar_archive>: decodes and lets the original read from its standard
+input.
 
 =cut
 
@@ -398,7 +415,10 @@ sub restore_tar_archive {
     print "decoding differential backup '$info->{filename}'\n";
 
     # upstream reads the file descriptor 0 when it is told to restore '-'
-    open(my $stdin, '<&', \*STDIN) or die "cannot save standard input - $!\n";
+    my $stdin;
+    if (defined(fileno(STDIN))) {
+        open($stdin, '<&', \*STDIN) or die "cannot save standard input - $!\n";
+    }
     open(STDIN, '<&', $stream) or die "cannot redirect standard input - $!\n";
     my $ok = eval {
         local $inside{restore_tar_archive} = 1;
@@ -406,8 +426,11 @@ sub restore_tar_archive {
         1;
     };
     my $err = $@;
-    open(STDIN, '<&', $stdin) or die "cannot restore standard input - $!\n";
-    close($stdin);
+    close(STDIN);
+    if ($stdin) {
+        open(STDIN, '<&', $stdin) or die "cannot restore standard input - $!\n";
+        close($stdin);
+    }
 
     # both may have failed; the decoder's reason is the better one unless it only lost its reader
     eval { _close_decoder($stream, $archive) };
@@ -455,16 +478,19 @@ sub existing_dependants {
     my @needing =
         dependants($name, map { $_->{name} } _files($dir));
 
-    # names from a folder are tainted; those of finished differentials are known to the last letter
-    return map { (parse_name($_) || { name => $_ })->{name} }
-        @needing;
+    # names from a folder are tainted; those of finished differentials are known to the last
+    # letter
+    return map { (parse_name($_) || { name => $_ })->{name} } @needing;
 }
 
 sub _needed_message {
     my ($full, @needing) = @_;
 
-    return "cannot remove full backup '$full': " . scalar(@needing)
-        . " differential backup(s) need it, remove them first: " . join(', ', @needing) . "\n";
+    return
+          "cannot remove full backup '$full': "
+        . scalar(@needing)
+        . " differential backup(s) need it, remove them first: "
+        . join(', ', @needing) . "\n";
 }
 
 sub _check_base {
@@ -500,7 +526,7 @@ sub _decompressor {
     return [$HELPER, 'restore', $word eq '' ? () : "--base=$word"];
 }
 
-# Runs the helper to the end; dies with what it said unless it ends well.
+# Runs the helper to the end and returns what it said; dies with that unless it ends well.
 sub _run_helper {
     my (@arguments) = @_;
 
@@ -510,11 +536,13 @@ sub _run_helper {
     local $SIG{CHLD} = 'DEFAULT';
     my $pid = open(my $fh, '-|') // die "cannot start $HELPER - $!\n";
     if (!$pid) {
-        open(STDERR, '>&', \*STDOUT);
-        open(STDIN, '<', '/dev/null');
-        { no warnings; exec { $HELPER } $HELPER, @arguments; }
-        print "cannot be started - $!";
-        close(STDOUT);
+        # whatever happens here, two processes must not run on with the backup
+        eval {
+            open(STDERR, '>&', \*STDOUT) or die "$!\n";
+            open(STDIN, '<', '/dev/null') or die "$!\n";
+            exec {$HELPER} $HELPER, @arguments or die "$!\n";
+        };
+        syswrite(STDOUT, "cannot be started - $@");
         POSIX::_exit(127);
     }
 
@@ -533,7 +561,7 @@ sub _run_helper {
         $said .= $part if length($said) < 4096;
     }
     close($fh);
-    return if $? == 0 && !$is_late;
+    return $said if $? == 0 && !$is_late;
 
     $said =~ s/\s+/ /g;
     $said =~ s/\A | \z//g;
@@ -567,8 +595,9 @@ sub _close_decoder {
     die "decoding '" . basename($archive) . "' failed - $what\n";
 }
 
-# Reads a tar stream up to the first member whose name matches.  Returns its content and its name as
-# the pattern's first group has it, as upstream's version does; an empty list at the end of the stream.
+# Reads a tar stream up to the first member whose name matches.  Returns its content and its name
+# as the pattern's first group has it, as upstream's version does; an empty list at the end of the
+# stream.
 sub _find_in_tar {
     my ($fh, $name_re) = @_;
 
@@ -576,16 +605,15 @@ sub _find_in_tar {
         last if $header !~ /[^\0]/;
 
         my ($name, $size, $type, $magic, $prefix) =
-            unpack('Z100 x24 a12 x20 a1 x100 a5 x83 Z155', $header);
+            unpack('Z100 x24 a12 x20 a1 x100 a6 x82 Z155', $header);
         my $length = _tar_number($size);
-        $name = "$prefix/$name" if $magic eq 'ustar' && $prefix ne '' && $header !~ /\A.{257}ustar /s;
+        $name = "$prefix/$name" if $magic eq "ustar\0" && $prefix ne ''; # GNU's has a blank
 
         my ($file) = $type =~ /[0\0]/ ? "$name\n" =~ $name_re : ();
         if (defined($file)) {
             chomp $file;
             die "ERROR: '$file' is too large for a configuration file\n" if $length > $MAX_CONFIG;
-            my $raw = _read_exactly($fh, $length)
-                // die "ERROR: archive ends within '$file'\n";
+            my $raw = _read_exactly($fh, $length) // die "ERROR: archive ends within '$file'\n";
             $raw .= "\n" if $raw ne '' && $raw !~ /\n\z/;
             return ($raw, $file);
         }
@@ -612,6 +640,7 @@ sub _tar_number {
     }
     my ($digits) = $field =~ /\A ?([0-7]+)[ \0]*\z/
         or die "ERROR: malformed tar header in archive\n";
+    no warnings qw(portable); # members beyond 4 GiB are common
     return oct($digits);
 }
 

@@ -17,8 +17,8 @@ PVE::VZDump::Differential::Chain - names of backups, and which of them belong to
 
 =head1 DESCRIPTION
 
-A I<full> is an ordinary vzdump archive, a I<differential> holds the changes of one backup against one
-full, its I<base>.  The name tells all of it:
+A I<full> is an ordinary vzdump archive, a I<differential> holds the changes of one backup against
+one full, its I<base>.  The name tells all of it:
 
     vzdump-qemu-101-2026_11_21-01_00_00.vma.zst
     vzdump-qemu-101-2026_11_21-01_00_00.vma.zst--differential-2026_11_22-01_00_00.vcdiff.zst
@@ -41,7 +41,8 @@ my $SLACK = 12 * 3600;
 
 =head2 parse_stamp($stamp)
 
-Seconds since the epoch for a local time such as C<2026_11_21-01_00_00>, undef if there is no such time.
+Seconds since the epoch for a local time such as C<2026_11_21-01_00_00>, undef if there is no such
+time.
 
 =cut
 
@@ -51,18 +52,18 @@ sub parse_stamp {
     my ($year, $mon, $day, $hour, $min, $sec) =
         $stamp =~ /\A([0-9]{4})_([0-9]{2})_([0-9]{2})-([0-9]{2})_([0-9]{2})_([0-9]{2})\z/
         or return;
-    return if $year < 1970;    # timelocal takes small years for two-digit ones
+    return if $year < 1970; # timelocal takes small years for two-digit ones
 
     return eval { timelocal($sec, $min, $hour, $day, $mon - 1, $year) };
 }
 
 =head2 parse_name($name)
 
-What the name (without folder) of a full or differential says, as a hash:
-C<name>, C<type> (qemu, lxc, openvz), C<vmid>, C<stamp> and C<ctime> of the backup itself, C<format> (vma,
-tar) of the stream, C<compression> (zst, lzo, gz or undef) of the file itself, C<base> and C<base_ctime>
-(undef for a full), C<stem> (what a log is named after).  All strings are untainted.
-Undef for any other name, also for unfinished files, logs and differentials of a differential.
+What the name (without folder) of a full or differential says, as a hash: C<name>, C<type> (qemu,
+lxc, openvz), C<vmid>, C<stamp> and C<ctime> of the backup itself, C<format> (vma, tar) of the
+stream, C<compression> (zst, lzo, gz or undef) of the file itself, C<base> and C<base_ctime>
+(undef for a full), C<stem> (what a log is named after).  All strings are untainted. Undef for any
+other name, also for unfinished files, logs and differentials of a differential.
 
 =cut
 
@@ -159,13 +160,13 @@ sub decode_path {
 
 =head2 choose_base(\@files, %want)
 
-Which full serves as base.  C<@files> are hashes with C<name>, C<size> and C<readable> of the files of one
-folder; C<%want> has C<type>, C<vmid>, C<format>, C<days> (a full is due every so many days) and C<now>.
-Returns C<($name, $reason, $is_odd)>: the full to use (untainted) or undef, a text for people, and whether
-they should look into it.
+Which full serves as base.  C<@files> are hashes with C<name>, C<size> and C<readable> of the
+files of one folder; C<%want> has C<type>, C<vmid>, C<format>, C<days> (a full is due every so
+many days) and C<now>. Returns C<($name, $reason, $is_odd)>: the full to use (untainted) or undef,
+a text for people, and whether they should look into it.
 
-The newest full decides: if it cannot serve, a full backup is due rather than a difference to an older one.
-Fulls dated in the future (a wrong clock) are left out.
+The newest full decides: if it cannot serve, a full backup is due rather than a difference to an
+older one. Fulls dated in the future (a wrong clock) are left out.
 
 =cut
 
@@ -230,15 +231,16 @@ Those of C<@names> that need the full: differentials, and unfinished ones that a
 sub dependants {
     my ($full, @names) = @_;
 
-    return sort grep { /\A\Q$full\E--differential-$STAMP_RE\.(?:vcdiff|dat)/ && !/\.(?:notes|protected)\z/ }
-        @names;
+    my $needs = qr/\A\Q$full\E--differential-$STAMP_RE\.(?:vcdiff|dat)/;
+    my @needing = sort grep { $_ =~ $needs && !/\.(?:notes|protected)\z/ } @names;
+    return @needing;
 }
 
 =head2 split_restorable(\@group)
 
-Splits what upstream's prune is about to mark (hashes with C<volid> or C<path>) into two lists: backups
-that can be restored, and differentials whose full is not among them.  The latter must not count for
-a retention rule, or they would push out good backups.
+Splits what upstream's prune is about to mark (hashes with C<volid> or C<path>) into two lists:
+backups that can be restored, and differentials whose full is not among them.  The latter must not
+count for a retention rule, or they would push out good backups.
 
 =cut
 
@@ -257,8 +259,8 @@ sub split_restorable {
 
 =head2 keep_needed(\@group)
 
-After upstream has marked the entries of a group: every full that an entry needs which stays (kept or
-protected) stays as well.  Returns the names of the fulls that were saved by this.
+After upstream has marked the entries of a group: every full that an entry needs which stays (kept
+or protected) stays as well.  Returns the names of the fulls that were saved by this.
 
 =cut
 

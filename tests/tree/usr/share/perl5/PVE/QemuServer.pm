@@ -1,7 +1,7 @@
 package PVE::QemuServer;
 
-# A small stand-in for Proxmox VE's module of this name, written for the tests of pve-diff-backup: a
-# restored VM is the plain VMA stream in a file.
+# A small stand-in for Proxmox VE's module of this name, written for the tests of pve-diff-backup:
+# a restored VM is the plain VMA stream in a file.
 
 use strict;
 use warnings;

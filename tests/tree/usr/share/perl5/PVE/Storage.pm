@@ -1,7 +1,7 @@
 package PVE::Storage;
 
-# A small stand-in for Proxmox VE's module of this name, written for the tests of pve-diff-backup.  The
-# subs have the names, arguments and results of the real ones as far as backups are concerned.
+# A small stand-in for Proxmox VE's module of this name, written for the tests of pve-diff-backup.
+# The subs have the names, arguments and results of the real ones as far as backups are concerned.
 
 use strict;
 use warnings;
@@ -191,7 +191,10 @@ sub prune_backups {
 
     $logfunc //= sub { print "$_[1]\n" };
     my $scfg = storage_config($cfg, $storeid);
-    return PVE::Storage::Plugin->prune_backups($scfg, $storeid, $keep, $vmid, $type, $dryrun, $logfunc);
+    return PVE::Storage::Plugin->prune_backups(
+        $scfg, $storeid, $keep, $vmid, $type, $dryrun,
+        $logfunc
+    );
 }
 
 1;

@@ -48,7 +48,9 @@ sub run_command {
     my $input = $param{input} // '<&STDIN';
     my $output = $param{output} // ($param{outfunc} ? undef : '>&STDOUT');
     my $pid = open3($input, $output, '>&STDERR', @$cmd);
-    open(STDIN, '<', '/dev/null') or die "open /dev/null failed - $!\n" if !defined(fileno(STDIN));
+    if (!defined(fileno(STDIN))) { # handed over to the command
+        open(STDIN, '<', '/dev/null') or die "open /dev/null failed - $!\n";
+    }
     if ($param{outfunc}) {
         while (defined(my $line = <$output>)) {
             chomp $line;

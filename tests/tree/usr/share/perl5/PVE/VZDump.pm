@@ -1,7 +1,7 @@
 package PVE::VZDump;
 
-# A small stand-in for Proxmox VE's module of this name, written for the tests of pve-diff-backup.  A
-# task runs through the same steps with the same variables as the real one.
+# A small stand-in for Proxmox VE's module of this name, written for the tests of pve-diff-backup.
+# A task runs through the same steps with the same variables as the real one.
 
 use strict;
 use warnings;

@@ -7,7 +7,8 @@ use warnings;
 
 my $confdesc = {
     storage => { type => 'string', description => 'Store the backup here.', optional => 1 },
-    dumpdir => { type => 'string', description => 'Store the backup in this folder.', optional => 1 },
+    dumpdir =>
+        { type => 'string', description => 'Store the backup in this folder.', optional => 1 },
     compress => {
         type => 'string',
         description => 'Compress the archive.',
@@ -15,10 +16,18 @@ my $confdesc = {
         optional => 1,
         default => '0',
     },
-    zstd => { type => 'integer', description => 'Threads of zstd.', minimum => 0, optional => 1, default => 1 },
-    ionice => { type => 'integer', description => 'Priority.', minimum => 0, maximum => 8, optional => 1, default => 7 },
-    'prune-backups' => { type => 'string', description => 'Retention, keep-last=N.', optional => 1 },
-    remove => { type => 'boolean', description => 'Prune older backups.', optional => 1, default => 1 },
+    zstd => {
+        type => 'integer', description => 'Threads of zstd.', minimum => 0, optional => 1,
+        default => 1
+    },
+    ionice => {
+        type => 'integer', description => 'Priority.', minimum => 0, maximum => 8, optional => 1,
+        default => 7
+    },
+    'prune-backups' =>
+        { type => 'string', description => 'Retention, keep-last=N.', optional => 1 },
+    remove =>
+        { type => 'boolean', description => 'Prune older backups.', optional => 1, default => 1 },
     protected => { type => 'boolean', description => 'Protect the backup.', optional => 1 },
     stdout => { type => 'boolean', description => 'Write to standard output.', optional => 1 },
 };
@@ -41,7 +50,8 @@ sub check_value {
 
     my $desc = $confdesc->{$key} // die "unknown option '$key'\n";
     if ($desc->{type} eq 'integer' || $desc->{type} eq 'boolean') {
-        die "$key: type check ('$desc->{type}') failed - got '$value'\n" if $value !~ /\A-?[0-9]+\z/;
+        die "$key: type check ('$desc->{type}') failed - got '$value'\n"
+            if $value !~ /\A-?[0-9]+\z/;
         my ($min, $max) =
             $desc->{type} eq 'boolean' ? (0, 1) : @$desc{qw(minimum maximum)};
         die "$key: value must have a minimum value of $min\n" if defined($min) && $value < $min;

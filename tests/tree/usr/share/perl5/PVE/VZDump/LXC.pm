@@ -1,7 +1,7 @@
 package PVE::VZDump::LXC;
 
-# A small stand-in for Proxmox VE's module of this name, written for the tests of pve-diff-backup: a
-# container is the folder /var/lib/lxc/ID/rootfs.
+# A small stand-in for Proxmox VE's module of this name, written for the tests of pve-diff-backup:
+# a container is the folder /var/lib/lxc/ID/rootfs.
 
 use strict;
 use warnings;

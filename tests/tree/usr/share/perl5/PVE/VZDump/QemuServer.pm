@@ -1,7 +1,8 @@
 package PVE::VZDump::QemuServer;
 
-# A small stand-in for Proxmox VE's module of this name, written for the tests of pve-diff-backup: the
-# stream that QEMU would send comes from the file that the guest's configuration names ("stream: FILE").
+# A small stand-in for Proxmox VE's module of this name, written for the tests of pve-diff-backup:
+# the stream that QEMU would send comes from the file that the guest's configuration names
+# ("stream: FILE").
 
 use strict;
 use warnings;
@@ -30,7 +31,8 @@ sub _stream {
     return $data;
 }
 
-# The compressor is forked with the archive as standard output; only its exit status tells of failure.
+# The compressor is forked with the archive as standard output; only its exit status tells of
+# failure.
 sub archive {
     my ($class, $opts, $task, $vmid, $filename, $comp) = @_;
 

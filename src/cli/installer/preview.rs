@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::Host;
 use crate::cli::Global;
-use crate::cli::exit::{Exit, Refused};
+use crate::cli::exit::Exit;
 use crate::patching::diff;
 
 /// Prints unified diffs of all files that `apply` would change, in colour or for `patch`.
@@ -15,9 +15,7 @@ use crate::patching::diff;
 pub fn run(global: &Global, colour: bool) -> anyhow::Result<ExitCode> {
     let host = Host::open(global)?;
     host.settle()?;
-    let plan_view = host.view()?;
-    let plan = host.plan(&plan_view)?;
-    let changes = plan.changes().map_err(|refusals| Refused(refusals.to_vec()))?;
+    let (_, changes) = host.plan_changes(&host.view()?)?;
     let mut out = BufWriter::new(io::stdout().lock());
     for change in changes {
         diff::write(&mut out, &change, colour)?;

@@ -1,0 +1,11 @@
+#!/bin/bash
+# run.sh [DIR]: measures pve-xdelta3 against xdelta3 and zstd, all in one run on the same files, and
+# writes benches/results.md. CPU seconds (user + system), medians of $RUNS (default 3) runs; the long
+# xdelta3 runs once. Data is made below DIR (default: /var/tmp/pve-xdelta3-bench) by data.sh; needs root.
+set -euo pipefail
+here=$(cd "$(dirname "$0")/.." && pwd)
+dir=${1:-/var/tmp/pve-xdelta3-bench}
+runs=${RUNS:-3}
+(cd "$here" && cargo build --release --locked --bin pve-xdelta3)
+"$here/benches/data.sh" "$dir"
+exec python3 "$here/benches/measure.py" "$here/target/release/pve-xdelta3" "$dir" "$runs" "$here/benches/results.md"

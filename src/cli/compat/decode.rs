@@ -1,0 +1,144 @@
+//! `decode`.
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::mem::ManuallyDrop;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+use super::args::{Options, Setting};
+use super::encode::open_base;
+use super::files::{self, Output};
+use super::print::compressor;
+use crate::container::{self, Compression, Encoder, Kind};
+use crate::matching::restore::{self, Differential};
+use crate::vcdiff::AppHeader;
+
+/// Restores the target of a delta.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let (_, input) = files::input(options)?;
+    let mut delta = Differential::new(input)?;
+    if !options.checksums {
+        delta = delta.without_checksums();
+    }
+    let use_header = options.app_header != Setting::Off;
+    let header = if use_header { delta.header() } else { AppHeader::default() };
+
+    let source = match &options.source {
+        Some(path) => Some(path.clone()),
+        None => named(options, &header.base_name),
+    };
+    let base = source.as_deref().map(|path| open_base(path, options)).transpose()?.flatten();
+
+    let path = match files::named_output(options) {
+        Some(path) => Some(path.to_owned()),
+        None if options.stdout || options.no_output => None,
+        None => {
+            let path = named(options, &header.target_name);
+            let name = &header.target_name;
+            if path.is_none() && !name.is_empty() && name != b"-" {
+                bail!(
+                    "where to? Name an output file, or give -c for standard output, or -H to write \"{}\" as the \
+                     delta's header suggests",
+                    name.escape_ascii()
+                );
+            }
+            path
+        }
+    };
+    let output = Output::open(options, path.as_deref())?;
+    let recompress = compressor(&header.compressors[0]).filter(|_| options.recompress && !options.no_output);
+    let mut out = writer(output.writer()?, recompress)?;
+
+    let restore = restore::Options {
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        window: options.source_window,
+        check_base: use_header,
+    };
+    let without = source.is_none();
+    let outcome = delta.restore(base, restore, |bytes| out.write_all(bytes)).map_err(|error| {
+        let error = anyhow::Error::from(error);
+        if without && !header.base_name.is_empty() {
+            let name = header.base_name.escape_ascii();
+            return error
+                .context(format!("no source was given with -s (the delta's header names \"{name}\")"));
+        }
+        error
+    })?;
+    if outcome.windows == 0 && !outcome.ended {
+        bail!("nothing to output: the delta has no windows");
+    }
+    out.finish().context("write failed")?;
+    output.keep();
+    if options.verbose > 0 {
+        let time = begun.elapsed().as_secs_f64();
+        eprintln!("{}: finished in {time:.1} sec; output {} bytes", super::NAME, outcome.total);
+    }
+    Ok(())
+}
+
+/// Decodes a delta that needs no source in memory.
+pub fn in_memory(delta: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let options = restore::Options { threads: 1, window: 0, check_base: false };
+    let mut out = Vec::new();
+    let input: Box<dyn Read + Send> = Box::new(io::Cursor::new(delta.to_vec()));
+    Differential::new(input)?.restore(None, options, |bytes| {
+        out.extend_from_slice(bytes);
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// With `-H`: the file of a delta's header, beside the delta.
+fn named(options: &Options, name: &[u8]) -> Option<PathBuf> {
+    // The header's form leaves no room for `/` in a name.
+    let plain = !matches!(name, b"" | b"-" | b"." | b"..") && !name.contains(&b'/');
+    if !options.header_names || !plain {
+        return None;
+    }
+    let directory = options.input.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    let path = directory.join(OsStr::from_bytes(name));
+    if !options.quiet {
+        eprintln!("{}: using default filename: {}", super::NAME, path.display());
+    }
+    Some(path)
+}
+
+/// Compresses the output as the target was.
+fn writer(out: Box<dyn Write + Send>, kind: Option<Kind>) -> io::Result<Box<dyn Encoder>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let how = match kind {
+        None | Some(Kind::Raw) => Compression::None,
+        Some(Kind::Zstd) => Compression::Zstd(3),
+        Some(Kind::Lzop) => Compression::Lzo,
+        Some(Kind::Gzip) => Compression::Gzip(6),
+        Some(Kind::Xz) => {
+            let encoder = liblzma::write::XzEncoder::new(out, 6);
+            return Ok(Box::new(Xz(ManuallyDrop::new(encoder))));
+        }
+    };
+    container::encoder(out, how, threads)
+}
+
+/// Never dropped: dropping would write the end mark of an incomplete output.
+struct Xz(ManuallyDrop<liblzma::write::XzEncoder<Box<dyn Write + Send>>>);
+
+impl Write for Xz {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Encoder for Xz {
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        ManuallyDrop::into_inner(self.0).finish()?.flush()
+    }
+}

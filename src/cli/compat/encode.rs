@@ -1,0 +1,252 @@
+//! `encode`.
+
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context;
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::args::{Options, Setting};
+use super::files::{self, Counted, Output};
+use super::own::Matcher;
+use super::print::letter;
+use crate::container::{self, read_full};
+use crate::matching::base::Base;
+use crate::matching::{self, encode};
+use crate::vcdiff::{
+    AppHeader, Inst, Item, Limits, Reader, TargetHasher, Window, WindowBuilder, secondary, write_header,
+};
+
+/// Encodes the input against the source.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let (kind, input) = files::input(options)?;
+    let base = options.source.as_deref().map(|path| open_base(path, options)).transpose()?.flatten();
+
+    let name = |path: &Option<std::path::PathBuf>| {
+        let name = path.as_deref().and_then(Path::file_name);
+        name.map(|n| n.as_bytes().to_vec()).unwrap_or_default()
+    };
+    let header = match &options.app_header {
+        Setting::Off => None,
+        Setting::Given(text) => Some(text.clone()),
+        Setting::Default => {
+            // The source's identity is left out, as xdelta3 knows none: a changed source shows in the windows.
+            let header = AppHeader {
+                target_name: name(&options.input),
+                base_name: name(&options.source),
+                compressors: [letter(kind).to_vec(), Vec::new()],
+                end_record: true,
+                ..AppHeader::default()
+            };
+            Some(header.encode())
+        }
+    };
+
+    let output = Output::open(options, files::named_output(options))?;
+    let mut out = Counted::new(output.writer()?);
+    let total = stream(options, header.as_deref(), input, base, &mut out)?;
+    let written = out.bytes;
+    out.into_inner().flush().context("write failed")?;
+    output.keep();
+    if options.verbose > 0 {
+        let percent = 100.0 * written as f64 / total.max(1) as f64;
+        let time = begun.elapsed().as_secs_f64();
+        eprintln!(
+            "{}: finished in {time:.1} sec; input {total} output {written} bytes ({percent:.2}%)",
+            super::NAME
+        );
+    }
+    Ok(())
+}
+
+/// Encodes bytes in memory, without a source.
+pub fn in_memory(options: &Options, target: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let header = AppHeader { end_record: true, ..AppHeader::default() }.encode();
+    stream(options, Some(&header), Box::new(io::Cursor::new(target.to_vec())), None, &mut out)?;
+    Ok(out)
+}
+
+/// Opens a source; none if it is empty, since nothing can be copied from it.
+pub fn open_base(path: &Path, options: &Options) -> anyhow::Result<Option<Base>> {
+    let empty = std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == 0);
+    if empty {
+        return Ok(None);
+    }
+    Ok(Some(if options.decompress { Base::open(path)? } else { Base::open_raw(path)? }))
+}
+
+/// Writes the delta and returns the length of the target.
+fn stream(
+    options: &Options,
+    header: Option<&[u8]>,
+    input: Box<dyn Read + Send>,
+    base: Option<Base>,
+    out: &mut impl Write,
+) -> anyhow::Result<u64> {
+    let secondary = super::secondary(options)?;
+    let bytes = write_header(header, secondary.as_ref().map(|s| s.kind()));
+    let matcher = (options.level > 0 && !options.no_small_matches).then(Matcher::new);
+    let checksums = options.checksums;
+    let mut stage = Stage { builder: WindowBuilder::new(), matcher, secondary, checksums, bytes, out };
+    match base {
+        Some(base) => against(base, input, &mut stage),
+        None => alone(options.window, input, &mut stage),
+    }
+}
+
+/// Without a source: only repetitions within a window can be found.
+fn alone(
+    window: usize,
+    mut input: Box<dyn Read + Send>,
+    stage: &mut Stage<impl Write>,
+) -> anyhow::Result<u64> {
+    let mut hasher = TargetHasher::new();
+    let mut buf = vec![0; window];
+    loop {
+        let n = read_full(&mut input, &mut buf).context("input read failed")?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&buf[..n]);
+        stage.start();
+        stage.add(&buf[..n]);
+        stage.finish(Some(simd_adler32::adler32(&&buf[..n])))?;
+    }
+    let end = hasher.finish();
+    stage.bytes.extend(end.encode());
+    stage.write()?;
+    Ok(end.total_len)
+}
+
+/// Against a source: the delta engine's windows, with the settings it has no notion of applied to them.
+fn against(base: Base, input: Box<dyn Read + Send>, stage: &mut Stage<impl Write>) -> anyhow::Result<u64> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (send, receive) = bounded(2);
+    std::thread::scope(|scope| {
+        let engine = scope.spawn(move || {
+            let warn = |warning| eprintln!("{}: warning: {warning}", super::NAME);
+            encode::diff(input, base, Box::new(PipeIn(send)), threads, warn)
+        });
+        let staged = restage(PipeOut { receive, part: Vec::new(), at: 0 }, stage);
+        let encoded = engine.join().map_err(|_| matching::Error::Internal("the encoder stopped"))?;
+        match (staged, encoded) {
+            // If only the pipe between the two broke, the reason is on the other side.
+            (Err(error), Err(engine)) if engine.is_broken_pipe() => Err(error),
+            (_, Err(engine)) => Err(engine.into()),
+            (staged, Ok(_)) => staged,
+        }
+    })
+}
+
+fn restage(engine: PipeOut, stage: &mut Stage<impl Write>) -> anyhow::Result<u64> {
+    let mut reader = Reader::new(engine, Limits::default())?;
+    let mut total = 0;
+    while let Some(item) = reader.next_item()? {
+        match item {
+            Item::Window(window) => stage.window(&window)?,
+            Item::End(end) => {
+                total = end.total_len;
+                stage.bytes.extend(end.encode());
+                stage.write()?;
+            }
+        }
+    }
+    Ok(total)
+}
+
+/// The last stage: repetitions, secondary compression, output.
+struct Stage<'a, W> {
+    builder: WindowBuilder,
+    matcher: Option<Matcher>,
+    secondary: Option<secondary::Encoder>,
+    checksums: bool,
+    bytes: Vec<u8>,
+    out: &'a mut W,
+}
+
+impl<W: Write> Stage<'_, W> {
+    fn start(&mut self) {
+        if let Some(matcher) = &mut self.matcher {
+            matcher.start();
+        }
+    }
+
+    fn add(&mut self, data: &[u8]) {
+        match &mut self.matcher {
+            Some(matcher) => matcher.add(data, &mut self.builder),
+            None => self.builder.add(data),
+        }
+    }
+
+    fn window(&mut self, window: &Window) -> anyhow::Result<()> {
+        let (pos, len) = window.source.map_or((0, 0), |s| (s.pos, s.len));
+        self.start();
+        for inst in window.instructions() {
+            match inst? {
+                Inst::Add { data } => self.add(data),
+                Inst::Run { byte, len } => self.builder.run(byte, len),
+                Inst::Copy { len: n, addr } if addr < len => self.builder.copy_source(pos + addr, n),
+                Inst::Copy { len: n, addr } => self.builder.copy_target((addr - len) as usize, n),
+            }
+        }
+        self.finish(window.adler32)
+    }
+
+    fn finish(&mut self, adler32: Option<u32>) -> anyhow::Result<()> {
+        let adler32 = adler32.filter(|_| self.checksums);
+        self.builder.finish_with(adler32, self.secondary.as_mut(), &mut self.bytes);
+        self.write()
+    }
+
+    fn write(&mut self) -> anyhow::Result<()> {
+        self.out.write_all(&self.bytes).context("write failed")?;
+        self.bytes.clear();
+        Ok(())
+    }
+}
+
+/// The pipe from the engine's thread to the last stage. Its end without [`finish`](container::Encoder::finish)
+/// lacks the end record that the engine's header announces, so it cannot pass for a complete delta.
+struct PipeIn(Sender<Vec<u8>>);
+
+impl Write for PipeIn {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.send(buf.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl container::Encoder for PipeIn {
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct PipeOut {
+    receive: Receiver<Vec<u8>>,
+    part: Vec<u8>,
+    at: usize,
+}
+
+impl Read for PipeOut {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.part.len() {
+            match self.receive.recv() {
+                Ok(part) => (self.part, self.at) = (part, 0),
+                Err(_) => return Ok(0),
+            }
+        }
+        let n = buf.len().min(self.part.len() - self.at);
+        buf[..n].copy_from_slice(&self.part[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}

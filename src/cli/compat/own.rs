@@ -1,0 +1,77 @@
+//! Finds repetitions among the new bytes of a window.
+
+use crate::vcdiff::WindowBuilder;
+
+/// Shortest match worth a COPY.
+const MIN: usize = 8;
+const TABLE_BITS: u32 = 16;
+
+/// Describes new bytes as copies of earlier new bytes of the same window, where they repeat.
+pub struct Matcher {
+    /// Where a string of [`MIN`] bytes with this hash was seen last, plus 1; 0 if nowhere.
+    table: Vec<u32>,
+    /// The window's bytes; only those in `known` mean anything.
+    window: Vec<u8>,
+    /// Stretches of new bytes, in order.
+    known: Vec<(usize, usize)>,
+}
+
+impl Matcher {
+    pub fn new() -> Self {
+        Matcher { table: vec![0; 1 << TABLE_BITS], window: Vec::new(), known: Vec::new() }
+    }
+
+    /// Begins a window.
+    pub fn start(&mut self) {
+        self.table.fill(0);
+        self.known.clear();
+        self.window.clear();
+    }
+
+    /// Adds `data` to a window that is described in `builder` so far.
+    pub fn add(&mut self, data: &[u8], builder: &mut WindowBuilder) {
+        let start = builder.target_len();
+        self.window.resize(start, 0);
+        self.window.extend_from_slice(data);
+        let end = self.window.len();
+        self.known.push((start, end));
+
+        let (mut at, mut added, mut misses) = (start, start, 0);
+        while at + MIN <= end {
+            match self.find(at, added) {
+                Some((from, to, len)) => {
+                    builder.add(&self.window[added..to]);
+                    builder.copy_target(from, len);
+                    (at, added, misses) = (to + len, to + len, 0);
+                }
+                None => {
+                    // Bytes that do not repeat are passed ever faster.
+                    misses += 1;
+                    at += 1 + (misses >> 7);
+                }
+            }
+        }
+        builder.add(&self.window[added..]);
+    }
+
+    /// A match for the bytes at `at`, extended both ways but not back beyond `added`: source, place, length.
+    fn find(&mut self, at: usize, added: usize) -> Option<(usize, usize, usize)> {
+        let window = &self.window[..];
+        let key = u64::from_le_bytes(window[at..at + MIN].try_into().ok()?);
+        let slot = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TABLE_BITS)) as usize;
+        // A window is at most 16 MiB.
+        let seen = std::mem::replace(&mut self.table[slot], at as u32 + 1);
+        let from = (seen as usize).checked_sub(1)?;
+        // Never compared across the end of a stretch: what lies behind it is not known.
+        let stretch = self.known.partition_point(|&(start, _)| start <= from).checked_sub(1)?;
+        let (start, end) = self.known[stretch];
+        let same = |a: &[u8], b: &[u8]| a.iter().zip(b).take_while(|(x, y)| x == y).count();
+        let forward = same(&window[from..end], &window[at..]);
+        if forward < MIN {
+            return None;
+        }
+        let backward = window[start..from].iter().rev().zip(window[added..at].iter().rev());
+        let backward = backward.take_while(|(x, y)| x == y).count();
+        Some((from - backward, at - backward, forward + backward))
+    }
+}

@@ -1,0 +1,91 @@
+//! `recode` and `merge`.
+
+use std::io::Write;
+
+use anyhow::Context;
+
+use super::args::{Options, Setting};
+use super::files::{self, Output};
+use crate::vcdiff::merge::{Whole, merge as merge_window};
+use crate::vcdiff::{Item, Limits, Reader, WindowBuilder, write_header};
+
+/// Encodes a delta anew with other settings: `-S`, `-A`, `-n`.
+pub fn recode(options: &Options) -> anyhow::Result<()> {
+    let (_, input) = files::input(options)?;
+    let mut reader = Reader::new(input, Limits::default())?;
+    let mut secondary = super::secondary(options)?;
+    let app_header = match &options.app_header {
+        Setting::Default => reader.header().app_header.clone(),
+        Setting::Off => None,
+        Setting::Given(text) => Some(text.clone()),
+    };
+    let output = Output::open(options, files::named_output(options))?;
+    let mut out = output.writer()?;
+    let mut bytes = write_header(app_header.as_deref(), secondary.as_ref().map(|s| s.kind()));
+    let mut items = 0u64;
+    while let Some(item) = reader.next_item()? {
+        items += 1;
+        match item {
+            Item::Window(mut window) => {
+                window.adler32 = window.adler32.filter(|_| options.checksums);
+                // Not to pass damage on under a new form.
+                window.instructions().try_for_each(|inst| inst.map(drop))?;
+                window.encode(secondary.as_mut(), &mut bytes);
+            }
+            Item::End(end) => bytes.extend(end.encode()),
+        }
+        out.write_all(&bytes).context("write failed")?;
+        bytes.clear();
+    }
+    anyhow::ensure!(items > 0, "nothing to output: the delta has no windows");
+    output.keep();
+    Ok(())
+}
+
+/// Joins the deltas of `-m`, in order, and the input into one.
+pub fn merge(options: &Options) -> anyhow::Result<()> {
+    let mut earlier = Vec::new();
+    for path in &options.merge {
+        let whole = || -> anyhow::Result<Whole> {
+            let mut reader = Reader::new(files::content(files::open(path)?, options)?.1, Limits::default())?;
+            let mut whole = Whole::new();
+            while let Some(item) = reader.next_item()? {
+                if let Item::Window(window) = item {
+                    whole.push(&window)?;
+                }
+            }
+            Ok(whole)
+        };
+        earlier.push(whole().with_context(|| path.display().to_string())?);
+    }
+
+    let (_, input) = files::input(options)?;
+    let mut reader = Reader::new(input, Limits::default())?;
+    let mut secondary = super::secondary(options)?;
+    let app_header = match &options.app_header {
+        // The names in the headers are those of the steps.
+        Setting::Default | Setting::Off => None,
+        Setting::Given(text) => Some(text),
+    };
+    let output = Output::open(options, files::named_output(options))?;
+    let mut out = output.writer()?;
+    let mut bytes = write_header(app_header.map(Vec::as_slice), secondary.as_ref().map(|s| s.kind()));
+    let mut builder = WindowBuilder::new();
+    let mut items = 0u64;
+    while let Some(item) = reader.next_item()? {
+        items += 1;
+        match item {
+            Item::Window(window) => {
+                merge_window(&window, &earlier, &mut builder)?;
+                let adler32 = window.adler32.filter(|_| options.checksums);
+                builder.finish_with(adler32, secondary.as_mut(), &mut bytes);
+            }
+            Item::End(end) => bytes.extend(end.encode()),
+        }
+        out.write_all(&bytes).context("write failed")?;
+        bytes.clear();
+    }
+    anyhow::ensure!(items > 0, "nothing to output: the delta has no windows");
+    output.keep();
+    Ok(())
+}

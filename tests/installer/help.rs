@@ -1,0 +1,59 @@
+//! Help, man pages and completions: all from the same definitions.
+
+use std::fs;
+use std::process::Command;
+
+use crate::support::{Host, Ran};
+
+fn program(arguments: &[&str]) -> Ran {
+    Ran::of(Command::new(env!("CARGO_BIN_EXE_pve-diff-backup")).args(arguments).output().unwrap())
+}
+
+#[test]
+fn help_teaches() {
+    let help = program(&["--help"]).ok().out;
+    for words in ["Examples:", "Exit codes:", "--root <DIR>", "byte for byte", "12  another pve-diff-backup"]
+    {
+        assert!(help.contains(words), "{words:?} is not in\n{help}");
+    }
+    let help = program(&["status", "--help"]).ok().out;
+    assert!(help.contains("outdated") && help.contains("--json"), "{help}");
+    program(&["stauts"]).code(2).says(&["status"]);
+    program(&[]).code(2);
+}
+
+#[test]
+fn man_pages_and_completions() {
+    let dir = tempfile::tempdir().unwrap();
+    for what in ["man", "bash", "zsh", "fish"] {
+        program(&["generate", what, dir.path().to_str().unwrap()]).ok();
+    }
+    let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    let man = read("pve-diff-backup.1");
+    for words in [".SH EXAMPLES", ".SH \"EXIT STATUS\"", "applied.patch", "pve\\-diff\\-backup\\-status(1)"] {
+        let plain = words.replace('"', "");
+        assert!(man.contains(words) || man.contains(&plain), "{words:?} is not in\n{man}");
+    }
+    assert!(read("pve-diff-backup-apply.1").contains("no\\-restart"));
+    assert!(!dir.path().join("pve-diff-backup-generate.1").exists());
+    for name in ["pve-diff-backup.bash", "_pve-diff-backup", "pve-diff-backup.fish"] {
+        assert!(read(name).contains("reinstall"), "{name}");
+    }
+    program(&["generate", "man", "/nonexistent"]).code(1).says(&["/nonexistent"]);
+}
+
+#[test]
+fn what_is_recorded_is_a_patch_for_people() {
+    let host = Host::new();
+    let patch = host.run(&["patch"]).ok().out;
+    host.run(&["apply"]).ok();
+    let recorded = host.text("var/lib/pve-diff-backup/applied.patch");
+    assert_eq!(recorded, patch);
+    let record: serde_json::Value =
+        serde_json::from_str(&host.text("var/lib/pve-diff-backup/applied.json")).unwrap();
+    assert_eq!(record["packages"]["pve-manager"], "9.1.2");
+    for file in record["files"].as_array().unwrap() {
+        let path = file["path"].as_str().unwrap();
+        assert_eq!(file["after"], pve_diff_backup::patching::sha256_hex(&host.read(path)), "{path}");
+    }
+}

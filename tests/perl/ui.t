@@ -1,0 +1,207 @@
+#!/usr/bin/perl
+
+# The field in the backup job's window: Proxmox' real scripts with our override in headless
+# Chromium. Needs Chromium, PVE_MIRRORS (clones of pve-manager and proxmox-widget-toolkit) and
+# EXTJS (the folder "build" of Ext JS 6, such as that of the npm package extjs-gpl).
+# PVE_UI_SCREENSHOTS names a folder for pictures of the windows.
+
+use strict;
+use warnings;
+
+use Cwd qw(abs_path);
+use File::Basename qw(dirname);
+use File::Temp qw(tempdir);
+use JSON::PP;
+use Test::More;
+
+use lib dirname(__FILE__) . '/lib';
+use HostTree qw(run read_file write_file);
+
+my $mirrors = $ENV{PVE_MIRRORS} // plan skip_all => 'PVE_MIRRORS is not set';
+my $ext = $ENV{EXTJS} // plan skip_all => 'EXTJS is not set';
+-e "$ext/ext-all-debug.js" or plan skip_all => "no ext-all-debug.js in '$ext'";
+my ($chromium) = grep { run('sh', '-c', "command -v $_")->{ok} } qw(chromium chromium-browser);
+$chromium or plan skip_all => 'Chromium is not installed';
+
+sub clone {
+    my ($name) = @_;
+
+    my @places = ("$name/.git", "$name.git", $name, "proxmox+$name/repo");
+    my ($git) = grep { -e "$_/HEAD" } map { "$mirrors/$_" } @places;
+    return $git // plan skip_all => "no clone of $name in PVE_MIRRORS";
+}
+my $manager = clone('pve-manager');
+my $toolkit = clone('proxmox-widget-toolkit');
+
+sub git {
+    my ($repo, @arguments) = @_;
+
+    my $result = run('git', '-c', 'safe.directory=*', '-C', $repo, @arguments);
+    die "git @arguments: $result->{out}" if !$result->{ok};
+    chomp(my $out = $result->{out});
+    return $out;
+}
+
+# The scripts that a Makefile lists, in order.
+sub scripts {
+    my ($makefile) = @_;
+
+    my ($list) = $makefile =~ /^JSSRC\s*=((?:.*\\\n)*.*\n)/m or die "no JSSRC\n";
+    return grep { /\.js\z/ } split(/[\s\\]+/, $list);
+}
+
+my $theme = 'classic/theme-crisp/resources/theme-crisp-all.css';
+my $override = abs_path(dirname(__FILE__) . '/../../patches/payload/js/pve-diff-backup.js');
+
+# What the page does: the window for a new job and for an existing one, and what each would send.
+my $driver = <<'JS';
+var result = { create: null, edit: null, cleared: null, errors: [] };
+window.onerror = function (message) { result.errors.push(String(message)); };
+Ext.Ajax.request = function (options) {
+    var data = [];
+    if (/cluster\/backup\/job1/.test(options.url) && (options.method || 'GET') === 'GET') {
+        data = { id: 'job1', type: 'vzdump', vmid: '100', storage: 'local', mode: 'snapshot',
+            schedule: '03:00', compress: 'zstd', enabled: 1, fullbackup: 7 };
+    }
+    var response = { status: 200, responseText: Ext.encode({ success: 1, data: data }) };
+    response.request = { options: options };
+    Ext.defer(function () {
+        Ext.callback(options.success, options.scope, [response, options]);
+        Ext.callback(options.callback, options.scope, [options, true, response]);
+    }, 10);
+    return { abort: Ext.emptyFn, id: 1 };
+};
+var look = function (win) {
+    var field = win.down('field[name=fullbackup]');
+    if (!field) { return { found: false }; }
+    var mode = win.down('field[name=mode]');
+    var seen = { found: true, label: field.getFieldLabel(), value: field.getValue(),
+        next: field.ownerCt.items.indexOf(field) - field.ownerCt.items.indexOf(mode),
+        visible: field.isVisible(true), errors: [] };
+    [-1, 366, 'x'].forEach(function (bad) { seen.errors.push(field.getErrors(bad).length > 0); });
+    [0, 1, 365, ''].forEach(function (ok) { seen.errors.push(field.getErrors(ok).length === 0); });
+    return seen;
+};
+var sent = function (win) {
+    var values = win.getValues();
+    return { fullbackup: values.fullbackup, del: values['delete'] };
+};
+Ext.onReady(function () {
+    try {
+        var win = Ext.create('PVE.dc.BackupEdit', {}); win.show();
+        result.create = look(win);
+        result.createEmpty = sent(win);
+        win.down('field[name=fullbackup]').setValue(14);
+        result.createSent = sent(win);
+        win.hide();
+        win = Ext.create('PVE.dc.BackupEdit', { jobid: 'job1' }); win.show();
+        Ext.defer(function () {
+            try {
+                result.edit = look(win);
+                result.editSent = sent(win);
+                win.down('field[name=fullbackup]').setValue('');
+                result.clearedSent = sent(win);
+                win.down('field[name=fullbackup]').setValue(7);
+            } catch (err) { result.errors.push(String(err.stack || err)); }
+            var pre = document.createElement('pre');
+            pre.id = 'result'; pre.style.display = 'none'; pre.textContent = JSON.stringify(result);
+            document.body.appendChild(pre);
+        }, 1500);
+    } catch (err) {
+        result.errors.push(String(err.stack || err));
+        document.body.innerHTML = '<pre id="result"></pre>';
+        document.getElementById('result').textContent = JSON.stringify(result);
+    }
+});
+JS
+
+my @releases =
+    $ENV{PVE_UI_RELEASES}
+    ? split(/ /, $ENV{PVE_UI_RELEASES})
+    : ('7.1-13', '7.2-15', '7.3-6', '7.4-20', '8.0.9', '8.1.11', '8.4.21', '9.0.11', '9.2.11');
+for my $release (@releases) {
+    my $commit =
+        git($manager, 'log', '--all', '--format=%H', '-1', "--grep=^bump version to $release\$");
+    if ($commit eq '') {
+        note("no release $release in this clone");
+        next;
+    }
+    my $date = git($manager, 'log', '-1', '--format=%cI', $commit);
+    my $widget = git($toolkit, 'rev-list', '--all', '-1', "--before=$date");
+
+    my $dir = tempdir(CLEANUP => 1);
+    run('sh', '-c', 'git -c safe.directory="*" -C "$0" archive "$1" "$3" | tar x -C "$2"', @$_)
+        for [$manager, $commit, $dir, 'www'], [$toolkit, $widget, $dir, 'src'];
+
+    my @scripts = ("$ext/ext-all-debug.js");
+    push @scripts, grep { -e } "$ext/packages/charts/classic/charts-debug.js";
+    my @ours = map { "src/$_" } scripts(read_file("$dir/src/Makefile"));
+    push @ours, map { "www/manager6/$_" } scripts(read_file("$dir/www/manager6/Makefile"));
+    push @scripts, map { "$dir/$_" } grep { -e "$dir/$_" } @ours;
+    write_file("$dir/driver.js", $driver);
+    my $page =
+          "<!DOCTYPE html><html><head><meta charset='utf-8'>\n"
+        . "<link rel='stylesheet' href='file://$ext/$theme'>\n"
+        . '<script>function gettext(t) { return t; }'
+        . ' function ngettext(a, b, n) { return n === 1 ? a : b; }'
+        . " var Proxmox = { Setup: { auth_cookie_name: 'x' }, defaultLang: 'en', NodeName: 'pve1',"
+        . " UserName: 'root\@pam', CSRFPreventionToken: 't', ConsentText: '' };\n"
+        . " function QRCode() {}"
+        . " var PVE_vnc_console_event, pveOnlineHelpInfo = {};"
+        . " var proxmoxOnlineHelpInfo = {};</script>\n"
+        . join(
+        '', map { "<script src='file://$_'></script>\n" } @scripts, $override,
+        "$dir/driver.js"
+        ) . "</head><body></body></html>\n";
+    write_file("$dir/index.html", $page);
+
+    my @options = (
+        '--headless', '--no-sandbox', '--disable-gpu', '--allow-file-access-from-files',
+        "--user-data-dir=$dir/profile", '--window-size=1000,760', '--virtual-time-budget=20000'
+    );
+    if (my $pictures = $ENV{PVE_UI_SCREENSHOTS}) {
+        run(
+            $chromium, @options, "--screenshot=$pictures/backup-edit-$release.png",
+            "file://$dir/index.html"
+        );
+    }
+    my $dom =
+        run('timeout', 120, $chromium, @options, '--dump-dom', "file://$dir/index.html")->{out};
+    my ($json) = $dom =~ m!<pre id="result"[^>]*>(.*?)</pre>!s;
+    if (!ok(defined($json), "$release: the page ran to its end")) {
+        diag(join("\n", grep { /rror/ } split(/\n/, $dom))) if length($dom) < 200_000;
+        next;
+    }
+    my %entity = (lt => '<', gt => '>', amp => '&');
+    $json =~ s/&(lt|gt|amp);/$entity{$1}/g;
+    my $got = JSON::PP->new->decode($json);
+    for my $window (qw(create edit)) {
+        ok($got->{$window}->{found}, "$release, $window: the field is there");
+        is($got->{$window}->{label}, 'Full Backup Every', "$release, $window: its label");
+        is($got->{$window}->{next}, 1, "$release, $window: next to the mode");
+        ok($got->{$window}->{visible}, "$release, $window: visible");
+        is(
+            scalar(grep { !$_ } @{ $got->{$window}->{errors} }), 0,
+            "$release, $window: 0 to 365 only"
+        );
+    }
+    is(
+        $got->{createEmpty}->{fullbackup} || undef, undef,
+        "$release: nothing is sent for an empty field"
+    );
+    unlike(
+        join(',', $got->{createEmpty}->{del} // ''), qr/fullbackup/,
+        "$release: ... nor deleted"
+    );
+    is($got->{createSent}->{fullbackup}, 14, "$release: what was entered is sent");
+    is($got->{edit}->{value}, 7, "$release: the job's value is shown");
+    is($got->{editSent}->{fullbackup}, 7, "$release: ... and sent");
+    my $deleted = $got->{clearedSent}->{del} // '';
+    like(
+        ref($deleted) ? join(',', @$deleted) : $deleted, qr/fullbackup/,
+        "$release: clearing it deletes the option"
+    );
+    is_deeply($got->{errors}, [], "$release: no errors");
+}
+
+done_testing();

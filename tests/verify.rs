@@ -1,0 +1,334 @@
+//! `pve-verify-backups` on directories with real archives, good and damaged.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Cursor;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use pve_diff_backup::vma::{Config, Device, Header, Order, write_archive};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A directory as vzdump leaves it: fulls of a VM and a container, a differential of each.
+struct Dump {
+    dir: TempDir,
+    extension: &'static str,
+}
+
+const COMPRESSIONS: [(&str, &str); 4] = [("zstd", ".zst"), ("lzo", ".lzo"), ("gzip", ".gz"), ("none", "")];
+
+impl Dump {
+    fn new((compression, extension): (&str, &'static str)) -> Self {
+        let dump = Dump { dir: tempfile::tempdir().unwrap(), extension };
+        let streams =
+            [(dump.vm(), [machine(1, 1), machine(2, 9)]), (dump.ct(), [container(1), container(2)])];
+        for (full, [first, second]) in streams {
+            dump.compressor(&["full", "--compress", compression], &first, &full);
+            let base = format!("--base={}", dump.path(&full).display());
+            dump.compressor(
+                &["diff", &base, "--compress", compression],
+                &second,
+                &dump.differential(&full, 21),
+            );
+        }
+        dump
+    }
+
+    fn vm(&self) -> String {
+        format!("vzdump-qemu-101-2026_11_20-01_00_02.vma{}", self.extension)
+    }
+
+    fn ct(&self) -> String {
+        format!("vzdump-lxc-100-2026_11_20-01_00_02.tar{}", self.extension)
+    }
+
+    fn differential(&self, full: &str, day: u32) -> String {
+        format!("{full}--differential-2026_11_{day}-01_00_02.vcdiff{}", self.extension)
+    }
+
+    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs what vzdump would.
+    fn compressor(&self, args: &[&str], input: &[u8], output: &str) {
+        let stdin = self.path("input");
+        fs::write(&stdin, input).unwrap();
+        let status = Command::new(env!("CARGO_BIN_EXE_pve-xdelta3"))
+            .args(args)
+            .stdin(File::open(&stdin).unwrap())
+            .stdout(File::create(self.path(output)).unwrap())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{args:?}");
+        fs::remove_file(stdin).unwrap();
+    }
+
+    fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = fs::read(self.path(name)).unwrap();
+        change(&mut bytes);
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn verify(&self, options: &[&str]) -> Verified {
+        Verified::new(verify().args(options).arg(self.dir.path()))
+    }
+}
+
+/// The program by its own name, as the original's script was called.
+fn verify() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pve-diff-backup"));
+    command.arg0("pve-verify-backups").stderr(Stdio::piped());
+    command
+}
+
+struct Verified {
+    code: i32,
+    lines: Vec<String>,
+    errors: String,
+}
+
+impl Verified {
+    fn new(command: &mut Command) -> Self {
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        let lines = String::from_utf8(stdout).unwrap().lines().map(str::to_owned).collect();
+        Verified { code: status.code().unwrap(), lines, errors: String::from_utf8(stderr).unwrap() }
+    }
+
+    /// The line about a file.
+    fn line(&self, name: &str) -> &str {
+        let about = |line: &&String| {
+            line.split_once("  ").is_some_and(|(_, text)| {
+                text.trim_start().strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', ':']))
+            })
+        };
+        self.lines.iter().find(about).unwrap_or_else(|| panic!("no line about {name} in {:#?}", self.lines))
+    }
+}
+
+/// A VM of one disk, in QEMU's order of this time; `day` changes a part of the disk.
+fn machine(day: u8, seed: u64) -> Vec<u8> {
+    let mut disk: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    disk[1_000_000..1_000_100].fill(day);
+    disk.resize(8 << 20, 0);
+    let header = Header {
+        uuid: [day; 16],
+        ctime: 1_763_766_000 + i64::from(day),
+        configs: vec![Config { name: "qemu-server.conf".into(), data: format!("memory: {day}\n").into() }],
+        devices: vec![Device { id: 1, name: "drive-scsi0".into(), size: disk.len() as u64 }],
+    };
+    write_archive(Vec::new(), header, &mut [Cursor::new(disk)], Order::Workers(seed)).unwrap()
+}
+
+/// A container's tar.
+fn container(day: u32) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("etc")).unwrap();
+    fs::write(dir.path().join("etc/day"), day.to_string()).unwrap();
+    fs::write(dir.path().join("data"), (0..400_000).flat_map(u32::to_le_bytes).collect::<Vec<_>>()).unwrap();
+    let tar = Command::new("tar").args(["c", "--sort=name", "-C"]).arg(dir.path()).arg(".").output().unwrap();
+    assert!(tar.status.success());
+    tar.stdout
+}
+
+#[test]
+fn good_backups_of_every_compression() {
+    for compression in COMPRESSIONS {
+        let dump = Dump::new(compression);
+        let found = dump.verify(&[]);
+        assert_eq!((found.code, found.lines.len()), (0, 3), "{:#?}", found.lines);
+        assert_eq!(found.lines[2], "2 checked, all of them restorable");
+        let vm = found.line(&dump.differential(&dump.vm(), 21));
+        assert!(vm.starts_with("OK    vzdump-qemu") && vm.contains("(VMA, 1 disk, 3."), "{vm}");
+        let ct = found.line(&dump.differential(&dump.ct(), 21));
+        assert!(ct.starts_with("OK    vzdump-lxc") && ct.contains("(tar, 4 members, 1."), "{ct}");
+        let all = dump.verify(&["--all"]);
+        assert_eq!((all.code, all.lines.len()), (0, 5), "{:#?}", all.lines);
+        assert!(all.line(&dump.vm()).starts_with("OK  "));
+    }
+}
+
+#[test]
+fn differentials_of_xdelta3_as_the_original_made_them() {
+    let dump = Dump::new(("none", ""));
+    let old = dump.differential(&dump.vm(), 22);
+    fs::write(dump.path("new"), machine(3, 3)).unwrap();
+    let made = Command::new("xdelta3")
+        .args(["-q", "-e", "-f", "-s"])
+        .args([dump.path(dump.vm()), dump.path("new"), dump.path(&old)])
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no program xdelta3");
+        return;
+    }
+    fs::remove_file(dump.path("new")).unwrap();
+    let found = dump.verify(&[]);
+    assert!(found.line(&old).starts_with("OK  "), "{:#?}", found.lines);
+    assert_eq!((found.code, found.lines.len()), (0, 4));
+}
+
+#[test]
+fn damage_anywhere_fails_and_leaves_the_others_alone() {
+    for compression in COMPRESSIONS {
+        let dump = Dump::new(compression);
+        let (vm, ct) = (dump.differential(&dump.vm(), 21), dump.differential(&dump.ct(), 21));
+        let whole = fs::read(dump.path(&vm)).unwrap();
+        for cut in [0, 1, 20, whole.len() / 2, whole.len() - 1] {
+            dump.damage(&vm, |bytes| bytes.truncate(cut));
+            let found = dump.verify(&[]);
+            assert_eq!(found.code, 1, "cut at {cut} of {}", whole.len());
+            assert!(found.line(&vm).starts_with("FAIL"), "cut at {cut}: {:#?}", found.lines);
+            assert!(found.line(&ct).starts_with("OK  "), "cut at {cut}: {:#?}", found.lines);
+            assert_eq!(found.lines.len(), 3, "{:#?}", found.lines);
+            fs::write(dump.path(&vm), &whole).unwrap();
+        }
+        dump.damage(&vm, |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x11;
+        });
+        let found = dump.verify(&[]);
+        assert_eq!(found.code, 1, "{:#?}", found.lines);
+        assert!(found.line(&vm).starts_with("FAIL"));
+        assert_eq!(found.lines[2], "2 checked, 1 NOT restorable");
+    }
+}
+
+#[test]
+fn a_full_that_is_missing_cut_or_replaced_fails_its_differentials() {
+    for compression in COMPRESSIONS {
+        let dump = Dump::new(compression);
+        let (full, vm) = (dump.vm(), dump.differential(&dump.vm(), 21));
+        let whole = fs::read(dump.path(&full)).unwrap();
+        dump.damage(&full, |bytes| bytes.truncate(bytes.len() / 2));
+        let found = dump.verify(&["--all"]);
+        assert_eq!(found.code, 1);
+        for name in [&full, &vm] {
+            assert!(found.line(name).starts_with("FAIL"), "{:#?}", found.lines);
+        }
+        // another guest's archive under the same name
+        fs::copy(dump.path(dump.ct()), dump.path(&full)).unwrap();
+        assert!(dump.verify(&[]).line(&vm).starts_with("FAIL"));
+        fs::write(dump.path(&full), &whole).unwrap();
+        assert_eq!(dump.verify(&[]).code, 0);
+        fs::remove_file(dump.path(&full)).unwrap();
+        let found = dump.verify(&[]);
+        assert_eq!(found.line(&vm), format!("FAIL  {vm}: its full backup {full} is not there"));
+        assert_eq!(found.code, 1);
+    }
+}
+
+#[test]
+fn a_sound_delta_of_an_unsound_archive_fails() {
+    let dump = Dump::new(("zstd", ".zst"));
+    let cut = |stream: Vec<u8>| stream[..stream.len() - 70_000].to_vec();
+    let base = |full: &str| format!("--base={}", dump.path(full).display());
+    let (vm, ct) = (dump.differential(&dump.vm(), 21), dump.differential(&dump.ct(), 21));
+    dump.compressor(&["diff", &base(&dump.vm())], &cut(machine(2, 9)), &vm);
+    dump.compressor(&["diff", &base(&dump.ct())], &cut(container(2)), &ct);
+    let found = dump.verify(&[]);
+    assert!(found.line(&vm).contains("the VMA stream is truncated"), "{:#?}", found.lines);
+    assert!(found.line(&ct).contains("the tar stream is truncated"), "{:#?}", found.lines);
+}
+
+#[test]
+fn json_holds_what_the_lines_do() {
+    let dump = Dump::new(("zstd", ".zst"));
+    let vm = dump.differential(&dump.vm(), 21);
+    dump.damage(&vm, |bytes| bytes.truncate(100));
+    let found = dump.verify(&["--json", "--all"]);
+    let report: Value = serde_json::from_str(&found.lines.join("\n")).unwrap();
+    assert_eq!((found.code, &report["ok"], &report["failed"]), (1, &Value::from(3), &Value::from(1)));
+    let backups = report["backups"].as_array().unwrap();
+    let bad = backups.iter().find(|b| b["file"] == vm.as_str()).unwrap();
+    assert_eq!((&bad["result"], &bad["base"]), (&Value::from("failed"), &Value::from(dump.vm())));
+    assert!(bad["error"].as_str().is_some_and(|e| !e.is_empty() && !e.contains('\n')));
+    let good = backups.iter().find(|b| b["file"] == dump.ct().as_str()).unwrap();
+    assert_eq!(good["bytes"], container(1).len());
+    assert_eq!(good["content"], "tar, 4 members");
+}
+
+#[test]
+fn odd_names_do_no_harm() {
+    let dump = Dump::new(("zstd", ".zst"));
+    let odd: [&[u8]; 3] =
+        [b"$(touch owned).vcdiff.zst", b"it's \"quoted\" and\ntwo lines.vcdiff", b"\xff\xfe.vcdiff.lzo"];
+    for name in odd {
+        fs::write(dump.path(OsStr::from_bytes(name)), "").unwrap();
+    }
+    let found = dump.verify(&[]);
+    assert_eq!((found.code, found.lines.len()), (1, 6), "{:#?}", found.lines);
+    assert!(
+        found.line("$(touch owned).vcdiff.zst").ends_with("the name is not that of a differential backup")
+    );
+    assert_eq!(found.lines[5], "5 checked, 3 NOT restorable");
+    assert!(!Path::new("owned").exists() && !dump.path("owned").exists());
+}
+
+#[test]
+fn single_backups_can_be_named() {
+    let dump = Dump::new(("zstd", ".zst"));
+    let one = Verified::new(verify().arg(dump.path(dump.differential(&dump.vm(), 21))));
+    assert_eq!((one.code, one.lines.len()), (0, 2), "{:#?}", one.lines);
+    // relative, in the working directory
+    let here = Verified::new(verify().current_dir(dump.dir.path()).arg(dump.vm()));
+    assert_eq!((here.code, here.lines[1].as_str()), (0, "1 checked, all of them restorable"));
+    let none = Verified::new(verify().current_dir(dump.dir.path()).args(["--all"]));
+    assert_eq!(none.lines.len(), 5);
+}
+
+#[test]
+fn nothing_to_check_is_told_apart_from_the_wrong_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let empty = Verified::new(verify().arg(dir.path()));
+    assert_eq!((empty.code, empty.lines.join("")), (2, "no backups here".into()));
+    fs::write(dir.path().join("vzdump-qemu-101-2026_11_20-01_00_02.vma"), machine(1, 1)).unwrap();
+    let full = Verified::new(verify().arg(dir.path()));
+    assert_eq!((full.code, full.lines.len()), (0, 1));
+    assert!(full.lines[0].starts_with("no differential backups here (1 full"));
+    let missing = Verified::new(verify().arg(dir.path().join("nowhere")));
+    assert_eq!(missing.code, 2);
+    assert!(missing.errors.contains("no such file or directory"), "{}", missing.errors);
+    let foreign = dir.path().join("notes.txt");
+    fs::write(&foreign, "").unwrap();
+    assert_eq!(Verified::new(verify().arg(foreign)).code, 2);
+    assert_eq!(Verified::new(verify().arg("--nonsense")).code, 2);
+}
+
+/// `pve-xdelta3 vma` reads full and differential archives alike.
+#[test]
+fn vma_commands_work_on_every_kind_of_archive() {
+    for compression in COMPRESSIONS {
+        let dump = Dump::new(compression);
+        let vma = |args: &[&str]| {
+            Command::new(env!("CARGO_BIN_EXE_pve-xdelta3"))
+                .arg("vma")
+                .args(args)
+                .current_dir(dump.dir.path())
+                .output()
+                .unwrap()
+        };
+        let text = |output: Output| {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let (full, diff) = (dump.vm(), dump.differential(&dump.vm(), 21));
+        assert_eq!(text(vma(&["config", &full])), "memory: 1\n");
+        assert_eq!(text(vma(&["config", &diff])), "memory: 2\n");
+        let list = text(vma(&["list", &diff]));
+        assert!(list.contains("DEV: dev_id=1 size: 8388608 devname: drive-scsi0\n"), "{list}");
+        assert!(list.contains("CTIME: 2025_11_21-23_00_02 UTC"), "{list}");
+        assert!(text(vma(&["verify", "-v", &diff])).contains("128 clusters"));
+        text(vma(&["extract", &diff, "out"]));
+        let disk = fs::read(dump.path("out/disk-drive-scsi0.raw")).unwrap();
+        assert_eq!((disk.len(), &disk[1_000_000..1_000_100]), (8 << 20, &[2; 100][..]));
+        let missing = vma(&["config", "-c", "qemu-server.fw", &diff]);
+        assert_eq!(missing.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&missing.stderr).contains("there is: qemu-server.conf"));
+        let wrong = vma(&["verify", &dump.ct()]);
+        assert!(String::from_utf8_lossy(&wrong.stderr).contains("not a VMA archive"));
+        assert_eq!(vma(&["frobnicate", &full]).status.code(), Some(2));
+    }
+}
