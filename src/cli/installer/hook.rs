@@ -131,10 +131,7 @@ pub(super) fn read_note(host: &Host) -> anyhow::Result<Option<String>> {
 
 /// The change of the note to `text`; `None` where it is no change.
 pub(super) fn note(host: &Host, text: Option<&str>) -> anyhow::Result<Option<Change>> {
-    let before = read_note(host)?.map(|text| format!("{text}\n").into_bytes());
-    let after = text.map(|text| format!("{text}\n").into_bytes());
-    let change = Change { path: NOTE.to_owned(), before, after, mtime: None };
-    Ok((change.before != change.after).then_some(change))
+    host.own_file(NOTE, text.map(|text| format!("{text}\n").into_bytes()))
 }
 
 fn write_note(host: &Host, text: &str) -> anyhow::Result<()> {
