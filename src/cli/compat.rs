@@ -133,7 +133,8 @@ fn version() {
     eprintln!("Xdelta version 3.0.11, as {NAME} {} understands it", env!("CARGO_PKG_VERSION"));
 }
 
-const USAGE: &str = "\
+/// What `-h` prints.
+pub(super) const USAGE: &str = "\
 usage: pve-xdelta3 [command/options] [input [output]]
 make patch:
 

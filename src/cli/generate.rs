@@ -1,33 +1,19 @@
-//! Man pages and completions from the command line's own definition.
+//! Man pages and completions from the command lines' own definitions, dpkg's triggers from the patch sets.
 
-use std::io::{self, Write};
+mod man;
+
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::ValueEnum;
+use clap::{Args as _, CommandFactory, ValueEnum};
 use clap_complete::Shell;
-use clap_mangen::Man;
 
 use super::exit::Exit;
-use super::{EXAMPLES, definition};
-
-/// What the program reads and writes besides the patched files.
-const FILES: [(&str, &str); 4] = [
-    ("/var/lib/dpkg", "dpkg's database: which packages are installed, and what their files should hold."),
-    (
-        "/var/lib/pve-diff-backup/applied.json",
-        "What was applied, when, and the sha256 of each file before and after.",
-    ),
-    (
-        "/var/lib/pve-diff-backup/applied.patch",
-        "The same as a patch: patch -R -p1 undoes it without this program.",
-    ),
-    (
-        "/var/lib/pve-diff-backup/journal.json",
-        "There only while files are replaced; the next command deals with it.",
-    ),
-];
+use super::{VERIFY_NAME, definition, verify, xdelta3};
+use crate::patching::patchset::{self, PatchSet};
 
 /// What to write, and where.
 #[derive(Debug, clap::Args)]
@@ -44,6 +30,8 @@ enum What {
     Bash,
     Zsh,
     Fish,
+    /// debian/pve-diff-backup.triggers
+    Triggers,
 }
 
 /// Writes the files.
@@ -52,65 +40,60 @@ enum What {
 /// Where the folder cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let done = match args.what {
-        What::Man => man_pages(&args.dir),
+        What::Man => man::write(&args.dir),
         What::Bash => completions(Shell::Bash, &args.dir),
         What::Zsh => completions(Shell::Zsh, &args.dir),
         What::Fish => completions(Shell::Fish, &args.dir),
+        What::Triggers => {
+            fs_err::write(args.dir.join("pve-diff-backup.triggers"), triggers(&patchset::embedded()?))
+        }
     };
     done.with_context(|| format!("cannot write to {}", args.dir.display()))?;
     Ok(Exit::Success.into())
 }
 
+/// The other name of this program, as a command of its own.
+fn pve_verify_backups() -> clap::Command {
+    verify::Args::augment_args(clap::Command::new(VERIFY_NAME).version(env!("CARGO_PKG_VERSION")))
+}
+
+/// The other program.
+fn pve_xdelta3() -> clap::Command {
+    xdelta3::Cli::command()
+}
+
 fn completions(shell: Shell, dir: &Path) -> io::Result<()> {
-    clap_complete::generate_to(shell, &mut definition(), "pve-diff-backup", dir).map(drop)
-}
-
-/// One page for the program, one for each command, as git has them.
-fn man_pages(dir: &Path) -> io::Result<()> {
-    // What follows the options in help has sections of its own here.
-    let mut program = definition().after_long_help("").disable_help_subcommand(true);
-    program.build();
-    man_page(&program, true, dir)?;
-    program
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set())
-        .try_for_each(|command| man_page(command, false, dir))
-}
-
-fn man_page(command: &clap::Command, whole: bool, dir: &Path) -> io::Result<()> {
-    let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
-    let man = Man::new(command.clone()).title(name.to_uppercase()).section("1").manual("pve-diff-backup");
-    let mut page = Vec::new();
-    man.render_title(&mut page)?;
-    man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
-    man.render_description_section(&mut page)?;
-    man.render_options_section(&mut page)?;
-    if whole {
-        man.render_subcommands_section(&mut page)?;
-        writeln!(page, ".SH EXAMPLES\n.nf\n{}.fi", roff(EXAMPLES))?;
-        writeln!(page, ".SH FILES")?;
-        for (path, what) in FILES {
-            writeln!(page, ".TP\n.I {}\n{}", roff(path), roff(what))?;
-        }
-        writeln!(page, ".SH EXIT STATUS")?;
-        for (code, meaning) in Exit::TABLE {
-            writeln!(page, ".TP\n.B {}\n{}", code as u8, roff(meaning))?;
-        }
-    } else {
-        writeln!(page, ".SH EXIT STATUS\nSee\n.BR pve\\-diff\\-backup (1).")?;
+    for mut command in [definition(), pve_verify_backups(), pve_xdelta3()] {
+        let name = command.get_name().to_owned();
+        clap_complete::generate_to(shell, &mut command, name, dir)?;
     }
-    fs_err::write(dir.join(format!("{name}.1")), page)
+    Ok(())
 }
 
-/// Plain text for roff: hyphens that can be copied, no backslash or leading dot that is a request.
-fn roff(text: &str) -> String {
-    let escaped = text.replace('\\', "\\e").replace('-', "\\-");
-    escaped
-        .split_inclusive('\n')
-        .map(|line| match line.starts_with(['.', '\'']) {
-            true => format!("\\&{line}"),
-            false => line.to_owned(),
-        })
-        .collect()
+/// dpkg runs our postinst when another package brings one of the files that hunks go into (deb-triggers(5)); nobody
+/// has to wait for it.
+fn triggers(sets: &[PatchSet]) -> String {
+    let files: BTreeSet<&str> =
+        sets.iter().flat_map(|set| &set.hunks).map(|hunk| hunk.file.as_str()).collect();
+    let head = "# Written by `pve-diff-backup generate triggers debian`: the files that are patched.\n";
+    files.iter().fold(head.to_owned(), |text, file| text + "interest-noawait /" + file + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_other_definitions_are_sound() {
+        pve_verify_backups().debug_assert();
+        pve_xdelta3().debug_assert();
+    }
+
+    #[test]
+    fn the_package_listens_to_every_patched_file() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("debian/pve-diff-backup.triggers");
+        assert_eq!(fs_err::read_to_string(path).unwrap(), triggers(&patchset::embedded().unwrap()));
+    }
 }

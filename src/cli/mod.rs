@@ -161,7 +161,10 @@ pub enum Command {
     Demo(demo::Args),
     /// Back up and restore a real guest in every way, and compare
     Selftest(selftest::Args),
-    /// Write man pages or completions into a folder
+    /// Called by the maintainer scripts of the Debian package
+    #[command(hide = true)]
+    Hook(installer::hook::Args),
+    /// Write man pages, completions or dpkg triggers into a folder
     #[command(hide = true)]
     Generate(generate::Args),
 }
@@ -208,6 +211,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(args, &archive::open),
         Command::Demo(args) => demo::run(global, args),
         Command::Selftest(args) => selftest::run(args),
+        Command::Hook(args) => installer::hook::run(global, args),
         Command::Generate(args) => generate::run(args),
     }
 }

@@ -1,4 +1,4 @@
-//! Proxmox' daemons: the one place that talks to systemd.
+//! Proxmox' daemons: the one place that talks to systemd, or to dpkg in its stead.
 
 use super::root::Root;
 
@@ -9,6 +9,9 @@ pub const DAEMONS: [&str; 4] = ["pvedaemon", "pveproxy", "pvescheduler", "pvesta
 const UNIT_DIRS: [&str; 4] =
     ["etc/systemd/system", "run/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"];
 
+/// The trigger by which packages ask pve-manager (since 4.0) to let its daemons load new code.
+const TRIGGER: &str = "pve-api-updates";
+
 /// What became of a reload.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reload {
@@ -16,9 +19,11 @@ pub enum Reload {
     NothingToDo,
     /// These were asked to reload, and did.
     Done(Vec<&'static str>),
+    /// A package is being installed or removed: dpkg lets pve-manager do it when all packages are in place.
+    Deferred,
     /// systemd reported a failure: the command, to be repeated by hand, and what went wrong.
     Failed {
-        /// The whole command line.
+        /// The command line.
         command: String,
         /// What systemctl or the system said.
         reason: String,
@@ -41,20 +46,33 @@ pub fn existing(root: &Root) -> Vec<&'static str> {
 /// daemons that run reload (open connections and tasks go on), those that do not stay stopped.
 pub fn reload(root: &Root) -> Reload {
     let daemons = existing(root);
+    // dpkg sets it for maintainer scripts. These must not restart pveproxy, which may be what the upgrade's own
+    // terminal runs below, and would come too early while packages are half installed.
+    if std::env::var_os("DPKG_MAINTSCRIPT_PACKAGE").is_some() {
+        return defer();
+    }
     // The folder is there exactly where systemd is the running init, sd_booted(3).
     if daemons.is_empty() || !root.dir().join("run/systemd/system").is_dir() {
         return Reload::NothingToDo;
     }
     let mut arguments = vec!["reload-or-try-restart"];
     arguments.extend(&daemons);
-    let command = format!("systemctl {}", arguments.join(" "));
-    match duct::cmd("systemctl", &arguments).stderr_to_stdout().stdout_capture().unchecked().run() {
-        Ok(output) if output.status.success() => Reload::Done(daemons),
-        Ok(output) => {
-            Reload::Failed { command, reason: String::from_utf8_lossy(&output.stdout).trim().to_owned() }
-        }
-        Err(error) => Reload::Failed { command, reason: error.to_string() },
-    }
+    run("systemctl", &arguments, Reload::Done(daemons))
+}
+
+/// Lets pve-manager's trigger do it at the end of dpkg's run; dpkg runs it once, however often it is asked for.
+fn defer() -> Reload {
+    run("dpkg-trigger", &["--no-await", TRIGGER], Reload::Deferred)
+}
+
+fn run(program: &str, arguments: &[&str], done: Reload) -> Reload {
+    let reason = match duct::cmd(program, arguments).stderr_to_stdout().stdout_capture().unchecked().run() {
+        Ok(output) if output.status.success() => return done,
+        Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    // By hand it is always systemd that is asked: dpkg-trigger only works in a maintainer script.
+    Reload::Failed { command: format!("systemctl reload-or-try-restart {}", DAEMONS.join(" ")), reason }
 }
 
 #[cfg(test)]

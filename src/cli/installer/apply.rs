@@ -97,6 +97,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     }
     let count = changes.len();
     changes.extend(host.record_changes(&plan, &view)?);
+    changes.extend(super::hook::note(&host, None)?);
     session.commit("apply", &changes)?;
 
     match count {

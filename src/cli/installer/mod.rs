@@ -1,6 +1,8 @@
 //! The commands that deal with a host's files: what they share.
 
 pub mod apply;
+pub mod hook;
+mod preflight;
 pub mod preview;
 pub mod reinstall;
 pub mod revert;
@@ -181,7 +183,7 @@ impl Host {
             return;
         }
         match services::reload(&self.root) {
-            Reload::NothingToDo => {}
+            Reload::NothingToDo | Reload::Deferred => {}
             Reload::Done(daemons) => println_quietly(&format!("reloaded: {}", daemons.join(", "))),
             Reload::Failed { command, reason } => {
                 eprintln!("warning: the services still run the old code ({reason}). Run by hand: {command}");

@@ -36,10 +36,11 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
 pub(super) fn revert(host: &Host) -> anyhow::Result<bool> {
     let (session, recovered) = host.session()?;
     let view = host.view()?;
-    let changes = host.revert_changes(&view)?;
-    session.commit("revert", &changes)?;
+    let mut changes = host.revert_changes(&view)?;
     let ours = |change: &&Change| ![record::PATH, record::PATCH_PATH].contains(&change.path.as_str());
     let count = changes.iter().filter(ours).count();
+    changes.extend(super::hook::note(host, None)?);
+    session.commit("revert", &changes)?;
     match count {
         0 => println_quietly("There is nothing to do: nothing of ours is there."),
         _ => println_quietly(&format!("reverted {count} files")),

@@ -27,7 +27,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     let host = Host::open(global)?;
     host.settle()?;
     let view = host.view()?;
-    let (status, exit) = assess(&host, &view);
+    let (status, exit) = assess(&host, &view)?;
     let mut out = BufWriter::new(io::stdout().lock());
     match args.json {
         true => writeln!(out, "{:#}", serde_json::to_value(&status)?)?,
@@ -51,6 +51,8 @@ struct Status {
     holds_ours: bool,
     /// When and by which version the record says it was applied.
     applied: Option<Applied>,
+    /// Why the package's last hook could not do what it should.
+    pending: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,7 +91,7 @@ struct Applied {
     set_version: u32,
 }
 
-fn assess(host: &Host, view: &View) -> (Status, Exit) {
+fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
     let plan = host.plan(view);
     let (overall, refusals) = match &plan {
         Ok(plan) => (plan.overall(), &plan.refusals[..]),
@@ -124,8 +126,9 @@ fn assess(host: &Host, view: &View) -> (Status, Exit) {
             set: record.set.clone(),
             set_version: record.set_version,
         }),
+        pending: super::hook::read_note(host)?,
     };
-    (status, exit)
+    Ok((status, exit))
 }
 
 fn packages(view: &View, plan: Option<&Plan>) -> Vec<PackageStatus> {
@@ -184,6 +187,9 @@ impl Status {
                 "applied {when} by version {} ({} {})",
                 applied.program, applied.set, applied.set_version
             )?;
+        }
+        if let Some(pending) = &self.pending {
+            writeln!(out, "the last automatic apply did not succeed: {pending}")?;
         }
         writeln!(out, "packages:")?;
         for package in &self.packages {

@@ -1,0 +1,21 @@
+#!/bin/bash
+# Builds the packages into a folder. Usage: debian/build.sh [FOLDER] (default: target/packages).
+# Debian's own build dependencies are used where they are installed (apt-get build-dep .); rustup's cargo does as well.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-target/packages}
+mkdir -p "$out"
+out=$(realpath "$out")
+
+options=(-b -us -uc)
+# dpkg knows nothing of rustup's cargo.
+dpkg-checkbuilddeps 2>/dev/null || options+=(-d)
+
+# dpkg-buildpackage writes beside the sources: a copy of these is built, so that nothing else is there.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/source"
+git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -T - -c | tar -x -C "$work/source"
+(cd "$work/source" && dpkg-buildpackage "${options[@]}")
+cp "$work"/*.deb "$work"/*.buildinfo "$work"/*.changes "$out"
+sha256sum "$out"/*.deb

@@ -1,0 +1,104 @@
+//! Man pages, from the same definitions as `--help`.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::Command;
+use clap_mangen::Man;
+
+use super::super::exit::Exit;
+use super::super::{EXAMPLES, compat, definition};
+use super::{pve_verify_backups, pve_xdelta3};
+
+/// What the program reads and writes besides the patched files.
+const FILES: [(&str, &str); 5] = [
+    ("/var/lib/dpkg", "dpkg's database: which packages are installed, and what their files should hold."),
+    (
+        "/var/lib/pve-diff-backup/applied.json",
+        "What was applied, when, and the sha256 of each file before and after.",
+    ),
+    (
+        "/var/lib/pve-diff-backup/applied.patch",
+        "The same as a patch: patch -R -p1 undoes it without this program.",
+    ),
+    (
+        "/var/lib/pve-diff-backup/journal.json",
+        "There only while files are replaced; the next command deals with it.",
+    ),
+    (
+        "/var/lib/pve-diff-backup/pending",
+        "There only while an installation or upgrade could not patch the host: why. The next one tries again.",
+    ),
+];
+
+/// One page for each program, one for each command, as git has them.
+pub(super) fn write(dir: &Path) -> io::Result<()> {
+    // What follows the options in help has sections of its own here.
+    pages(
+        definition().after_long_help(""),
+        &diff_backup()?,
+        b".SH EXIT STATUS\nSee\n.BR pve\\-diff\\-backup (1).\n",
+        dir,
+    )?;
+    pages(pve_verify_backups(), b".SH SEE ALSO\n.BR pve\\-diff\\-backup\\-verify (1)\n", b"", dir)?;
+    let usage = format!(".SH XDELTA3'S COMMAND LINE\n.nf\n{}.fi\n", roff(compat::USAGE));
+    pages(pve_xdelta3(), usage.as_bytes(), b".SH SEE ALSO\n.BR pve\\-xdelta3 (1)\n", dir)
+}
+
+/// The pages of a program and its commands, each with sections of its own (in roff) at the end.
+fn pages(program: Command, end: &[u8], commands_end: &[u8], dir: &Path) -> io::Result<()> {
+    let mut program = program.disable_help_subcommand(true);
+    program.build();
+    page(&program, end, dir)?;
+    program
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+        .try_for_each(|command| page(command, commands_end, dir))
+}
+
+fn page(command: &Command, end: &[u8], dir: &Path) -> io::Result<()> {
+    let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
+    let man = Man::new(command.clone()).title(name.to_uppercase()).section("1").manual("pve-diff-backup");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    let after = command.get_after_long_help().or(command.get_after_help());
+    if after.is_some_and(|text| !text.to_string().is_empty()) {
+        man.render_extra_section(&mut page)?;
+    }
+    page.extend(end);
+    fs_err::write(dir.join(format!("{name}.1")), page)
+}
+
+/// The sections of pve-diff-backup(1) that the definition does not hold.
+fn diff_backup() -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    writeln!(page, ".SH EXAMPLES\n.nf\n{}.fi", roff(EXAMPLES))?;
+    writeln!(page, ".SH FILES")?;
+    for (path, what) in FILES {
+        writeln!(page, ".TP\n.I {}\n{}", roff(path), roff(what))?;
+    }
+    writeln!(page, ".SH EXIT STATUS")?;
+    for (code, meaning) in Exit::TABLE {
+        writeln!(page, ".TP\n.B {}\n{}", code as u8, roff(meaning))?;
+    }
+    Ok(page)
+}
+
+/// Plain text for roff: hyphens that can be copied, no backslash or leading dot that is a request.
+fn roff(text: &str) -> String {
+    let escaped = text.replace('\\', "\\e").replace('-', "\\-");
+    escaped
+        .split_inclusive('\n')
+        .map(|line| match line.starts_with(['.', '\'']) {
+            true => format!("\\&{line}"),
+            false => line.to_owned(),
+        })
+        .collect()
+}
