@@ -32,7 +32,7 @@ rust_tests() { # counts each test of each program
 }
 
 perl_files() {
-	git ls-files -z 'patches/payload/*.pm' 'tests/perl/*.t' 'tests/perl/*.pm' 'tests/perl/*.pl'
+	git ls-files -z 'patches/*.pm' 'tests/*.pm' 'tests/*.t' tests/make-tree-dpkg tests/tree/usr/bin tests/tree/usr/sbin
 }
 
 tidy() {
@@ -40,6 +40,15 @@ tidy() {
 	while IFS= read -r -d '' file; do
 		perltidy --profile=.perltidyrc -st "$file" | diff -u "$file" - || status=1
 	done < <(perl_files)
+	return $status
+}
+
+shell() {
+	local file status=0
+	while IFS= read -r -d '' file; do
+		head -1 "$file" | grep -q '^#!.*sh$' || continue
+		bash -n "$file" || status=1
+	done < <(git ls-files -z)
 	return $status
 }
 
@@ -52,7 +61,7 @@ step "Rust tests" rust_tests
 step "Perl tests" prove -r tests/perl
 step "perltidy" tidy
 step "perlcritic" critic
-step "shell scripts" bash -n tests/*.sh .ci/run
+step "shell scripts" shell
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

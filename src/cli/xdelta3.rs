@@ -47,6 +47,13 @@ its size), by which differentials are made without reading it again."
     Diff(DiffArgs),
     /// Restore from a differential and its full backup, to standard output
     Restore(RestoreArgs),
+    /// Look into a VM's backup, full or differential: list, config, verify, extract, create
+    #[command(disable_help_flag = true)]
+    Vma {
+        /// See pve-xdelta3 vma --help.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Tell whether a file can serve as the base of differentials
     Identify {
         /// The full backup.
@@ -155,16 +162,16 @@ impl From<OsString> for Encoded {
 
 /// Runs the program with its arguments, the first being its name.
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    let ours = ["full", "diff", "restore", "identify", "help", "--help", "--version"];
+    let ours = ["full", "diff", "restore", "identify", "vma", "help", "--help", "--version"];
     match args.get(1) {
         Some(word) if ours.iter().any(|c| word == c) => {}
-        Some(word) if word == "vma" => return super::vma::run(args[2..].to_vec(), &archive::open_named),
         _ => return super::compat::run(args),
     }
     let result = match Cli::parse_from(args).command {
         Command::Full(args) => compress(args),
         Command::Diff(args) => diff(args),
         Command::Restore(args) => restore(args),
+        Command::Vma { arguments } => return super::vma::run(arguments, &archive::open_named),
         Command::Identify { file } => identify(&file.0),
     };
     match result {
