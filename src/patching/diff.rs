@@ -91,6 +91,27 @@ pub fn write(out: &mut impl Write, change: &Change, colour: bool) -> io::Result<
     Ok(())
 }
 
+/// Writes `change` as a plain unified diff after proving, with another implementation, that the diff leads from one
+/// side to the other and back: it is what people undo us with when we are gone.
+///
+/// # Errors
+/// Those of `out`, and [`io::ErrorKind::Other`] where the diff does not do what it should (a bug).
+pub fn write_proven(out: &mut impl Write, change: &Change) -> io::Result<()> {
+    let mut patch = Vec::new();
+    write(&mut patch, change, false)?;
+    let wrong = |what: String| io::Error::other(format!("the diff of {} is wrong: {what}", change.path));
+    let parsed = diffy::Patch::from_bytes(&patch).map_err(|e| wrong(e.to_string()))?;
+    let side = |content: &Option<Vec<u8>>| content.clone().unwrap_or_default();
+    let (before, after) = (side(&change.before), side(&change.after));
+    for (from, patch, to) in [(&before, &parsed, &after), (&after, &parsed.reverse(), &before)] {
+        let made = diffy::apply_bytes(from, patch).map_err(|e| wrong(e.to_string()))?;
+        if made != *to {
+            return Err(wrong("it makes something else".to_owned()));
+        }
+    }
+    out.write_all(&patch)
+}
+
 fn sign(tag: ChangeTag) -> (char, &'static str) {
     match tag {
         ChangeTag::Equal => (' ', ""),

@@ -155,7 +155,7 @@ impl Host {
         };
         let mut patch = Vec::new();
         for change in in_order(plan.from_pristine()) {
-            diff::write(&mut patch, &change, false)?;
+            diff::write_proven(&mut patch, &change)?;
         }
         let mut changes = Vec::from_iter(self.own_file(record::PATCH_PATH, Some(patch))?);
         let record = Record::of_plan(plan, &view.survey, view.record.as_ref(), &mtime);
