@@ -17,7 +17,7 @@ if [ ! -e "$base" ]; then
 	own=$(. /etc/os-release && echo "$VERSION_CODENAME")
 	mirrors=$(apt-get indextargets --format '$(SITE) $(RELEASE) $(COMPONENT) $(CREATED_BY)' |
 		awk -v own="$own" '$2 == own && $3 == "main" && $4 == "Packages" { print $1; exit }')
-	mmdebstrap --variant=minbase --include=perl "$suite" "$base.new" "${mirrors:?no mirror of $own in /etc/apt}"
+	mmdebstrap --format=tar --variant=minbase --include=perl "$suite" "$base.new" "${mirrors:?no mirror of $own in /etc/apt}"
 	mv "$base.new" "$base"
 fi
 

@@ -46,33 +46,32 @@ pub fn existing(root: &Root) -> Vec<&'static str> {
 /// daemons that run reload (open connections and tasks go on), those that do not stay stopped.
 pub fn reload(root: &Root) -> Reload {
     let daemons = existing(root);
+    let mut reload = vec!["reload-or-try-restart"];
+    reload.extend(&daemons);
+    let command = format!("systemctl {}", reload.join(" "));
     // dpkg sets it for maintainer scripts. These must not restart pveproxy, which may be what the upgrade's own
-    // terminal runs below, and would come too early while packages are half installed.
-    if std::env::var_os("DPKG_MAINTSCRIPT_PACKAGE").is_some() {
-        return defer();
-    }
-    // The folder is there exactly where systemd is the running init, sd_booted(3).
-    if daemons.is_empty() || !root.dir().join("run/systemd/system").is_dir() {
+    // terminal runs below, and would come too early while packages are half installed. dpkg runs pve-manager's
+    // trigger at the end, once, however often it is asked for.
+    let (ran, done) = if std::env::var_os("DPKG_MAINTSCRIPT_PACKAGE").is_some() {
+        (run("dpkg-trigger", &["--no-await", TRIGGER]), Reload::Deferred)
+    } else if daemons.is_empty() || !root.dir().join("run/systemd/system").is_dir() {
+        // The folder is there exactly where systemd is the running init, sd_booted(3).
         return Reload::NothingToDo;
-    }
-    let mut arguments = vec!["reload-or-try-restart"];
-    arguments.extend(&daemons);
-    run("systemctl", &arguments, Reload::Done(daemons))
-}
-
-/// Lets pve-manager's trigger do it at the end of dpkg's run; dpkg runs it once, however often it is asked for.
-fn defer() -> Reload {
-    run("dpkg-trigger", &["--no-await", TRIGGER], Reload::Deferred)
-}
-
-fn run(program: &str, arguments: &[&str], done: Reload) -> Reload {
-    let reason = match duct::cmd(program, arguments).stderr_to_stdout().stdout_capture().unchecked().run() {
-        Ok(output) if output.status.success() => return done,
-        Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        Err(error) => error.to_string(),
+    } else {
+        (run("systemctl", &reload), Reload::Done(daemons))
     };
-    // By hand it is always systemd that is asked: dpkg-trigger only works in a maintainer script.
-    Reload::Failed { command: format!("systemctl reload-or-try-restart {}", DAEMONS.join(" ")), reason }
+    match ran {
+        Ok(()) => done,
+        Err(reason) => Reload::Failed { command, reason },
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    match duct::cmd(program, arguments).stderr_to_stdout().stdout_capture().unchecked().run() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[cfg(test)]
