@@ -17,8 +17,10 @@ mkfs.ext4 -qF full.raw
 mount -o loop full.raw mnt
 tar -C /usr -cf - lib/x86_64-linux-gnu bin share/doc share/locale share/perl share/man | tar -C mnt -xf -
 tar -C mnt -cf full.tar .
+sync
 umount mnt
 
+sync full.raw
 cp --sparse=always full.raw day.raw
 mount -o loop day.raw mnt
 python3 - mnt <<'PYTHON'
@@ -49,6 +51,7 @@ with open("new", "wb") as out:
     out.write(random.randbytes(20 << 20))
 PYTHON
 tar -C mnt -cf day.tar.part .
+sync
 umount mnt
 
 for name in full day; do

@@ -254,6 +254,26 @@ fn an_unchanged_vm_costs_next_to_nothing() {
     }
 }
 
+/// What a one-way base is read for must keep up with growth far beyond its window.
+#[test]
+fn a_disk_that_filled_up_still_matches_a_one_way_base() {
+    if !have("zstd") {
+        return;
+    }
+    let dir = Dir::new();
+    let mut disk = Random(4).bytes(300 << 20);
+    disk[100 << 20..250 << 20].fill(0);
+    let full = vma(&[&disk], Order::Workers(1), 1);
+    let base = dir.file("base", &ok(pipe(Command::new("zstd").args(["-1", "-q", "-c"]), &full)));
+    let new = Random(5).bytes(150 << 20);
+    disk[100 << 20..250 << 20].copy_from_slice(&new);
+    let day = vma(&[&disk], Order::Workers(2), 2);
+    let delta = ok(run(&["diff", "--base", text(&base)], &day));
+    assert!(delta.len() < 152 << 20, "{}", delta.len());
+    let delta = dir.file("delta", &delta);
+    same(&ok(run(&["restore", "--base", text(&base), text(&delta)], &[])), &day, "filled up");
+}
+
 #[test]
 fn odd_streams_survive() {
     let dir = Dir::new();

@@ -78,6 +78,18 @@ pub struct Piece {
 }
 
 impl Segment {
+    /// The clusters of a VMA archive that it holds, those of zeros too.
+    pub fn clusters(&self) -> impl Iterator<Item = Cluster> + '_ {
+        let spans = match &self.layout {
+            Layout::Vma(spans) => &spans[..],
+            Layout::Bytes => &[],
+        };
+        spans.iter().filter_map(|span| match span {
+            Span::Cluster(cluster) => Some(*cluster),
+            Span::Gap(_) => None,
+        })
+    }
+
     /// Cuts the segment; the pieces cover it without holes, in order.
     pub fn pieces(&self) -> Vec<Piece> {
         match &self.layout {
@@ -258,7 +270,6 @@ impl<R: Read> Segmenter<R> {
             spans.push(Span::Gap(EXTENT_HEADER as u32));
             spans.extend(
                 head.clusters()
-                    .filter(|c| c.mask != 0)
                     .map(|c| Span::Cluster(Cluster { device: c.device, number: c.number, mask: c.mask })),
             );
             at = data.len();

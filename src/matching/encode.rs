@@ -1,5 +1,6 @@
 //! Making a differential.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, bounded};
 
 use super::base::{Base, Content};
-use super::cut::{Piece, SEGMENT, Segment, Segmenter};
+use super::cut::{Layout, Piece, SEGMENT, Segment, Segmenter, Span};
 use super::fine::{self, Part, Workspace};
 use super::index::{Found, Index};
 use super::map::Chunk;
@@ -17,9 +18,12 @@ use super::sliding::{Ring, WINDOW, keep};
 use super::{Error, chain};
 use crate::container::{Encoder, ReadAt};
 use crate::vcdiff::{AppHeader, MAX_SEGMENT, TargetHasher, WindowBuilder, write_header};
+use crate::vma::{Device, Header};
 
 /// How far a one-way base is read ahead of the place where the next match is expected.
 const LEAD: u64 = 32 << 20;
+/// How many clusters of a disk a one-way VMA base is read ahead: QEMU mixes those of 16 MiB.
+const LEAD_CLUSTERS: u32 = 512;
 /// A base without a map that can be read anywhere is known this far back: what is further is found no
 /// more. Its fingerprints take 5 MiB for every GiB.
 const REACH: u64 = 16 << 30;
@@ -117,6 +121,8 @@ struct Growing {
     content: Option<Arc<dyn ReadAt>>,
     /// Where the base's bytes lie relative to the new stream's, as seen last.
     drift: i64,
+    /// Of each disk in a VMA base: its last cluster, and the highest one read.
+    disks: HashMap<u8, (u32, u32)>,
     exhausted: bool,
 }
 
@@ -150,7 +156,8 @@ impl Engine {
                     self.finding(&e);
                 }
                 let (out, drift) = Job::new(self, segment, &*growing).run(&growing.index);
-                growing.drift = drift.unwrap_or(growing.drift);
+                // Nothing was found: something was inserted here, or removed there. Read on at half the pace.
+                growing.drift = drift.unwrap_or(growing.drift - segment.data.len() as i64 / 2);
                 Ok(out)
             }
         }
@@ -200,33 +207,75 @@ impl Growing {
             ring: Ring::default(),
             content,
             drift: 0,
+            disks: HashMap::new(),
             exhausted: false,
         };
         Ok((secret, growing))
     }
 
     /// Reads the base as far as a segment of the new stream may need it.
+    ///
+    /// In VMA archives the numbers of the clusters tell how far that is, however much was inserted or removed.
+    /// Elsewhere the last match tells.
     fn advance(&mut self, segment: &Segment) -> Result<(), Error> {
         let end = segment.start + segment.data.len() as u64;
         let want = end.saturating_add_signed(self.drift).saturating_add(LEAD);
-        while self.ring.end() < want && !self.exhausted {
-            match self.feed.recv() {
-                Ok(Ok((segment, chunk))) => {
-                    self.index.push(chunk);
-                    keep(&mut self.ring, segment, WINDOW - SEGMENT as u64);
-                    let kept = match self.content {
-                        Some(_) => self.ring.end().saturating_sub(REACH),
-                        None => self.ring.start(),
-                    };
-                    self.index.forget(kept);
-                }
-                Ok(Err(e)) => {
-                    self.exhausted = true;
-                    return Err(e);
-                }
-                Err(_) => self.exhausted = true,
+        let mut reach = HashMap::new();
+        for cluster in segment.clusters() {
+            let highest = reach.entry(cluster.device).or_insert(cluster.number);
+            *highest = cluster.number.max(*highest);
+        }
+        if self.ring.end() == 0 {
+            self.read()?;
+        }
+        loop {
+            let wanted = if self.disks.is_empty() || reach.is_empty() {
+                self.ring.end() < want
+            } else {
+                reach.iter().any(|(device, number)| {
+                    let disk = self.disks.get(device);
+                    disk.is_some_and(|(last, seen)| *seen < number.saturating_add(LEAD_CLUSTERS).min(*last))
+                })
+            };
+            if !wanted || self.exhausted {
+                return Ok(());
+            }
+            self.read()?;
+        }
+    }
+
+    /// Reads the next segment of the base.
+    fn read(&mut self) -> Result<(), Error> {
+        let (segment, chunk) = match self.feed.recv() {
+            Ok(Ok(next)) => next,
+            Ok(Err(e)) => {
+                self.exhausted = true;
+                return Err(e);
+            }
+            Err(_) => {
+                self.exhausted = true;
+                return Ok(());
+            }
+        };
+        if let (0, Layout::Vma(spans)) = (segment.start, &segment.layout)
+            && let Some(Span::Gap(len)) = spans.first()
+            && let Ok(header) = Header::parse(&segment.data[..*len as usize])
+        {
+            let last = |d: &Device| u32::try_from(d.clusters()).unwrap_or(u32::MAX).saturating_sub(1);
+            self.disks = header.devices.iter().map(|d| (d.id, (last(d), 0))).collect();
+        }
+        for cluster in segment.clusters() {
+            if let Some((_, seen)) = self.disks.get_mut(&cluster.device) {
+                *seen = cluster.number.max(*seen);
             }
         }
+        self.index.push(chunk);
+        keep(&mut self.ring, segment, WINDOW - SEGMENT as u64);
+        let kept = match self.content {
+            Some(_) => self.ring.end().saturating_sub(REACH),
+            None => self.ring.start(),
+        };
+        self.index.forget(kept);
         Ok(())
     }
 }
