@@ -5,6 +5,8 @@
 
 use std::io::{self, Read};
 
+use crate::container::read_full;
+
 /// Unit of a tar archive in bytes.
 const BLOCK: usize = 512;
 
@@ -210,18 +212,9 @@ impl<R: Read> Walk<R> {
 
     /// Reads until `buffer` is full or the stream ends.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
-        let mut got = 0;
-        while got < buffer.len() {
-            match self.input.read(&mut buffer[got..]) {
-                Ok(0) => break,
-                Ok(n) => {
-                    got += n;
-                    self.offset += n as u64;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(TarError::Read { offset: self.offset, source }),
-            }
-        }
+        let got = read_full(&mut self.input, buffer)
+            .map_err(|source| TarError::Read { offset: self.offset, source })?;
+        self.offset += got as u64;
         Ok(got)
     }
 

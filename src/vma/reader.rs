@@ -1,9 +1,10 @@
 //! Walking an archive from its first to its last byte.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use super::coverage::{Coverage, Partial};
 use super::{BLOCK, CLUSTER, Cluster, Defect, Device, EXTENT_HEADER, Error, ExtentHeader, Header};
+use crate::container::read_full;
 
 /// What [`Reader::next`] yields, in the order of the stream.
 #[derive(Debug)]
@@ -163,18 +164,9 @@ impl<R: Read> Reader<R> {
 
     /// Reads until `buffer` is full or the stream ends.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let mut got = 0;
-        while got < buffer.len() {
-            match self.input.read(&mut buffer[got..]) {
-                Ok(0) => break,
-                Ok(n) => {
-                    got += n;
-                    self.offset += n as u64;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(Error::Read { offset: self.offset, source }),
-            }
-        }
+        let got = read_full(&mut self.input, buffer)
+            .map_err(|source| Error::Read { offset: self.offset, source })?;
+        self.offset += got as u64;
         Ok(got)
     }
 

@@ -10,6 +10,8 @@ use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
+use crate::container::read_full;
+
 /// As many differences as are worth reading.
 const SHOWN: usize = 10;
 
@@ -205,7 +207,7 @@ pub fn require_equal(original: &Path, restored: &Path) -> anyhow::Result<u64> {
     let mut at = 0;
     loop {
         let read = |file: &mut File, buffer: &mut [u8], path: &Path| {
-            fill(file, buffer).with_context(|| format!("cannot read {}", path.display()))
+            read_full(file, buffer).with_context(|| format!("cannot read {}", path.display()))
         };
         let (m, n) = (read(&mut a, &mut left, original)?, read(&mut b, &mut right, restored)?);
         if let Some(place) = left[..m].iter().zip(&right[..n]).position(|(x, y)| x != y) {
@@ -223,20 +225,6 @@ pub fn require_equal(original: &Path, restored: &Path) -> anyhow::Result<u64> {
             std::cmp::Ordering::Equal => {}
         }
     }
-}
-
-/// Reads until `buffer` is full or the file ends.
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]

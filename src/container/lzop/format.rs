@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use flate2::Crc;
 
 use super::Error;
-use crate::container::lzo;
+use crate::container::{lzo, read_full};
 
 /// The first bytes of every member.
 pub const MAGIC: [u8; 9] = *b"\x89LZO\0\r\n\x1a\n";
@@ -318,18 +318,8 @@ impl<R: Read> Scanner<R> {
 
     /// Reads until `buffer` is full or the input ends; returns how many bytes there were.
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.input.read(&mut buffer[filled..]) {
-                Ok(0) => break,
-                Ok(count) => {
-                    filled += count;
-                    self.offset += count as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let filled = read_full(&mut self.input, buffer)?;
+        self.offset += filled as u64;
         Ok(filled)
     }
 }
