@@ -11,7 +11,7 @@ pub struct Writer<W: Write> {
 
 impl<W: Write> Writer<W> {
     /// Compresses into `sink` at a level from 1 to 9.
-    pub fn new(sink: W, level: u32, _threads: usize) -> Self {
+    pub fn new(sink: W, level: u32) -> Self {
         Writer {
             inner: ManuallyDrop::new(flate2::write::GzEncoder::new(sink, flate2::Compression::new(level))),
         }

@@ -185,7 +185,7 @@ pub fn encoder(out: Box<dyn Write + Send>, how: Compression, threads: usize) -> 
             Box::new(e)
         }
         Compression::Lzo => Box::new(lzop::Writer::new(out, threads)),
-        Compression::Gzip(level) => Box::new(gzip::Writer::new(out, level, threads)),
+        Compression::Gzip(level) => Box::new(gzip::Writer::new(out, level)),
     })
 }
 
