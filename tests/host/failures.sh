@@ -182,9 +182,10 @@ run pvesh set /cluster/backup/job1 --mode snapshot --delete fullbackup; check jo
 else
 run pvesh create /cluster/backup --dow mon --starttime 03:00 --vmid 200 --storage local --fullbackup 7; check job-create $?
 grep -q 'vzdump .*--fullbackup 7' /etc/pve/vzdump.cron; check job-stored $?
-job=$(pvesh get /cluster/backup --output-format json 2>/dev/null | grep -oE '"id":"[^"]+' | cut -d'"' -f4)
-run pvesh set /cluster/backup/$job --dow mon --starttime 03:00 --vmid 200 --storage local --fullbackup 14; check job-set $?; run pvesh get /cluster/backup/$job --output-format json; grep -qE '"fullbackup":"?14' $L/last.log; check job-get $?
-run pvesh set /cluster/backup/$job --dow mon --starttime 03:00 --vmid 200 --storage local --delete fullbackup; check job-delete-option $?; ! grep -q fullbackup /etc/pve/vzdump.cron; check job-option-gone $?
+job() { pvesh get /cluster/backup --output-format json 2>/dev/null | grep -oE '"id":"[^"]+' | cut -d'"' -f4; } # a digest of the file
+same="--dow mon --starttime 03:00 --vmid 200 --storage local"
+run pvesh set /cluster/backup/$(job) $same --fullbackup 14; check job-set $?; run pvesh get /cluster/backup/$(job) --output-format json; grep -qE '"fullbackup":"?14' $L/last.log; check job-get $?
+run pvesh set /cluster/backup/$(job) $same --delete fullbackup; check job-delete-option $?; ! grep -q fullbackup /etc/pve/vzdump.cron; check job-option-gone $?
 fi
 stop_guest
 

@@ -61,11 +61,14 @@ my %CALLS = (
         sub { ($_[1] // '') =~ m!\Abackup/[^/]+\z! && is_differential($_[1]) },
     ],
     get_backup_file_list => ['PVE::VZDump', $STORAGE, sub { !defined($_[2]) }],
+    recover_config => ['PVE::LXC::Create', $RESTORE, sub { is_differential($_[0]) }],
     restore_archive => ['PVE::LXC::Create', $RESTORE, sub { is_differential($_[0]) }],
     restore_tar_archive => ['PVE::LXC::Create', $RESTORE, sub { is_differential($_[0]) && !$_[5] }],
     restore_vma_archive => ['PVE::QemuServer', $RESTORE, sub { is_differential($_[0]) }],
 
     # no subs but places within one
+    check_openvz => [undef, $RESTORE, sub { is_differential($_[0]) }],
+    restore_openvz => [undef, $RESTORE, sub { is_differential($_[0]) }],
     keep_log => [undef, $STORAGE, sub { is_differential($_[0]) }],
     list => [
         undef,
@@ -89,6 +92,7 @@ my %CALLS = (
 # Who restores each type of guest, and what that module must hold to be able to.
 my %RESTORERS = (
     lxc => ['LXC/Create.pm', qr/PVE::VZDump::Differential/],
+    openvz => ['API2/OpenVZ.pm', qr/PVE::VZDump::Differential/],
     qemu => ['QemuServer.pm', qr/PVE::VZDump::Differential|PVE::Storage::decompressor_info/],
 );
 

@@ -5,9 +5,12 @@ package PVE::VZDump::Differential::Restore;
 use strict;
 use warnings;
 
-use File::Basename qw(basename);
+use File::Basename qw(basename dirname);
+use File::Path qw(make_path);
+use File::Temp qw(tempdir);
 
-use PVE::VZDump::Differential::Helper qw(open_decoder close_decoder);
+use PVE::VZDump::Differential::Chain qw(parse_name);
+use PVE::VZDump::Differential::Helper qw(open_decoder close_decoder check_base);
 
 =head1 NAME
 
@@ -46,6 +49,50 @@ sub _restore_container {
                 @more
             );
         },
+    );
+}
+
+=head2 recover_config($archive)
+
+As C<PVE::LXC::Create::recover_config> of releases that ask tar for the configuration: it gets an
+archive that holds nothing else.
+
+=cut
+
+sub recover_config {
+    my ($archive) = @_;
+
+    my ($raw, $file) = PVE::VZDump::Differential::Storage::extract_vzdump_config_tar(
+        $archive,
+        qr!^(\./etc/vzdump/(pct|vps)\.conf)$!,
+    );
+    my $dir = tempdir('pve-diff-backup-XXXXXX', TMPDIR => 1, CLEANUP => 1);
+    make_path(dirname("$dir/$file"));
+    PVE::Tools::file_set_contents("$dir/$file", $raw);
+    PVE::Tools::run_command(['tar', '-cf', "$dir/config.tar", '-C', $dir, $file]);
+    return PVE::VZDump::Differential::upstream('recover_config', "$dir/config.tar");
+}
+
+=head2 check_openvz($archive), restore_openvz($archive, $cmd)
+
+For C<PVE::API2::OpenVZ>: dies where the full is missing; runs the command that would unpack the
+archive on the decoder's output.
+
+=cut
+
+sub check_openvz {
+    my ($archive) = @_;
+
+    return check_base(dirname($archive) . '/' . parse_name(basename($archive))->{base});
+}
+
+sub restore_openvz {
+    my ($archive, $cmd) = @_;
+
+    my @from_stdin = map { $_ eq $archive ? '-' : $_ } @$cmd;
+    return _from_decoder(
+        $archive, undef, 0,
+        sub { PVE::Tools::run_command(\@from_stdin, input => '<&STDIN') },
     );
 }
 
