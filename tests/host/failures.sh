@@ -19,6 +19,7 @@ packs() { ls -1 $D/vzdump-$1-$2-* 2>/dev/null | grep -vE '\.(log|notes|protected
 newest() { packs "$@" | tail -1; }
 fulls() { packs "$@" | grep -v -- --differential-; }
 vol() { echo "local:backup/${1##*/}"; }
+disk() { ls /var/lib/vz/images/$1/vm-$1-disk-*.raw | head -1; }   # numbered from 1 before 5.1
 nothing_half() { ! ls $D | grep -qE '\.(dat|tmp)$'; }
 backup() { # ID [OPTIONS]: with a new second in its name
 	sleep 1.1; local id=$1; shift
@@ -101,13 +102,13 @@ backup 100 --fullbackup 7; CF=$(fulls lxc 100); CD=$(newest lxc 100)
 # 5. restore without the full: refused before anything is destroyed
 run pct restore 300 "$(vol $CD)" --storage local --rootfs local:0; check restore-300 $?
 run qmrestore "$(vol $VD)" 301 --storage local --unique 1; check restore-301 $?
-R=$(ls -d /var/lib/vz/images/300/*.subvol); echo mine >$R/root/mine; c301=$(sha256sum </var/lib/vz/images/301/vm-301-disk-0.raw)
+R=$(ls -d /var/lib/vz/images/300/*.subvol); echo mine >$R/root/mine; c301=$(sha256sum <$(disk 301))
 mkdir /var/away; mv $CF $VF /var/away/
 refused missing-base-ct "${CF##*/}" pct restore 300 "$(vol $CD)" --storage local --rootfs local:0 --force 1
 [ "$(cat $R/root/mine)" = mine ]; check missing-base-ct-untouched $?
 if [ -n "$keeps_config" ]; then [ -e /etc/pve/lxc/300.conf ]; check missing-base-ct-config $?; fi
 refused missing-base-vm "${VF##*/}" qmrestore "$(vol $VD)" 301 --storage local --force 1
-[ "$(sha256sum </var/lib/vz/images/301/vm-301-disk-0.raw)" = "$c301" ]; check missing-base-vm-untouched $?
+[ "$(sha256sum <$(disk 301))" = "$c301" ]; check missing-base-vm-untouched $?
 refused missing-base-config "${VF##*/}" pvesm extractconfig "$(vol $VD)"
 refused missing-base-config-ct "${CF##*/}" pvesm extractconfig "$(vol $CD)"
 backup 200 --fullbackup 7; check backup-without-base $?; grep -q 'INFO: full backup' $L/last.log; check backup-without-base-is-full $?
@@ -121,7 +122,7 @@ for kind in truncated replaced; do
 		cp /var/away/${CF##*/} $VF; cp /var/away/${VF##*/} $CF
 	fi
 	if run qmrestore "$(vol $VD)" 301 --storage local --force 1; then check $kind-base-vm 1; else check $kind-base-vm 0; fi
-	[ "$(sha256sum </var/lib/vz/images/301/vm-301-disk-0.raw)" = "$c301" ]; check $kind-base-vm-untouched $?
+	[ "$(sha256sum <$(disk 301))" = "$c301" ]; check $kind-base-vm-untouched $?
 	if run pct restore 300 "$(vol $CD)" --storage local --rootfs local:0 --force 1; then check $kind-base-ct 1; else check $kind-base-ct 0; fi
 	[ "$(cat $R/root/mine)" = mine ]; check $kind-base-ct-untouched $?
 done
@@ -162,9 +163,9 @@ wait $v; [ $? != 0 ] && [ -n "$killed" ]; check killed-compressor $?
 
 # 9. restore with a read limit
 run qmrestore "$(vol $VD)" 303 --storage local --unique 1 --bwlimit 20000; check restore-limited-vm $?
-cmp -s /var/lib/vz/images/301/vm-301-disk-0.raw /var/lib/vz/images/303/vm-303-disk-0.raw; check restore-limited-vm-same $?
+cmp -s $(disk 301) $(disk 303); check restore-limited-vm-same $?
 run pct restore 304 "$(vol $CD)" --storage local --rootfs local:0 --bwlimit 20000; check restore-limited-ct $?
-cmp -s /var/lib/vz/images/304/*/usr/share/big $S/usr/share/big; check restore-limited-ct-same $?
+cmp -s /var/lib/vz/images/304/*.subvol/usr/share/big $S/usr/share/big; check restore-limited-ct-same $?
 
 # 10. the option in vzdump.conf, in jobs, and off
 echo 'fullbackup: 7' >/etc/vzdump.conf
