@@ -161,7 +161,7 @@ set_guests($root, $_) && backup($root, 200, $_, compress => 'lzo', fullbackup =>
     for 0, 1;
 my ($full, $differential) = archives($root);
 my $delete =
-    'require PVE::API2::Storage::Content; PVE::API2::Storage::Content::delete($cfg, $ARGV[0])';
+    'require PVE::API2::Storage::Content; PVE::API2::Storage::Content::delete_volume($cfg, $ARGV[0])';
 my $deleted = perl($root, $delete, "local:backup/$full");
 ok(!$deleted->{ok}, 'a needed full is not deleted by hand');
 like($deleted->{out}, qr/\Q$differential\E/, '... and who needs it is said');
@@ -324,8 +324,10 @@ $applied = patch($three, 'apply');
 ok($applied->{ok}, 'Proxmox VE 3: apply') or BAIL_OUT($applied->{out});
 
 my $page = perl($three, 'require PVE::ExtJSIndex; print PVE::ExtJSIndex::get_index()')->{out};
-like($page, qr!pvemanagerlib\.js.*\n.*/pve2/js/pve-diff-backup\.js\?ver=\w+".*\n.*locale!,
-    'the page');
+like(
+    $page, qr!pvemanagerlib\.js.*\n.*/pve2/js/pve-diff-backup\.js\?ver=\w+".*\n.*locale!,
+    'the page'
+);
 my $conf = 'my $r = PVE::VZDump::read_vzdump_defaults("maxfiles: 2", "fullbackup: 7");'
     . ' print "$r->{maxfiles} $r->{fullbackup}"';
 is(perl($three, $conf)->{out}, '2 7', 'vzdump.conf');
@@ -355,8 +357,10 @@ my $create = 'require PVE::API2::OpenVZ; PVE::API2::OpenVZ::create_vm(@ARGV[1, 0
 write_file("$three/guests/private/old", 'precious');
 my $gone = "$three/var/lib/vz/dump/" . $full =~ s/vzdump-lxc/vzdump-openvz/r;
 rename($gone, "$three/guests/full");
-ok(!perl($three, $create, $openvz, "$three/guests/private")->{ok},
-    'OpenVZ: refused without a full');
+ok(
+    !perl($three, $create, $openvz, "$three/guests/private")->{ok},
+    'OpenVZ: refused without a full'
+);
 ok(-e "$three/guests/private/old", '... nothing removed');
 rename("$three/guests/full", $gone);
 # the base is known by what it holds, under whatever name

@@ -68,7 +68,7 @@ sub template_list {
     my $res = {};
     foreach my $sid (keys %{ $cfg->{ids} }) {
         my $path = "$cfg->{ids}->{$sid}->{path}/dump";
-        foreach my $fn (<$path/*>) {
+        foreach my $fn (glob("$path/*")) {
             my $info;
             if ($tt eq 'iso') {
                 next;

@@ -63,7 +63,7 @@ sub get_backup_file_list {
     my ($dir, $bkname, $exclude_fn) = @_;
 
     my $bklist = [];
-    foreach my $fn (<$dir/${bkname}-*>) {
+    foreach my $fn (glob("$dir/${bkname}-*")) {
         next if $exclude_fn && $fn eq $exclude_fn;
         next if $fn !~ m!/(${bkname}-([0-9_]+)-([0-9_]+)\.(tgz|((tar|vma)(\.(gz|lzo))?)))$!;
         my ($name, @date) = ($1, split(/_/, $2), split(/_/, $3));

@@ -7,7 +7,7 @@ use warnings;
 
 use PVE::Storage;
 
-sub delete {
+sub delete_volume {
     my ($cfg, $volid) = @_;
 
     my ($path, $ownervm, $vtype) = PVE::Storage::path($cfg, $volid);
