@@ -43,11 +43,13 @@ pub enum Exit {
     Declined = 15,
     /// apt-get failed.
     Apt = 16,
+    /// The patches this program succeeds are still there.
+    Originals = 17,
 }
 
 impl Exit {
     /// All codes with what they mean, for help and man page.
-    pub const TABLE: [(Self, &'static str); 17] = [
+    pub const TABLE: [(Self, &'static str); 18] = [
         (Self::Success, "done; status: patched and current"),
         (Self::Failure, "any other failure"),
         (Self::Usage, "unknown option or argument"),
@@ -59,12 +61,16 @@ impl Exit {
         (Self::AnchorMissing, "a line that hunks hang on is missing, or its block is"),
         (Self::AnchorAmbiguous, "a line that hunks hang on occurs more than once"),
         (Self::InTheWay, "a file that is not ours lies where one of ours should go"),
-        (Self::ModuleBroken, "a Perl module would not load with our lines"),
+        (Self::ModuleBroken, "a Perl module would not load with our lines, or a page would be spoilt"),
         (Self::Locked, "another pve-diff-backup is at work on this host"),
         (Self::NotWritten, "something cannot be written; everything is as it was"),
         (Self::Stuck, "an interrupted run could be neither finished nor undone"),
         (Self::Declined, "answered with no, or no terminal to ask on and no --yes"),
         (Self::Apt, "apt-get failed"),
+        (
+            Self::Originals,
+            "the patches of ayufan/pve-patches are still there; the message tells how to undo them",
+        ),
     ];
 
     /// The code for a refusal.
@@ -78,7 +84,10 @@ impl Exit {
             }
             Refusal::AnchorAmbiguous { .. } => Self::AnchorAmbiguous,
             Refusal::PayloadInTheWay { .. } => Self::InTheWay,
-            Refusal::ModuleBroken { .. } => Self::ModuleBroken,
+            Refusal::OriginalPatches { .. } => Self::Originals,
+            Refusal::ModuleBroken { .. } | Refusal::PageBroken { .. } | Refusal::RevertBroken { .. } => {
+                Self::ModuleBroken
+            }
         }
     }
 

@@ -12,6 +12,7 @@ pub static FILES: &[(&str, &[u8])] = embed![
     "payload/PVE/VZDump/Differential/Chain.pm",
     "payload/js/pve-diff-backup.js",
     "pve-storage-7.1-2/patchset.yaml",
+    "verified.yaml",
 ];
 
 #[cfg(test)]

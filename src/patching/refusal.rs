@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::originals::{self, Found};
+
 /// One reason against a plan. All of a plan's reasons are collected before anything is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -80,6 +82,19 @@ pub enum Refusal {
         /// Its path.
         target: String,
     },
+    /// The patches that this program succeeds are still there.
+    #[error(
+        "the patches of ayufan/pve-patches are still in these files:\n{}\nTheir lines and ours exclude each other. Give \
+         the host Proxmox' own files back first, then try again:\n  {}\n(or run the script that patched it once more, \
+         with `revert`). Their archives stay usable",
+        found.iter().map(|found| format!("  {} {}: /{}, from line {} on", found.package, found.version, found.file,
+            found.line)).collect::<Vec<_>>().join("\n"),
+        originals::remedy(found)
+    )]
+    OriginalPatches {
+        /// Where.
+        found: Vec<Found>,
+    },
     /// A module does not load any more.
     #[error(
         "/{file}: loads as it is, but not with our lines. {said}\nThis is a mistake of ours: please report it \
@@ -89,6 +104,26 @@ pub enum Refusal {
         /// The module's file.
         file: String,
         /// What perl said.
+        said: String,
+    },
+    /// What `revert` would leave is not what was there.
+    #[error(
+        "/{file}: `revert` would not give this file back byte for byte. This is a mistake of ours: please report it \
+         together with the output of `pve-diff-backup diff`"
+    )]
+    RevertBroken {
+        /// The file.
+        file: String,
+    },
+    /// In a page, our line would not be what it should.
+    #[error(
+        "/{file}: {said}, where it has no effect or spoils the page.\nThis is a mistake of ours: please report it \
+         together with the output of `pve-diff-backup diff`"
+    )]
+    PageBroken {
+        /// The page's file.
+        file: String,
+        /// What is wrong.
         said: String,
     },
 }

@@ -69,6 +69,7 @@ struct PackageStatus {
     version: Option<String>,
     /// dpkg's state.
     state: Option<String>,
+    /// Whether its release, or (where contents are known) exactly these files were tried; `None`: nothing of it is patched.
     verified: Option<bool>,
     skipped_hunks: Vec<String>,
 }
@@ -79,6 +80,8 @@ struct FileStatus {
     package: Option<String>,
     state: FileState,
     origin: Option<Origin>,
+    /// Whether the set was tried with exactly this content; `None`: our own file, or nothing is known.
+    verified: Option<bool>,
     diverted_to: Option<String>,
     hunks: Vec<String>,
 }
@@ -114,10 +117,10 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
             name: plan.set.name.clone(),
             version: plan.set.version,
             title: plan.set.title.clone(),
-            verified: plan.unverified.is_empty(),
+            verified: host.is_verified(plan),
         }),
-        packages: packages(view, plan),
-        files: plan.map(files).unwrap_or_default(),
+        packages: packages(host, view, plan),
+        files: plan.map(|plan| files(host, plan)).unwrap_or_default(),
         refusals,
         holds_ours: view.survey.holds_ours(),
         applied: view.record.as_ref().map(|record| Applied {
@@ -131,7 +134,8 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
     Ok((status, exit))
 }
 
-fn packages(view: &View, plan: Option<&Plan>) -> Vec<PackageStatus> {
+fn packages(host: &Host, view: &View, plan: Option<&Plan>) -> Vec<PackageStatus> {
+    let verdicts = plan.and_then(|plan| host.verified.judge(plan));
     PACKAGES
         .iter()
         .map(|name| {
@@ -141,14 +145,20 @@ fn packages(view: &View, plan: Option<&Plan>) -> Vec<PackageStatus> {
                 name: (*name).to_owned(),
                 version: package.map(|package| package.version.to_string()),
                 state: package.map(|package| package.state.clone()),
-                verified: package.zip(range).map(|(package, range)| range.contains(&package.version)),
+                verified: match &verdicts {
+                    Some(verdicts) => {
+                        let verdict = verdicts.iter().find(|verdict| verdict.package == *name);
+                        verdict.map(|verdict| verdict.unknown.is_empty())
+                    }
+                    None => package.zip(range).map(|(package, range)| range.contains(&package.version)),
+                },
                 skipped_hunks: plan.and_then(|plan| plan.skipped.get(*name)).cloned().unwrap_or_default(),
             }
         })
         .collect()
 }
 
-fn files(plan: &Plan) -> Vec<FileStatus> {
+fn files(host: &Host, plan: &Plan) -> Vec<FileStatus> {
     plan.files
         .iter()
         .map(|file| FileStatus {
@@ -156,6 +166,7 @@ fn files(plan: &Plan) -> Vec<FileStatus> {
             package: file.package.clone(),
             state: file.state,
             origin: file.origin,
+            verified: host.verified.knows_file(&plan.set.name, file),
             diverted_to: file.diverted_to.clone(),
             hunks: file.hunks.clone(),
         })
@@ -195,8 +206,8 @@ impl Status {
         for package in &self.packages {
             let mut notes = Vec::new();
             match package.verified {
-                Some(true) => notes.push("verified".to_owned()),
-                Some(false) => notes.push("unverified release".to_owned()),
+                Some(true) => notes.push("verified for exactly these files".to_owned()),
+                Some(false) => notes.push("unverified: matching, but never tried".to_owned()),
                 None => {}
             }
             if let Some(state) = package.state.as_deref().filter(|state| *state != "installed") {
@@ -222,6 +233,9 @@ impl Status {
                 (Some(_), Some(Origin::Modified)) => notes.push("edited by somebody else".to_owned()),
                 (Some(_), Some(Origin::Unknown)) => notes.push("no checksum recorded".to_owned()),
                 (Some(_), Some(Origin::Pristine) | None) => {}
+            }
+            if file.verified == Some(false) {
+                notes.push("never tried with exactly this content".to_owned());
             }
             if let Some(to) = &file.diverted_to {
                 notes.push(format!("diverted, the package's own is /{to}"));
