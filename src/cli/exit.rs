@@ -77,7 +77,10 @@ impl Exit {
     pub fn of_refusal(refusal: &Refusal) -> Self {
         match refusal {
             Refusal::NotInstalled { .. } => Self::NotInstalled,
-            Refusal::NoSet { .. } | Refusal::SeveralSets { .. } => Self::Unsupported,
+            Refusal::NoSet { .. }
+            | Refusal::SeveralSets { .. }
+            | Refusal::NoGeneration { .. }
+            | Refusal::SeveralGenerations { .. } => Self::Unsupported,
             Refusal::FileMissing { .. } => Self::FileMissing,
             Refusal::AnchorMissing { .. } | Refusal::BlockOpen { .. } | Refusal::NotRevertible { .. } => {
                 Self::AnchorMissing

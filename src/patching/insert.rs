@@ -129,6 +129,7 @@ mod tests {
             id: id.to_owned(),
             package: "p".to_owned(),
             file: "f".to_owned(),
+            generations: 0..=0,
             within: None,
             anchors: vec![Pattern::parse(anchor).unwrap()],
             indent,

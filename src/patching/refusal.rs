@@ -31,6 +31,33 @@ pub enum Refusal {
         /// Their names.
         sets: Vec<String>,
     },
+    /// No generation of hunks is meant for a package's files.
+    #[error(
+        "{package} {version}: no hunks are meant for its files:\n{}\nInstall a pve-diff-backup that knows this \
+         release; until then backups run as full ones, as Proxmox ships them",
+        failed.iter().map(|(from, fact)| format!("  those of {from} on: {fact}")).collect::<Vec<_>>().join("\n")
+    )]
+    NoGeneration {
+        /// The package.
+        package: String,
+        /// Its installed version.
+        version: String,
+        /// Each generation's name and the first fact that does not hold.
+        failed: Vec<(String, String)>,
+    },
+    /// More than one generation claims a package's files, which is a mistake in the set.
+    #[error(
+        "{package} {version}: the hunks of {} all claim its files: the patch set contradicts itself",
+        generations.join(", ")
+    )]
+    SeveralGenerations {
+        /// The package.
+        package: String,
+        /// Its installed version.
+        version: String,
+        /// Their names.
+        generations: Vec<String>,
+    },
     /// A file to be patched does not exist.
     #[error("{place}: the file is missing; {next}")]
     FileMissing {

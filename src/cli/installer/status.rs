@@ -140,7 +140,7 @@ fn packages(host: &Host, view: &View, plan: Option<&Plan>) -> Vec<PackageStatus>
         .iter()
         .map(|name| {
             let package = view.survey.packages.get(*name);
-            let range = plan.and_then(|plan| plan.set.packages.get(*name));
+            let range = plan.and_then(|plan| plan.generations.get(*name)).map(|generation| &generation.range);
             PackageStatus {
                 name: (*name).to_owned(),
                 version: package.map(|package| package.version.to_string()),
