@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::host::Origin;
 use crate::patching::refusal::Refusal;
 use crate::patching::transaction::TransactionError;
 
@@ -45,11 +46,15 @@ pub enum Exit {
     Apt = 16,
     /// The patches this program succeeds are still there.
     Originals = 17,
+    /// Somebody's edit took away or doubled what our lines hang on.
+    ForeignChange = 18,
+    /// `revert` could not give back a file byte for byte.
+    NotRevertible = 19,
 }
 
 impl Exit {
     /// All codes with what they mean, for help and man page.
-    pub const TABLE: [(Self, &'static str); 18] = [
+    pub const TABLE: [(Self, &'static str); 20] = [
         (Self::Success, "done; status: patched and current"),
         (Self::Failure, "any other failure"),
         (Self::Usage, "unknown option or argument"),
@@ -58,8 +63,8 @@ impl Exit {
         (Self::Unsupported, "no patch set is meant for the files of this release"),
         (Self::NotInstalled, "a package of Proxmox VE is not installed"),
         (Self::FileMissing, "a file to be patched is missing"),
-        (Self::AnchorMissing, "a line that hunks hang on is missing, or its block is"),
-        (Self::AnchorAmbiguous, "a line that hunks hang on occurs more than once"),
+        (Self::AnchorMissing, "a line that hunks hang on, or its block, is missing in this release"),
+        (Self::AnchorAmbiguous, "a line that hunks hang on occurs more than once in this release"),
         (Self::InTheWay, "a file that is not ours lies where one of ours should go"),
         (Self::ModuleBroken, "a Perl module would not load with our lines, or a page would be spoilt"),
         (Self::Locked, "another pve-diff-backup is at work on this host"),
@@ -82,15 +87,19 @@ impl Exit {
             | Refusal::NoGeneration { .. }
             | Refusal::SeveralGenerations { .. } => Self::Unsupported,
             Refusal::FileMissing { .. } => Self::FileMissing,
-            Refusal::AnchorMissing { .. } | Refusal::BlockOpen { .. } | Refusal::NotRevertible { .. } => {
-                Self::AnchorMissing
+            Refusal::AnchorMissing { place, .. }
+            | Refusal::AnchorAmbiguous { place, .. }
+            | Refusal::BlockOpen { place, .. }
+                if place.origin == Some(Origin::Modified) =>
+            {
+                Self::ForeignChange
             }
+            Refusal::AnchorMissing { .. } | Refusal::BlockOpen { .. } => Self::AnchorMissing,
             Refusal::AnchorAmbiguous { .. } => Self::AnchorAmbiguous,
+            Refusal::NotRevertible { .. } | Refusal::RevertBroken { .. } => Self::NotRevertible,
             Refusal::PayloadInTheWay { .. } => Self::InTheWay,
             Refusal::OriginalPatches { .. } => Self::Originals,
-            Refusal::ModuleBroken { .. } | Refusal::PageBroken { .. } | Refusal::RevertBroken { .. } => {
-                Self::ModuleBroken
-            }
+            Refusal::ModuleBroken { .. } | Refusal::PageBroken { .. } => Self::ModuleBroken,
         }
     }
 

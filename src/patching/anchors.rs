@@ -98,6 +98,7 @@ fn fate(all: &[Line], hunk: &Hunk) -> Fate {
             file: hunk.file.clone(),
             hunk: hunk.id.clone(),
             block: block.map(Pattern::to_string),
+            origin: None,
         })
     };
     if let Ok(index) = find_anchor(all, hunk, &nowhere) {

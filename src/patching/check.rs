@@ -94,7 +94,11 @@ pub fn files(
         if let Some(page) = change.after.as_ref().filter(|_| is_page(&change.path))
             && let Some(said) = template::fault(page)
         {
-            refusals.push(Refusal::PageBroken { file: change.path.clone(), said });
+            refusals.push(Refusal::PageBroken {
+                owner: owner(survey, &change.path),
+                file: change.path.clone(),
+                said,
+            });
         }
         let (Some(module), Some(after)) = (module_file(&change.path), &change.after) else { continue };
         staged.add(module, after)?;
@@ -111,10 +115,20 @@ pub fn files(
         progress(path);
         match check(libs, &staged, has_untouched.then_some(&untouched), module) {
             Ok(outcome) => checked.push(Checked { path: path.to_owned(), outcome }),
-            Err(said) => refusals.push(Refusal::ModuleBroken { file: path.to_owned(), said }),
+            Err(said) => refusals.push(Refusal::ModuleBroken {
+                owner: owner(survey, path),
+                file: path.to_owned(),
+                said,
+            }),
         }
     }
     Ok((checked, refusals))
+}
+
+/// The package of a file with its version, for messages; nothing for a file of ours.
+fn owner(survey: &Survey, path: &str) -> String {
+    let package = survey.files.get(path).and_then(|view| survey.packages.get(view.package.as_ref()?));
+    package.map(|package| format!("{} {}: ", package.name, package.version)).unwrap_or_default()
 }
 
 /// Whether a file is a web page's template.

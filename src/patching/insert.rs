@@ -146,6 +146,7 @@ mod tests {
                 file: hunk.file.clone(),
                 hunk: hunk.id.clone(),
                 block: block.map(Pattern::to_string),
+                origin: None,
             })
         })
     }
