@@ -72,10 +72,9 @@ impl Exit {
         (Self::Stuck, "an interrupted run could be neither finished nor undone"),
         (Self::Declined, "answered with no, or no terminal to ask on and no --yes"),
         (Self::Apt, "apt-get failed"),
-        (
-            Self::Originals,
-            "the patches of ayufan/pve-patches are still there; the message tells how to undo them",
-        ),
+        (Self::Originals, "the patches of ayufan/pve-patches are still there"),
+        (Self::ForeignChange, "somebody's edit of a file took away or doubled a line that hunks hang on"),
+        (Self::NotRevertible, "revert could not give back a file byte for byte"),
     ];
 
     /// The code for a refusal.

@@ -99,7 +99,8 @@ pub enum Refusal {
     },
     /// Our lines could not be taken out again without a trace.
     #[error(
-        "{place}: `revert` could not give back this file byte for byte (its last line ends in a carriage return)"
+        "{place}: `revert` could not give back this file byte for byte (its last line ends in a carriage \
+         return). `pve-diff-backup reinstall` gives back Proxmox' own"
     )]
     NotRevertible {
         /// Where.

@@ -22,16 +22,9 @@ pub(super) fn run(host: &Host) {
     if files.is_empty() {
         return;
     }
-    match upcoming::refusals(host, &files) {
-        Ok(refusals) if refusals.is_empty() => {}
-        Ok(refusals) => eprintln!(
-            "pve-diff-backup: after this upgrade this host cannot be patched:\n{}\nBackups then go on as full ones until a \
-             newer pve-diff-backup is installed; `pve-diff-backup status` tells afterwards.",
-            refusals.join("\n")
-        ),
-        Err(error) => {
-            eprintln!("pve-diff-backup: what is about to be installed could not be looked at: {error:#}")
-        }
+    match upcoming::warnings(host, &files) {
+        Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("pve-diff-backup: {warning}")),
+        Err(error) => eprintln!("pve-diff-backup: cannot look at what is about to be installed: {error:#}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `test --deb`: would a host take our lines after an upgrade that has not happened yet?
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -86,7 +86,10 @@ pub fn run(global: &Global, files: &[PathBuf], json: bool) -> anyhow::Result<Exi
     let host = Host::open(global)?;
     host.settle()?;
     let before = host.view()?;
-    let upcoming = Upcoming::new(&host, files)?;
+    let upcoming = match Upcoming::new(&host, files) {
+        Err(error) if json => return apply::print_refusal(&error),
+        upcoming => upcoming?,
+    };
     let packages: Vec<(String, String, String)> = upcoming
         .debs
         .iter()
@@ -131,12 +134,36 @@ pub fn run(global: &Global, files: &[PathBuf], json: bool) -> anyhow::Result<Exi
     Ok(Exit::Success.into())
 }
 
-/// For apt's hook: the refusals that the package files `files` would bring, without loading anything.
-pub(super) fn refusals(host: &Host, files: &[impl AsRef<Path>]) -> anyhow::Result<Vec<String>> {
-    let files: Vec<PathBuf> = files.iter().map(|file| file.as_ref().to_owned()).collect();
-    let upcoming = Upcoming::new(host, &files)?;
-    Ok(match upcoming.plan(host) {
-        Ok(plan) => plan.refusals.iter().map(ToString::to_string).collect(),
-        Err(Refused(refusals)) => refusals.iter().map(ToString::to_string).collect(),
+/// For apt's hook: what it should say before the package files `files` are installed; nothing is loaded.
+pub(super) fn warnings(host: &Host, files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let upcoming = Upcoming::new(host, files)?;
+    let names: Vec<String> =
+        upcoming.debs.iter().map(|deb| format!("{} {}", deb.package, deb.version)).collect();
+    let names = names.join(", ");
+    let against = |refusals: &[Refusal]| {
+        let reasons = refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("\n");
+        vec![format!(
+            "{names} is coming, and with it this host cannot be patched:\n{reasons}\nBackups then go on as full ones \
+             until a newer pve-diff-backup is installed; `pve-diff-backup status` tells afterwards."
+        )]
+    };
+    let plan = match upcoming.plan(host) {
+        Err(Refused(refusals)) => return Ok(against(&refusals)),
+        Ok(plan) if !plan.refusals.is_empty() => return Ok(against(&plan.refusals)),
+        Ok(plan) => plan,
+    };
+    let new = |package: &str| upcoming.debs.iter().any(|deb| deb.package == package);
+    let unknown = match host.verified.judge(&plan) {
+        Some(verdicts) => {
+            verdicts.into_iter().any(|verdict| new(&verdict.package) && !verdict.unknown.is_empty())
+        }
+        None => plan.unverified.iter().any(|(package, ..)| new(package)),
+    };
+    Ok(match unknown {
+        true => vec![format!(
+            "{names} is coming. Its files match the patch set, which was never tried with exactly these: test a backup and a \
+             restore after the upgrade."
+        )],
+        false => Vec::new(),
     })
 }
