@@ -1,5 +1,6 @@
 //! `pve-diff-backup` on host trees built here: the real program, real files, real perl, patch and strace.
 
+mod coexist;
 mod crash;
 mod diffs;
 mod errors;

@@ -192,13 +192,23 @@ impl Host {
     /// The plan and its changes in the order in which they are made.
     fn plan_changes<'a>(&'a self, view: &View) -> Result<(Plan<'a>, Vec<Change>), Refused> {
         let planned = self.plan(view).and_then(|plan| match plan.changes() {
-            Ok(changes) => Ok((in_order(changes), plan)),
+            Ok(mut changes) => {
+                changes.extend(self.stale(&plan, view));
+                Ok((in_order(changes), plan))
+            }
             Err(refusals) => Err(Refused(refusals.to_vec())),
         });
         if planned.is_err() && view.survey.holds_ours() {
             eprintln!("warning: {STALE}");
         }
         planned.map(|(changes, plan)| (plan, changes))
+    }
+
+    /// What an older version of ours put into files, or as files, that the plan has no use for.
+    fn stale(&self, plan: &Plan, view: &View) -> Vec<Change> {
+        let mut changes = plan::revert(&view.survey, view.record.as_ref());
+        changes.retain(|change| !plan.files.iter().any(|file| file.path == change.path));
+        changes
     }
 
     /// All that a revert changes, the record last.

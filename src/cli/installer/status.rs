@@ -9,7 +9,7 @@ use super::{Host, STALE, View};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
 use crate::host::{Origin, PACKAGES};
-use crate::patching::plan::{FileState, Overall, Plan};
+use crate::patching::plan::{Change, FileState, Overall, Plan};
 
 /// Options of `status`.
 #[derive(Debug, clap::Args)]
@@ -60,7 +60,10 @@ struct SetStatus {
     name: String,
     version: u32,
     title: String,
+    /// Whether it was tried with exactly these files, or (where no contents are known) with these releases.
     verified: bool,
+    /// Whether `verified` speaks of contents.
+    by_content: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -84,6 +87,8 @@ struct FileStatus {
     verified: Option<bool>,
     diverted_to: Option<String>,
     hunks: Vec<String>,
+    /// Whether an older version of ours left it, and this one has no use for it.
+    stale: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -99,6 +104,11 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
     let (overall, refusals) = match &plan {
         Ok(plan) => (plan.overall(), &plan.refusals[..]),
         Err(Refused(refusals)) => (Overall::Unsupported, &refusals[..]),
+    };
+    let stale = plan.as_ref().map(|plan| host.stale(plan, view)).unwrap_or_default();
+    let overall = match overall {
+        Overall::Patched | Overall::Unpatched if !stale.is_empty() => Overall::Mixed,
+        overall => overall,
     };
     let exit = match (overall, refusals.first()) {
         (_, Some(refusal)) => Exit::of_refusal(refusal),
@@ -118,9 +128,10 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
             version: plan.set.version,
             title: plan.set.title.clone(),
             verified: host.is_verified(plan),
+            by_content: host.verified.knows(&plan.set.name),
         }),
         packages: packages(host, view, plan),
-        files: plan.map(|plan| files(host, plan)).unwrap_or_default(),
+        files: plan.map(|plan| files(host, plan, &stale)).unwrap_or_default(),
         refusals,
         holds_ours: view.survey.holds_ours(),
         applied: view.record.as_ref().map(|record| Applied {
@@ -158,19 +169,28 @@ fn packages(host: &Host, view: &View, plan: Option<&Plan>) -> Vec<PackageStatus>
         .collect()
 }
 
-fn files(host: &Host, plan: &Plan) -> Vec<FileStatus> {
-    plan.files
-        .iter()
-        .map(|file| FileStatus {
-            path: file.path.clone(),
-            package: file.package.clone(),
-            state: file.state,
-            origin: file.origin,
-            verified: host.verified.knows_file(&plan.set.name, file),
-            diverted_to: file.diverted_to.clone(),
-            hunks: file.hunks.clone(),
-        })
-        .collect()
+fn files(host: &Host, plan: &Plan, stale: &[Change]) -> Vec<FileStatus> {
+    let planned = plan.files.iter().map(|file| FileStatus {
+        path: file.path.clone(),
+        package: file.package.clone(),
+        state: file.state,
+        origin: file.origin,
+        verified: host.verified.knows_file(&plan.set.name, file),
+        diverted_to: file.diverted_to.clone(),
+        hunks: file.hunks.clone(),
+        stale: false,
+    });
+    let stale = stale.iter().map(|change| FileStatus {
+        path: change.path.clone(),
+        package: None,
+        state: FileState::Outdated,
+        origin: None,
+        verified: None,
+        diverted_to: None,
+        hunks: Vec::new(),
+        stale: true,
+    });
+    planned.chain(stale).collect()
 }
 
 impl Status {
@@ -202,11 +222,13 @@ impl Status {
         if let Some(pending) = &self.pending {
             writeln!(out, "the last automatic apply did not succeed: {pending}")?;
         }
+        let by_content = self.set.as_ref().is_some_and(|set| set.by_content);
         writeln!(out, "packages:")?;
         for package in &self.packages {
             let mut notes = Vec::new();
             match package.verified {
-                Some(true) => notes.push("verified for exactly these files".to_owned()),
+                Some(true) if by_content => notes.push("verified for exactly these files".to_owned()),
+                Some(true) => notes.push("verified release".to_owned()),
                 Some(false) => notes.push("unverified: matching, but never tried".to_owned()),
                 None => {}
             }
@@ -229,6 +251,7 @@ impl Status {
         for file in &self.files {
             let mut notes = Vec::new();
             match (&file.package, file.origin) {
+                _ if file.stale => notes.push("of an older version: apply takes ours out".to_owned()),
                 (None, _) => notes.push("ours".to_owned()),
                 (Some(_), Some(Origin::Modified)) => notes.push("edited by somebody else".to_owned()),
                 (Some(_), Some(Origin::Unknown)) => notes.push("no checksum recorded".to_owned()),
