@@ -11,5 +11,6 @@ pub mod container;
 pub mod host;
 pub mod matching;
 pub mod patching;
+pub mod upstream;
 pub mod vcdiff;
 pub mod vma;

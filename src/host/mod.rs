@@ -4,11 +4,13 @@
 //! dpkg's own files (no dpkg needed: the folder may be a mounted disk), [`services`] is the one place that
 //! talks to systemd.
 
+pub mod deb;
 pub mod dpkg;
 pub mod root;
 pub mod services;
 pub mod version;
 
+pub use deb::{Deb, DebError};
 pub use dpkg::{Dpkg, DpkgError, Origin};
 pub use root::{Root, RootError};
 pub use version::Version;

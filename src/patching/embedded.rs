@@ -15,6 +15,7 @@ pub static FILES: &[(&str, &[u8])] = embed![
     "payload/PVE/VZDump/Differential/Storage.pm",
     "payload/js/pve-diff-backup.js",
     "proxmox-ve/patchset.yaml",
+    "verified.yaml",
 ];
 
 #[cfg(test)]
