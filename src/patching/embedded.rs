@@ -10,6 +10,7 @@ macro_rules! embed {
 pub static FILES: &[(&str, &[u8])] = embed![
     "payload/PVE/VZDump/Differential.pm",
     "payload/PVE/VZDump/Differential/Chain.pm",
+    "payload/PVE/VZDump/Differential/Jobs.pm",
     "payload/js/pve-diff-backup.js",
     "pve-storage-7.1-2/patchset.yaml",
 ];

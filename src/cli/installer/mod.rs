@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod hook;
+mod options;
 mod preflight;
 pub mod preview;
 pub mod reinstall;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::options::{self, Seen};
 use super::{Host, STALE, View};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
@@ -53,6 +54,8 @@ struct Status {
     applied: Option<Applied>,
     /// Why the package's last hook could not do what it should.
     pending: Option<String>,
+    /// What backup jobs say of full backups, where that can be seen.
+    settings: Option<Seen>,
 }
 
 #[derive(Debug, Serialize)]
@@ -127,6 +130,10 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
             set_version: record.set_version,
         }),
         pending: super::hook::read_note(host)?,
+        settings: options::look(host).unwrap_or_else(|error| {
+            eprintln!("warning: the settings of backup jobs cannot be seen: {error}");
+            None
+        }),
     };
     Ok((status, exit))
 }
@@ -234,6 +241,9 @@ impl Status {
                 FileState::Foreign => "foreign",
             };
             writeln!(out, "{}", format!("  {state:<10} /{}  {}", file.path, notes.join("; ")).trim_end())?;
+        }
+        if let Some(settings) = &self.settings {
+            settings.print(out)?;
         }
         for refusal in &self.refusals {
             writeln!(out, "{refusal}")?;
