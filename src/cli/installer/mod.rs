@@ -1,6 +1,7 @@
 //! The commands that deal with a host's files: what they share.
 
 pub mod apply;
+pub mod doctor;
 pub mod hook;
 mod options;
 mod preflight;

@@ -256,7 +256,7 @@ impl Status {
 }
 
 /// Seconds since 1970 as a date and time in UTC (days to civil date by Howard Hinnant's algorithm).
-fn utc(seconds: u64) -> String {
+pub(super) fn utc(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
