@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::{Host, View, println_quietly};
+use super::{Host, View, options, println_quietly};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
+use crate::jobs::Mode;
 use crate::patching::check::{self, Checked, Outcome};
 use crate::patching::plan::Change;
 use crate::patching::transaction;
@@ -98,7 +99,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     }
     let count = changes.len();
     changes.extend(host.record_changes(&plan, &view)?);
-    changes.extend(super::hook::note(&host, None)?);
+    changes.extend(super::hook::forget_failure(&host)?);
     session.commit("apply", &changes)?;
 
     match count {
@@ -111,6 +112,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     if count > 0 || recovered {
         host.reload(args.no_restart);
     }
+    options::settle(&host, Mode::Keep);
     Ok(Exit::Success.into())
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::options::{self, Seen};
 use super::{Host, STALE, View};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
@@ -53,6 +54,8 @@ struct Status {
     applied: Option<Applied>,
     /// Why the package's last hook could not do what it should.
     pending: Option<String>,
+    /// What backup jobs say of full backups, where that can be seen.
+    settings: Option<Seen>,
 }
 
 #[derive(Debug, Serialize)]
@@ -141,6 +144,10 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
             set_version: record.set_version,
         }),
         pending: super::hook::read_note(host)?,
+        settings: options::look(host).unwrap_or_else(|error| {
+            eprintln!("warning: the settings of backup jobs cannot be seen: {error}");
+            None
+        }),
     };
     Ok((status, exit))
 }
@@ -272,6 +279,9 @@ impl Status {
             };
             writeln!(out, "{}", format!("  {state:<10} /{}  {}", file.path, notes.join("; ")).trim_end())?;
         }
+        if let Some(settings) = &self.settings {
+            settings.print(out)?;
+        }
         for refusal in &self.refusals {
             writeln!(out, "{refusal}")?;
         }
@@ -283,7 +293,7 @@ impl Status {
 }
 
 /// Seconds since 1970 as a date and time in UTC (days to civil date by Howard Hinnant's algorithm).
-fn utc(seconds: u64) -> String {
+pub(super) fn utc(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
