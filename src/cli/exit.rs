@@ -43,11 +43,13 @@ pub enum Exit {
     Declined = 15,
     /// apt-get failed.
     Apt = 16,
+    /// `--cluster`: not all nodes are as they should be.
+    Nodes = 17,
 }
 
 impl Exit {
     /// All codes with what they mean, for help and man page.
-    pub const TABLE: [(Self, &'static str); 17] = [
+    pub const TABLE: [(Self, &'static str); 18] = [
         (Self::Success, "done; status: patched and current"),
         (Self::Failure, "any other failure"),
         (Self::Usage, "unknown option or argument"),
@@ -65,6 +67,7 @@ impl Exit {
         (Self::Stuck, "an interrupted run could be neither finished nor undone"),
         (Self::Declined, "answered with no, or no terminal to ask on and no --yes"),
         (Self::Apt, "apt-get failed"),
+        (Self::Nodes, "--cluster: not all nodes are as they should be, or could be asked"),
     ];
 
     /// The code for a refusal.

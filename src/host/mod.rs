@@ -2,8 +2,9 @@
 //!
 //! Nothing here writes. [`Root`] keeps every path inside the folder given with `--root`, [`Dpkg`] reads
 //! dpkg's own files (no dpkg needed: the folder may be a mounted disk), [`services`] is the one place that
-//! talks to systemd.
+//! talks to systemd, [`cluster`] knows the other nodes.
 
+pub mod cluster;
 pub mod dpkg;
 pub mod root;
 pub mod services;
