@@ -17,6 +17,7 @@ mod encode;
 mod files;
 mod own;
 mod print;
+mod recompress;
 mod tools;
 
 use std::ffi::OsString;

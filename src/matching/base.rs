@@ -94,6 +94,8 @@ impl Base {
             }
             Kind::Gzip => ("gzip", stream(again()?).map_err(io)?),
             Kind::Xz => ("xz", stream(again()?).map_err(io)?),
+            Kind::Bzip2 => ("bzip2", stream(again()?).map_err(io)?),
+            Kind::Lzw => ("compress", stream(again()?).map_err(io)?),
             Kind::Zstd => {
                 let ours = first_side_tag(file).map_err(io)? == Some(map::HEADER);
                 match Seekable::open(again()?) {

@@ -99,8 +99,14 @@ fn file_header(out: &mut impl Write, header: &Header) -> io::Result<()> {
 }
 
 /// The letters by which application headers name compressors; the last two are those of ayufan's fork.
-const COMPRESSORS: [(&[u8], Kind); 4] =
-    [(b"G", Kind::Gzip), (b"Y", Kind::Xz), (b"S", Kind::Zstd), (b"L", Kind::Lzop)];
+const COMPRESSORS: [(&[u8], Kind); 6] = [
+    (b"B", Kind::Bzip2),
+    (b"G", Kind::Gzip),
+    (b"Z", Kind::Lzw),
+    (b"Y", Kind::Xz),
+    (b"S", Kind::Zstd),
+    (b"L", Kind::Lzop),
+];
 
 /// Compressor named by a letter.
 pub fn compressor(letter: &[u8]) -> Option<Kind> {
