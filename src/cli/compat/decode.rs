@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use super::args::{Options, Setting};
+use super::armor;
 use super::encode::open_base;
 use super::files::{self, Output};
 use super::print::compressor;
@@ -33,6 +34,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         None => named(options, &header.base_name),
     };
     let base = source.as_deref().map(|path| open_base(path, options)).transpose()?.flatten();
+    let armored = if options.armor { header.clone() } else { AppHeader::default() };
+    armor::check_source(&armored, source.as_deref(), base.as_ref(), options)?;
+    let mut hash = armor::Target::new(&armored);
 
     let path = match files::named_output(options) {
         Some(path) => Some(path.to_owned()),
@@ -70,6 +74,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         if opened.is_none() {
             opened = Some(open().map_err(io::Error::other)?);
         }
+        hash.update(bytes);
         opened.as_mut().map_or(Ok(()), |(_, writer)| writer.write_all(bytes))
     };
     let outcome = delta.restore(base, restore, sink).map_err(|error| {
@@ -84,6 +89,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if outcome.windows == 0 && !outcome.ended {
         bail!("nothing to output: the delta has no windows");
     }
+    hash.check()?;
     let (output, writer) = match opened {
         Some(opened) => opened,
         None => open()?,

@@ -5,19 +5,21 @@ use std::mem::ManuallyDrop;
 
 use crate::container::{self, Compression, Encoder, Kind, lzw};
 
-/// A writer into `out`; at the default levels of the programs that xdelta3 would run.
-pub fn writer(out: Box<dyn Write + Send>, kind: Option<Kind>) -> io::Result<Box<dyn Encoder>> {
+/// A writer into `out`; where the level is not known, at the default of the program that xdelta3 would run.
+pub fn writer(out: Box<dyn Write + Send>, how: Option<(Kind, Option<u32>)>) -> io::Result<Box<dyn Encoder>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (kind, level) = how.unwrap_or((Kind::Raw, None));
     let how = match kind {
-        None | Some(Kind::Raw) => Compression::None,
-        Some(Kind::Zstd) => Compression::Zstd(3),
-        Some(Kind::Lzop) => Compression::Lzo,
-        Some(Kind::Gzip) => Compression::Gzip(6),
-        Some(Kind::Xz) => return Ok(Undropped::boxed(liblzma::write::XzEncoder::new(out, 6))),
-        Some(Kind::Bzip2) => {
-            return Ok(Undropped::boxed(bzip2::write::BzEncoder::new(out, bzip2::Compression::best())));
+        Kind::Raw => Compression::None,
+        Kind::Zstd => Compression::Zstd(3),
+        Kind::Lzop => Compression::Lzo,
+        Kind::Gzip => Compression::Gzip(level.unwrap_or(6)),
+        Kind::Xz => return Ok(Undropped::boxed(liblzma::write::XzEncoder::new(out, level.unwrap_or(6)))),
+        Kind::Bzip2 => {
+            let level = bzip2::Compression::new(level.unwrap_or(9));
+            return Ok(Undropped::boxed(bzip2::write::BzEncoder::new(out, level)));
         }
-        Some(Kind::Lzw) => return Ok(Undropped::boxed(lzw::Writer::new(out))),
+        Kind::Lzw => return Ok(Undropped::boxed(lzw::Writer::new(out))),
     };
     container::encoder(out, how, threads)
 }
