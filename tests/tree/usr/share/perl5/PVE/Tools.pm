@@ -20,7 +20,7 @@ sub root {
 # A patched tree shall use the program beside it, not the machine's.
 {
     no warnings qw(once);
-    $PVE::VZDump::Differential::HELPER = root() . '/usr/bin/pve-xdelta3';
+    $PVE::VZDump::Differential::Helper::HELPER = root() . '/usr/bin/pve-xdelta3';
 }
 
 # One word for the shell.
