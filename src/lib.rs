@@ -9,6 +9,7 @@ pub mod backup;
 pub mod cli;
 pub mod container;
 pub mod host;
+pub mod jobs;
 pub mod matching;
 pub mod patching;
 pub mod upstream;

@@ -155,6 +155,13 @@ pub enum Command {
     ///
     /// With --root, apt-get of that root is run in it (chroot).
     Reinstall(installer::reinstall::Args),
+    /// Tell what is not as it should be, and what to do about it
+    ///
+    /// Looks at the host's files as `status` does, and at the backup jobs: what each says of full backups and what is
+    /// remembered of it, and which nodes of the cluster know the option.
+    ///
+    /// The exit code is 0 where nothing is to be done, else 1.
+    Doctor,
     /// Check that every differential backup can be restored
     Verify(verify::Args),
     /// Show it all on an example: a small host, two guests, four nights of backups, restore and revert
@@ -219,6 +226,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Apply(args) => installer::apply::run(global, args),
         Command::Revert(args) => installer::revert::run(global, args),
         Command::Reinstall(args) => installer::reinstall::run(global, args),
+        Command::Doctor => installer::doctor::run(global),
         Command::Verify(args) => verify::run(args, &archive::open),
         Command::Demo(args) => demo::run(global, args),
         Command::Selftest(args) => selftest::run(args),

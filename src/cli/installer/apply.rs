@@ -7,22 +7,27 @@ use std::process::ExitCode;
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::{Host, View, println_quietly};
+use super::cluster::{self, ChangeArgs, Operation};
+use super::{Host, View, options, println_quietly};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
+use crate::jobs::Mode;
 use crate::patching::check::{self, Checked, Outcome};
 use crate::patching::plan::Change;
 use crate::patching::transaction;
 
 /// Options of `apply`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Args {
-    /// Answer every question with yes (apply asks none)
+    /// Answer every question with yes (asked with --cluster only)
     #[arg(short, long)]
     pub yes: bool,
     /// Do not let the services load the new code
     #[arg(long)]
     pub no_restart: bool,
+    /// On which nodes.
+    #[command(flatten)]
+    pub cluster: ChangeArgs,
 }
 
 /// Options of `test`.
@@ -87,6 +92,9 @@ pub fn test(global: &Global, args: &TestArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// What speaks against it; then nothing is changed.
 pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(change) = args.cluster.change(Operation::Apply, args.yes, args.no_restart) {
+        return cluster::change(global, &change);
+    }
     let host = Host::open(global)?;
     let (session, recovered) = host.session()?;
     let view = host.view()?;
@@ -98,7 +106,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     }
     let count = changes.len();
     changes.extend(host.record_changes(&plan, &view)?);
-    changes.extend(super::hook::note(&host, None)?);
+    changes.extend(super::hook::forget_failure(&host)?);
     session.commit("apply", &changes)?;
 
     match count {
@@ -111,6 +119,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     if count > 0 || recovered {
         host.reload(args.no_restart);
     }
+    options::settle(&host, Mode::Keep);
     Ok(Exit::Success.into())
 }
 

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::cluster::{self, ClusterArgs};
+use super::options::{self, Seen};
 use super::{Host, STALE, View};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
@@ -17,6 +19,8 @@ pub struct Args {
     /// Print it as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// Prints how the host stands. The exit code tells the same in short.
@@ -24,6 +28,9 @@ pub struct Args {
 /// # Errors
 /// Where the host cannot be read; that it is not supported is no error but a status.
 pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
+    if args.cluster.cluster {
+        return cluster::status(global, &args.cluster, args.json);
+    }
     let host = Host::open(global)?;
     host.settle()?;
     let view = host.view()?;
@@ -41,6 +48,8 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
 #[derive(Debug, Serialize)]
 struct Status {
     root: String,
+    /// Version of this program.
+    program: &'static str,
     overall: Overall,
     exit: u8,
     set: Option<SetStatus>,
@@ -53,6 +62,8 @@ struct Status {
     applied: Option<Applied>,
     /// Why the package's last hook could not do what it should.
     pending: Option<String>,
+    /// What backup jobs say of full backups, where that can be seen.
+    settings: Option<Seen>,
 }
 
 #[derive(Debug, Serialize)]
@@ -121,6 +132,7 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
     let plan = plan.as_ref().ok();
     let status = Status {
         root: host.root.dir().display().to_string(),
+        program: env!("CARGO_PKG_VERSION"),
         overall,
         exit: exit as u8,
         set: plan.map(|plan| SetStatus {
@@ -141,6 +153,10 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
             set_version: record.set_version,
         }),
         pending: super::hook::read_note(host)?,
+        settings: options::look(host).unwrap_or_else(|error| {
+            eprintln!("warning: the settings of backup jobs cannot be seen: {error}");
+            None
+        }),
     };
     Ok((status, exit))
 }
@@ -272,6 +288,9 @@ impl Status {
             };
             writeln!(out, "{}", format!("  {state:<10} /{}  {}", file.path, notes.join("; ")).trim_end())?;
         }
+        if let Some(settings) = &self.settings {
+            settings.print(out)?;
+        }
         for refusal in &self.refusals {
             writeln!(out, "{refusal}")?;
         }
@@ -283,7 +302,7 @@ impl Status {
 }
 
 /// Seconds since 1970 as a date and time in UTC (days to civil date by Howard Hinnant's algorithm).
-fn utc(seconds: u64) -> String {
+pub(super) fn utc(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
