@@ -267,7 +267,7 @@ fn dpkg_replaces_a_file_in_the_middle() {
     let delay = format!("inject=rename:delay_enter=3000000:when={swap}");
     strace.args(["-qq", "-o", "/dev/null", "-e", &delay, "-E", NO_PERL]);
     strace.arg(program.get_program()).args(program.get_args());
-    let child =
+    let mut child =
         strace.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     // The record is the last file to be staged.
     let staged = host.path("var/lib/pve-diff-backup/.applied.json.pve-diff-backup-new");
