@@ -5,6 +5,7 @@ mod diffs;
 mod errors;
 mod help;
 mod lifecycle;
+mod options;
 mod reinstall;
 mod rights;
 mod support;
