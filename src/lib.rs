@@ -12,5 +12,6 @@ pub mod host;
 pub mod jobs;
 pub mod matching;
 pub mod patching;
+pub mod upstream;
 pub mod vcdiff;
 pub mod vma;

@@ -5,6 +5,7 @@
 //! talks to systemd, [`notify`] the one that tells people who are not there, and [`pmxcfs`] the one that knows the
 //! settings shared by a cluster.
 
+pub mod deb;
 pub mod dpkg;
 pub mod notify;
 pub mod pmxcfs;
@@ -12,6 +13,7 @@ pub mod root;
 pub mod services;
 pub mod version;
 
+pub use deb::{Deb, DebError};
 pub use dpkg::{Dpkg, DpkgError, Origin};
 pub use root::{Root, RootError};
 pub use version::Version;

@@ -22,7 +22,7 @@ sub root {
     no warnings qw(once);
     $PVE::VZDump::Differential::Jobs::FILE = root() . '/etc/pve/pve-diff-backup.json';
     $PVE::VZDump::Differential::Jobs::PROGRAM = root() . '/usr/bin/pve-diff-backup';
-    $PVE::VZDump::Differential::HELPER = root() . '/usr/bin/pve-xdelta3';
+    $PVE::VZDump::Differential::Helper::HELPER = root() . '/usr/bin/pve-xdelta3';
 }
 
 sub file_get_contents {
