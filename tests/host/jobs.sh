@@ -98,7 +98,7 @@ if run pve-diff-backup test; then
 	grep -q -- "root $line\$" $pve/vzdump.cron; check cron-line-is-safe $?
 	sends told-once 1
 	trigger failing-again; sends not-told-again 1
-	sed -i 's/^sub exec_backup {/sub run_backup {/' $perl5/VZDump.pm
+	sed -i 's/^use PVE::Storage::Plugin;/use PVE::Storage::Plugin ();/' $perl5/Storage.pm
 	trigger failing-otherwise; sends told-of-what-is-new 2
 	stock; trigger trigger-succeeds; sends success-is-silent 2
 	is cron-line-is-back-too "cron:1=7$([ ! -e $perl5/Jobs.pm ] || echo " job-1=0 job_2=30 Job-3=-")"
