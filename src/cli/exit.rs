@@ -50,11 +50,13 @@ pub enum Exit {
     ForeignChange = 18,
     /// `revert` could not give back a file byte for byte.
     NotRevertible = 19,
+    /// `--cluster`: not all nodes are as they should be.
+    Nodes = 20,
 }
 
 impl Exit {
     /// All codes with what they mean, for help and man page.
-    pub const TABLE: [(Self, &'static str); 20] = [
+    pub const TABLE: [(Self, &'static str); 21] = [
         (Self::Success, "done; status: patched and current"),
         (Self::Failure, "any other failure"),
         (Self::Usage, "unknown option or argument"),
@@ -75,6 +77,7 @@ impl Exit {
         (Self::Originals, "the patches of ayufan/pve-patches are still there"),
         (Self::ForeignChange, "somebody's edit of a file took away or doubled a line that hunks hang on"),
         (Self::NotRevertible, "revert could not give back a file byte for byte"),
+        (Self::Nodes, "--cluster: not all nodes are as they should be, or could be asked"),
     ];
 
     /// The code for a refusal.

@@ -2,9 +2,10 @@
 //!
 //! Nothing here writes a host's own files. [`Root`] keeps every path inside the folder given with `--root`, [`Dpkg`] reads
 //! dpkg's own files (no dpkg needed: the folder may be a mounted disk), [`services`] is the one place that
-//! talks to systemd, [`notify`] the one that tells people who are not there, and [`pmxcfs`] the one that knows the
-//! settings shared by a cluster.
+//! talks to systemd, [`notify`] the one that tells people who are not there, [`pmxcfs`] the one that knows the
+//! settings shared by a cluster, [`cluster`] knows the other nodes.
 
+pub mod cluster;
 pub mod deb;
 pub mod dpkg;
 pub mod notify;

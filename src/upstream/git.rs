@@ -115,9 +115,8 @@ impl Clone {
         for entry in listed.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
             // MODE SP "blob" SP ID TAB PATH; paths that are no text are none of Proxmox' that matter.
             let Ok(text) = std::str::from_utf8(entry) else { continue };
-            let parsed = text
-                .split_once('\t')
-                .and_then(|(about, path)| Some((about.split(' ').collect::<Vec<_>>(), path)));
+            let parsed =
+                text.split_once('\t').map(|(about, path)| (about.split(' ').collect::<Vec<_>>(), path));
             match parsed {
                 Some((about, path)) if about.len() == 3 => {
                     // Links (120000) and submodules (commit) are not installed as they are.

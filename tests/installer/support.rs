@@ -261,7 +261,7 @@ impl Ran {
 
     /// Demands that nothing went to standard error.
     #[track_caller]
-    pub fn is_silent(self) -> Self {
+    pub fn says_nothing(self) -> Self {
         assert_eq!(self.err, "", "{self:#?}");
         self
     }

@@ -214,7 +214,7 @@ fn a_new_release_is_taken_in() {
 
     // Once it is installed, it is known.
     host.install("pve-container", "6.1", &[(CREATE, new.as_bytes())]);
-    host.run(&["apply"]).ok().is_silent();
+    host.run(&["apply"]).ok().says_nothing();
     let status = host.run(&["status", "--json"]).ok();
     let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
     assert_eq!(status["set"]["verified"], true);

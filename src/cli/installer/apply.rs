@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use indicatif::ProgressBar;
 use serde_json::json;
 
+use super::cluster::{self, ChangeArgs, Operation};
 use super::{Host, View, options, println_quietly};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
@@ -16,14 +17,17 @@ use crate::patching::plan::Change;
 use crate::patching::transaction;
 
 /// Options of `apply`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Args {
-    /// Answer every question with yes (apply asks none)
+    /// Answer every question with yes (asked with --cluster only)
     #[arg(short, long)]
     pub yes: bool,
     /// Do not let the services load the new code
     #[arg(long)]
     pub no_restart: bool,
+    /// On which nodes.
+    #[command(flatten)]
+    pub cluster: ChangeArgs,
 }
 
 /// Options of `test`.
@@ -88,6 +92,9 @@ pub fn test(global: &Global, args: &TestArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// What speaks against it; then nothing is changed.
 pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(change) = args.cluster.change(Operation::Apply, args.yes, args.no_restart) {
+        return cluster::change(global, &change);
+    }
     let host = Host::open(global)?;
     let (session, recovered) = host.session()?;
     let view = host.view()?;

@@ -92,7 +92,7 @@ fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
     let wanted = is_wanted(host, &host.view()?)?;
     match event {
         Event::Remove if wanted => {
-            revert::run(global, &revert::Args { yes: true, no_restart: false })?;
+            revert::run(global, &revert::Args { yes: true, ..Default::default() })?;
             write_note(host, "the package was removed")
         }
         Event::Preflight if wanted => {
@@ -110,7 +110,7 @@ fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
         }
         Event::Triggered if !wanted => Ok(()),
         Event::Configure { .. } | Event::Triggered => {
-            let args = apply::Args { yes: true, no_restart: false };
+            let args = apply::Args { yes: true, ..Default::default() };
             let Err(error) = apply::run(global, &args) else { return Ok(()) };
             match write_note(host, &format!("{error:#}")) {
                 Err(noting) if !is_locked(&noting) => {

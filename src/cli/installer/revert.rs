@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::cluster::{self, ChangeArgs, Operation};
 use super::{Host, options, println_quietly};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
@@ -11,14 +12,17 @@ use crate::patching::plan::Change;
 use crate::patching::record;
 
 /// Options of `revert`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Args {
-    /// Answer every question with yes (revert asks none)
+    /// Answer every question with yes (asked with --cluster only)
     #[arg(short, long)]
     pub yes: bool,
     /// Do not let the services load the old code
     #[arg(long)]
     pub no_restart: bool,
+    /// On which nodes.
+    #[command(flatten)]
+    pub cluster: ChangeArgs,
 }
 
 /// Takes out our lines and files, whatever version put them there.
@@ -26,6 +30,9 @@ pub struct Args {
 /// # Errors
 /// Where something cannot be read or written; then nothing is changed.
 pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(change) = args.cluster.change(Operation::Revert, args.yes, args.no_restart) {
+        return cluster::change(global, &change);
+    }
     let host = Host::open(global)?;
     if revert(&host)? {
         host.reload(args.no_restart);

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::cluster::{self, ClusterArgs};
 use super::options::{self, Seen};
 use super::{Host, STALE, View};
 use crate::cli::Global;
@@ -18,6 +19,8 @@ pub struct Args {
     /// Print it as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// Prints how the host stands. The exit code tells the same in short.
@@ -25,6 +28,9 @@ pub struct Args {
 /// # Errors
 /// Where the host cannot be read; that it is not supported is no error but a status.
 pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
+    if args.cluster.cluster {
+        return cluster::status(global, &args.cluster, args.json);
+    }
     let host = Host::open(global)?;
     host.settle()?;
     let view = host.view()?;
@@ -42,6 +48,8 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
 #[derive(Debug, Serialize)]
 struct Status {
     root: String,
+    /// Version of this program.
+    program: &'static str,
     overall: Overall,
     exit: u8,
     set: Option<SetStatus>,
@@ -124,6 +132,7 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
     let plan = plan.as_ref().ok();
     let status = Status {
         root: host.root.dir().display().to_string(),
+        program: env!("CARGO_PKG_VERSION"),
         overall,
         exit: exit as u8,
         set: plan.map(|plan| SetStatus {
