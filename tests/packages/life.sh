@@ -157,7 +157,8 @@ killed "pve-manager's trigger fails" $install --reinstall libpve-storage-perl=9.
 step "dpkg goes on" dpkg --configure -a
 patched
 touch /run/test/crash
-step "our program crashes in its trigger" $install --reinstall libpve-storage-perl=9.1.0
+# Not through apt, which gives dpkg a PATH of its own.
+step "our program crashes in its trigger" dpkg -i /repository/libpve-storage-perl_9.1.0.deb
 check "status" status_is 4
 well
 step "any package triggers us again" $install --reinstall libpve-guest-common-perl=6.0.2

@@ -174,7 +174,7 @@ impl Item {
             match fs::remove_dir(dir) {
                 Ok(()) => {}
                 // Not made yet, or removed before an interruption.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if is_missing(dir, &error) => {}
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
                 Err(cause) => return Err(Fault::io(dir, cause)),
             }
@@ -225,9 +225,15 @@ pub(super) fn create_dirs(dir: &Path) -> At<()> {
 /// Removes a file that may be gone already.
 fn remove(path: &Path) -> At<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io(path, error)),
+        Err(error) if !is_missing(path, &error) => Err(Fault::io(path, error)),
         _ => Ok(()),
     }
+}
+
+/// Whether `error`, met in removing `path`, means that it is not there. A read-only file system refuses without looking.
+fn is_missing(path: &Path, error: &io::Error) -> bool {
+    let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    missing(error) || fs::symlink_metadata(path).is_err_and(|error| missing(&error))
 }
 
 /// The sha256 of a file; `None` where it does not exist.
