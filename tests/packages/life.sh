@@ -118,7 +118,7 @@ rm /etc/apt/preferences.d/test
 patched
 check "our new lines are in" new_hunks
 check "everything is the newest" test "$(dpkg-query -W -f '${Version} ' pve-manager qemu-server pve-diff-backup)" = \
-	"9.2.2 9.1.0 $version+next "
+	"$version+next 9.2.2 9.1.0 "
 step "back to the older ones, ours too" $install "${all_old[@]}" "${ours_now[@]}"
 patched
 check "our old lines are in" no_new_hunks

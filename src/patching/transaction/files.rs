@@ -175,7 +175,7 @@ impl Item {
                 Ok(()) => {}
                 // Not made yet, or removed before an interruption.
                 Err(error) if is_missing(dir, &error) => {}
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
+                Err(_) if holds_something(dir) => break,
                 Err(cause) => return Err(Fault::io(dir, cause)),
             }
         }
@@ -234,6 +234,11 @@ fn remove(path: &Path) -> At<()> {
 fn is_missing(path: &Path, error: &io::Error) -> bool {
     let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     missing(error) || fs::symlink_metadata(path).is_err_and(|error| missing(&error))
+}
+
+/// Whether a folder is not empty, also where a read-only file system does not let us try.
+fn holds_something(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// The sha256 of a file; `None` where it does not exist.
