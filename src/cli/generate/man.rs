@@ -41,8 +41,7 @@ pub(super) fn write(dir: &Path) -> io::Result<()> {
         dir,
     )?;
     pages(pve_verify_backups(), b".SH SEE ALSO\n.BR pve\\-diff\\-backup\\-verify (1)\n", b"", dir)?;
-    let usage = format!(".SH XDELTA3'S COMMAND LINE\n.nf\n{}.fi\n", roff(compat::USAGE));
-    pages(pve_xdelta3(), usage.as_bytes(), b".SH SEE ALSO\n.BR pve\\-xdelta3 (1)\n", dir)
+    pages(pve_xdelta3(), &xdelta3()?, b".SH SEE ALSO\n.BR pve\\-xdelta3 (1)\n", dir)
 }
 
 /// The pages of a program and its commands, each with sections of its own (in roff) at the end.
@@ -87,6 +86,24 @@ fn diff_backup() -> io::Result<Vec<u8>> {
     writeln!(page, ".SH EXIT STATUS")?;
     for (code, meaning) in Exit::TABLE {
         writeln!(page, ".TP\n.B {}\n{}", code as u8, roff(meaning))?;
+    }
+    Ok(page)
+}
+
+/// The sections of pve-xdelta3(1) on the command line of xdelta3.
+fn xdelta3() -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    writeln!(page, ".SH XDELTA3'S COMMAND LINE\n.nf\n{}.fi", roff(compat::USAGE))?;
+    writeln!(
+        page,
+        ".SH DIFFERENCES FROM XDELTA3\nCommands, options, defaults and exit codes are those of xdelta3 3.0.11, but:"
+    )?;
+    for difference in compat::DIFFERENCES {
+        writeln!(page, ".IP \\(bu 2\n{}", roff(difference))?;
+    }
+    writeln!(page, ".SH EXIT STATUS OF XDELTA3'S COMMANDS")?;
+    for (code, meaning) in compat::EXIT {
+        writeln!(page, ".TP\n.B {code}\n{}", roff(meaning))?;
     }
     Ok(page)
 }

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use super::cluster::{self, ChangeArgs, Operation};
-use super::{Host, println_quietly};
+use super::{Host, options, println_quietly};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
 use crate::host::Origin;
+use crate::jobs::Mode;
 use crate::patching::plan::Change;
 use crate::patching::record;
 
@@ -46,8 +47,13 @@ pub(super) fn revert(host: &Host) -> anyhow::Result<bool> {
     let mut changes = host.revert_changes(&view)?;
     let ours = |change: &&Change| ![record::PATH, record::PATCH_PATH].contains(&change.path.as_str());
     let count = changes.iter().filter(ours).count();
-    changes.extend(super::hook::note(host, None)?);
-    session.commit("revert", &changes)?;
+    changes.extend(super::hook::forget_failure(host)?);
+    // First, so that no job meets a vzdump that refuses it, wherever this run may be killed.
+    options::settle(host, Mode::Leave);
+    if let Err(error) = session.commit("revert", &changes) {
+        options::settle(host, Mode::Keep);
+        return Err(error.into());
+    }
     match count {
         0 => println_quietly("There is nothing to do: nothing of ours is there."),
         _ => println_quietly(&format!("reverted {count} files")),
