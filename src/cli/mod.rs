@@ -155,12 +155,30 @@ pub enum Command {
     ///
     /// With --root, apt-get of that root is run in it (chroot).
     Reinstall(installer::reinstall::Args),
+    /// Tell what is not as it should be, and what to do about it
+    ///
+    /// Looks at the host's files as `status` does, and at the backup jobs: what each says of full backups and what is
+    /// remembered of it, and which nodes of the cluster know the option.
+    ///
+    /// The exit code is 0 where nothing is to be done, else 1.
+    Doctor,
     /// Check that every differential backup can be restored
     Verify(verify::Args),
     /// Show it all on an example: a small host, two guests, four nights of backups, restore and revert
     Demo(demo::Args),
     /// Back up and restore a real guest in every way, and compare
     Selftest(selftest::Args),
+    /// For maintainers: try the patch sets with new releases of Proxmox VE, or with all there ever were
+    ///
+    /// With package files, or without: how does every line that ours hang on fare on the host as it will be with them, or
+    /// as it is? One that moved or vanished is shown with the lines most like it.
+    ///
+    /// With --clones: lays out the host of every release in Proxmox' public history, one after the other, and on each one
+    /// plans, loads the changed modules (PERL5LIB may name stand-ins for what is missing), takes everything out again and
+    /// compares bytes.
+    ///
+    /// --write notes what went well in verified.yaml of the folder given with --patches.
+    NewVersion(installer::new_version::Args),
     /// Called by the maintainer scripts of the Debian package
     #[command(hide = true)]
     Hook(installer::hook::Args),
@@ -208,9 +226,11 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Apply(args) => installer::apply::run(global, args),
         Command::Revert(args) => installer::revert::run(global, args),
         Command::Reinstall(args) => installer::reinstall::run(global, args),
+        Command::Doctor => installer::doctor::run(global),
         Command::Verify(args) => verify::run(args, &archive::open),
         Command::Demo(args) => demo::run(global, args),
         Command::Selftest(args) => selftest::run(args),
+        Command::NewVersion(args) => installer::new_version::run(global, args),
         Command::Hook(args) => installer::hook::run(global, args),
         Command::Generate(args) => generate::run(args),
     }

@@ -84,6 +84,43 @@ pub trait ReadAt: Send + Sync {
     /// # Errors
     /// `UnexpectedEof` where the content ends before; `InvalidData` where it is damaged.
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Tells beforehand that `turn` will read these places and lengths; turns come in order. Who keeps
+    /// decompressed content keeps what is read soonest. Without it everything is read right, only slower.
+    fn expect(&self, turn: u64, ranges: &[(u64, u64)]) {
+        let _ = (turn, ranges);
+    }
+
+    /// Tells that this turn and those before it are over.
+    fn passed(&self, turn: u64) {
+        let _ = turn;
+    }
+
+    /// From now on the reader checks what he makes of the content: checksums in the file need not be
+    /// verified too. If his check fails, [`ReadAt::verify`] tells whether the file is to blame.
+    fn trust(&self) {}
+
+    /// Verifies the checksums of what holds this range.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_at`].
+    fn verify(&self, pos: u64, len: u64) -> io::Result<()> {
+        let _ = (pos, len);
+        Ok(())
+    }
+}
+
+/// No content at all.
+pub struct Nothing;
+
+impl ReadAt for Nothing {
+    fn size(&self) -> u64 {
+        0
+    }
+
+    fn read_at(&self, _: u64, buf: &mut [u8]) -> io::Result<()> {
+        if buf.is_empty() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
 }
 
 /// An uncompressed file.

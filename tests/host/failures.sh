@@ -24,7 +24,19 @@ backup() { # ID [OPTIONS]: with a new second in its name
 	sleep 1.1; local id=$1; shift
 	run vzdump $id --storage local --mode $([ $id = 100 ] && echo stop || echo snapshot) --compress ${COMPRESS:-zstd} "$@"; }
 
-printf 'dir: local\n\tpath /var/lib/vz\n\tcontent images,rootdir,backup\n\tprune-backups keep-all=1\n' >/etc/pve/storage.cfg
+# what came with the years
+storage_can() { perl -MPVE::Storage -e 'exit !PVE::Storage->can($ARGV[0])' "$1" 2>/dev/null; }
+storage_can protection_file_path && protect=1 || protect=
+grep -q notes /usr/share/perl5/PVE/API2/Storage/Content.pm && notes=1 || notes=
+vzdump help 2>&1 | grep -q prune-backups && prune=1 || prune=            # before: maxfiles
+[ -e /usr/share/perl5/PVE/Jobs.pm ] && jobs=1 || jobs=                   # before: vzdump.cron
+# before: a restore over a container that fails, for whatever reason, leaves its disks but no configuration
+[ -n "$protect" ] && keeps_config=1 || keeps_config=
+have_compression() { vzdump help 2>&1 | grep -q zstd || [ "$1" != zstd ]; }
+have_compression "${COMPRESS:-zstd}" || COMPRESS=lzo
+export COMPRESS=${COMPRESS:-zstd}
+
+printf 'dir: local\n\tpath /var/lib/vz\n\tcontent images,rootdir,backup\n\t%s\n' "$([ -n "$prune" ] && echo 'prune-backups keep-all=1' || echo 'maxfiles 0')" >/etc/pve/storage.cfg
 S=/var/lib/vz/images/100/subvol-100-disk-0.subvol
 mkdir -p $S/{etc,root,dev,proc,sys,tmp,usr/share,sbin}; echo 9.13 >$S/etc/debian_version
 head -c 3000000 /dev/urandom >$S/usr/share/big
@@ -50,22 +62,40 @@ grep -q "differential backup: " "${VD%.vcdiff*}.log"; check reason-in-log-file $
 undeleted free-needed-full "${CD##*/}" $CF pvesm free "$(vol $CF)"
 undeleted api-delete-needed-full "${VD##*/}" $VF pvesh delete "/nodes/$node/storage/local/content/$(vol $VF)"
 
+if [ -n "$notes$protect" ]; then
 # 3. notes and protection of a differential
-run pvesh set "/nodes/$node/storage/local/content/$(vol $CD)" --notes 'my note' --protected 1; check notes-set $?
-grep -q 'my note' "$CD.notes" && [ -e "$CD.protected" ]; check notes-files $?
+run pvesh set "/nodes/$node/storage/local/content/$(vol $CD)" --notes 'my note' ${protect:+--protected 1}; check notes-set $?
+grep -q 'my note' "$CD.notes" && { [ -z "$protect" ] || [ -e "$CD.protected" ]; }; check notes-files $?
 run pvesh get "/nodes/$node/storage/local/content" --content backup --vmid 100 --output-format json; grep -q '"notes":"my note"' $L/last.log; check notes-listed $?
+if [ -n "$protect" ]; then
 undeleted free-protected 'protected' $CD pvesm free "$(vol $CD)"
 backup 100 --fullbackup 7; check backup-100-3 $?
 backup 100 --fullbackup 7 --prune-backups keep-last=1; check backup-100-4-with-prune $?
 [ -e $CF ] && [ -e $CD ] && [ $(packs lxc 100 | wc -l) = 3 ]; check protected-keeps-its-full $?
 run pvesh set "/nodes/$node/storage/local/content/$(vol $CD)" --protected 0; check unprotect $?
+else
+backup 100 --fullbackup 7; check backup-100-3 $?; backup 100 --fullbackup 7; check backup-100-4 $?
+fi
 N=$(newest lxc 100); run pvesh set "/nodes/$node/storage/local/content/$(vol $N)" --notes 'gone soon'; [ -e "$N.notes" ] && [ -e "${N%.vcdiff*}.log" ]; check free-differential-before $?
 run pvesm free "$(vol $N)"; [ ! -e "$N" ] && [ ! -e "$N.notes" ] && [ ! -e "${N%.vcdiff*}.log" ] && [ -e "${CF%.tar*}.log" ]; check free-differential-takes-its-own-log $?
 
+fi
+
 # 4. a prune that removes a whole chain: the full goes with all that need it
+if [ -n "$prune" ]; then
 backup 100; check backup-100-5-full $?
 run pvesm prune-backups local --vmid 100 --type lxc --keep-last 1; check prune-chain $?
 [ $(packs lxc 100 | wc -l) = 1 ] && [ ! -e "$CD.notes" ] && [ $(ls $D | grep -c 'lxc-100.*\.log') = 1 ]; check prune-chain-leaves-nothing $?
+else
+# the same by maxfiles
+backup 100 --fullbackup 7 --maxfiles 2 --remove 1; check maxfiles-2 $?
+[ -e $CF ] && [ $(packs lxc 100 | wc -l) = 3 ]; check maxfiles-keeps-the-full $?
+backup 100 --fullbackup 7 --maxfiles 1 --remove 1; check maxfiles-1 $?
+[ -e $CF ] && [ $(packs lxc 100 | wc -l) = 2 ] && [ $(ls $D | grep -c 'lxc-100.*\.log') = 2 ]; check maxfiles-removes-differentials $?
+refused maxfiles-counts-differentials 'old backup' vzdump 100 --storage local --mode stop --compress lzo --maxfiles 2 --remove 0
+backup 100 --maxfiles 1 --remove 1; check maxfiles-chain $?
+[ ! -e $CF ] && [ $(packs lxc 100 | wc -l) = 1 ] && [ $(ls $D | grep -c 'lxc-100.*\.log') = 1 ]; check maxfiles-removes-the-chain $?
+fi
 backup 100 --fullbackup 7; CF=$(fulls lxc 100); CD=$(newest lxc 100)
 
 # 5. restore without the full: refused before anything is destroyed
@@ -74,7 +104,8 @@ run qmrestore "$(vol $VD)" 301 --storage local --unique 1; check restore-301 $?
 R=$(ls -d /var/lib/vz/images/300/*.subvol); echo mine >$R/root/mine; c301=$(sha256sum </var/lib/vz/images/301/vm-301-disk-0.raw)
 mkdir /var/away; mv $CF $VF /var/away/
 refused missing-base-ct "${CF##*/}" pct restore 300 "$(vol $CD)" --storage local --rootfs local:0 --force 1
-[ "$(cat $R/root/mine)" = mine ] && [ -e /etc/pve/lxc/300.conf ]; check missing-base-ct-untouched $?
+[ "$(cat $R/root/mine)" = mine ]; check missing-base-ct-untouched $?
+if [ -n "$keeps_config" ]; then [ -e /etc/pve/lxc/300.conf ]; check missing-base-ct-config $?; fi
 refused missing-base-vm "${VF##*/}" qmrestore "$(vol $VD)" 301 --storage local --force 1
 [ "$(sha256sum </var/lib/vz/images/301/vm-301-disk-0.raw)" = "$c301" ]; check missing-base-vm-untouched $?
 refused missing-base-config "${VF##*/}" pvesm extractconfig "$(vol $VD)"
@@ -123,7 +154,7 @@ if backup 200 --fullbackup 7; then check failing-guest 1; else check failing-gue
 stop_guest; guest
 n=$(packs lxc 100 | wc -l)
 descendants() { local p; for p in $(ps -o pid= --ppid $1); do echo $p; descendants $p; done; }
-sleep 1.1; vzdump 100 --storage local --mode stop --compress zstd --fullbackup 7 --bwlimit 500 >$L/last.log 2>&1 & v=$!
+sleep 1.1; vzdump 100 --storage local --mode stop --compress $COMPRESS --fullbackup 7 --bwlimit 500 >$L/last.log 2>&1 & v=$!
 killed=
 for i in $(seq 60); do sleep 0.2; for p in $(descendants $v); do case "$(cat /proc/$p/cmdline 2>/dev/null | tr '\0' ' ')" in */pve-xdelta3\ diff*) sleep 0.5; kill -9 $p && killed=1;; esac; done; [ -n "$killed" ] && break; done
 wait $v; [ $? != 0 ] && [ -n "$killed" ]; check killed-compressor $?
@@ -142,11 +173,20 @@ backup 200 --fullbackup 0; check conf-overridden $?; [[ "$(newest qemu 200)" != 
 rm -f /etc/vzdump.conf
 refused out-of-range '365' vzdump 200 --storage local --fullbackup 366
 vzdump 200 --stdout 1 --fullbackup 7 --mode snapshot >/var/stdout.vma 2>$L/last.log; check stdout $?; [ "$(head -c 3 /var/stdout.vma)" = VMA ]; check stdout-is-plain $?
+if [ -n "$jobs" ]; then
 mkdir -p /var/lib/pve-manager/jobs
 run pvesh create /cluster/backup --id job1 --schedule '03:00' --vmid 200 --storage local --fullbackup 7; check job-create $?
 run grep -A12 'job1' /etc/pve/jobs.cfg; grep -q 'fullbackup 7' $L/last.log; check job-stored $?
 run pvesh set /cluster/backup/job1 --fullbackup 14; check job-set $?; run pvesh get /cluster/backup/job1 --output-format json; grep -qE '"fullbackup":"?14' $L/last.log; check job-get $?
 run pvesh set /cluster/backup/job1 --mode snapshot --delete fullbackup; check job-delete-option $?; ! grep -q fullbackup /etc/pve/jobs.cfg; check job-option-gone $?
+else
+run pvesh create /cluster/backup --dow mon --starttime 03:00 --vmid 200 --storage local --fullbackup 7; check job-create $?
+grep -q 'vzdump .*--fullbackup 7' /etc/pve/vzdump.cron; check job-stored $?
+job() { pvesh get /cluster/backup --output-format json 2>/dev/null | grep -oE '"id":"[^"]+' | cut -d'"' -f4; } # a digest of the file
+same="--dow mon --starttime 03:00 --vmid 200 --storage local"
+run pvesh set /cluster/backup/$(job) $same --fullbackup 14; check job-set $?; run pvesh get /cluster/backup/$(job) --output-format json; grep -qE '"fullbackup":"?14' $L/last.log; check job-get $?
+run pvesh set /cluster/backup/$(job) $same --delete fullbackup; check job-delete-option $?; ! grep -q fullbackup /etc/pve/vzdump.cron; check job-option-gone $?
+fi
 stop_guest
 
 # 11. a VM without disks: the compressor runs within a shell that vma starts

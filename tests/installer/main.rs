@@ -1,11 +1,14 @@
 //! `pve-diff-backup` on host trees built here: the real program, real files, real perl, patch and strace.
 
+mod coexist;
 mod crash;
 mod diffs;
 mod errors;
 mod help;
 mod lifecycle;
+mod refusals;
 mod reinstall;
 mod rights;
 mod support;
+mod upcoming;
 mod versions;

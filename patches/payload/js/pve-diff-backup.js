@@ -11,7 +11,8 @@
 
     var text = typeof gettext === 'function' ? gettext : function (message) { return message; };
 
-    // The field as the window needs it: an empty value is not sent, or removed from an existing job.
+    // The field as the window needs it: an empty value is not sent, or removed from an existing job that had one.  A job
+    // that lost its value to a node without our lines keeps its right to it, whatever else is changed in this window.
     var fieldConfig = function (isCreate) {
         return {
             xtype: 'proxmoxintegerfield',
@@ -22,7 +23,10 @@
             maxValue: 365,
             allowBlank: true,
             allowDecimals: false,
-            deleteEmpty: !isCreate,
+            getDeleteEmpty: function () {
+                var before = this.originalValue;
+                return !isCreate && before !== undefined && before !== null && before !== '';
+            },
             autoEl: {
                 tag: 'div',
                 'data-qtip': Ext.htmlEncode(
