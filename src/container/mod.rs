@@ -1,4 +1,4 @@
-//! Compressed files: zstd (seekable), lzop, gzip, xz and raw, told apart by content, never by name.
+//! Compressed files: zstd (seekable), lzop, gzip, xz, bzip2, `.Z` and raw, told apart by content, never by name.
 //!
 //! One way to read a stream ([`decoder`]), one to read at random places ([`ReadAt`]), one to write
 //! ([`Encoder`]). Anything cut short or damaged ends in an error, as far as the format lets one see it.
@@ -7,6 +7,7 @@ pub mod cache;
 pub mod gzip;
 pub mod lzo;
 pub mod lzop;
+pub mod lzw;
 pub mod seekable;
 
 use std::fmt;
@@ -35,6 +36,10 @@ pub enum Kind {
     Gzip,
     /// xz.
     Xz,
+    /// bzip2.
+    Bzip2,
+    /// A file of the `compress` program (`.Z`).
+    Lzw,
 }
 
 impl Kind {
@@ -46,6 +51,10 @@ impl Kind {
             [0x1f, 0x8b, 0x08, ..] => Kind::Gzip,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Kind::Xz,
             [0x89, b'L', b'Z', b'O', 0, 0x0d, 0x0a, 0x1a, 0x0a, ..] => Kind::Lzop,
+            // The mark of a first block, or of the end where there is none.
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, ..] => Kind::Bzip2,
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, ..] => Kind::Bzip2,
+            _ if lzw::is_lzw(prefix) => Kind::Lzw,
             _ => Kind::Raw,
         }
     }
@@ -59,6 +68,8 @@ impl fmt::Display for Kind {
             Kind::Lzop => "lzop",
             Kind::Gzip => "gzip",
             Kind::Xz => "xz",
+            Kind::Bzip2 => "bzip2",
+            Kind::Lzw => "compress",
         })
     }
 }
@@ -73,6 +84,43 @@ pub trait ReadAt: Send + Sync {
     /// # Errors
     /// `UnexpectedEof` where the content ends before; `InvalidData` where it is damaged.
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Tells beforehand that `turn` will read these places and lengths; turns come in order. Who keeps
+    /// decompressed content keeps what is read soonest. Without it everything is read right, only slower.
+    fn expect(&self, turn: u64, ranges: &[(u64, u64)]) {
+        let _ = (turn, ranges);
+    }
+
+    /// Tells that this turn and those before it are over.
+    fn passed(&self, turn: u64) {
+        let _ = turn;
+    }
+
+    /// From now on the reader checks what he makes of the content: checksums in the file need not be
+    /// verified too. If his check fails, [`ReadAt::verify`] tells whether the file is to blame.
+    fn trust(&self) {}
+
+    /// Verifies the checksums of what holds this range.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_at`].
+    fn verify(&self, pos: u64, len: u64) -> io::Result<()> {
+        let _ = (pos, len);
+        Ok(())
+    }
+}
+
+/// No content at all.
+pub struct Nothing;
+
+impl ReadAt for Nothing {
+    fn size(&self) -> u64 {
+        0
+    }
+
+    fn read_at(&self, _: u64, buf: &mut [u8]) -> io::Result<()> {
+        if buf.is_empty() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
 }
 
 /// An uncompressed file.
@@ -142,6 +190,8 @@ pub fn decoder(mut input: Box<dyn Read + Send>) -> io::Result<(Kind, Box<dyn Rea
                 liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
             Box::new(liblzma::read::XzDecoder::new_stream(whole, stream))
         }
+        Kind::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(whole)),
+        Kind::Lzw => Box::new(lzw::Reader::new(whole)),
     };
     Ok((kind, stream))
 }

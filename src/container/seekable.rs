@@ -18,6 +18,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use zstd::zstd_safe::DParameter;
 
 use super::ReadAt;
 use super::cache::Cache;
@@ -31,8 +34,9 @@ const FOOTER_MAGIC: u32 = 0x8F92_EAB1;
 const FOOTER_LEN: u64 = 9;
 /// Frames with more content are not worth reading at random: such a file is read as a stream.
 const MAX_FRAME: u32 = 16 << 20;
-/// Decompressed frames that are kept.
-const CACHE_BYTES: usize = 48 << 20;
+/// Decompressed frames that are kept. With less, frames of a disk whose blocks moved are decompressed again
+/// and again; with twice as much there is little left to gain.
+const CACHE_BYTES: usize = 112 << 20;
 
 /// Tag of a side frame.
 pub type Tag = [u8; 8];
@@ -125,6 +129,8 @@ pub struct Seekable {
     sides: Vec<(u64, u32)>,
     size: u64,
     cache: Cache<Vec<u8>>,
+    /// Frames are decompressed without a look at their checksums.
+    trusted: AtomicBool,
 }
 
 impl Seekable {
@@ -173,7 +179,8 @@ impl Seekable {
                 "the seek table describes {offset} bytes, but {table_at} bytes lie before it"
             )));
         }
-        Ok(Some(Seekable { file, frames, sides, size: start, cache: Cache::new(CACHE_BYTES) }))
+        let (cache, trusted) = (Cache::new(CACHE_BYTES), AtomicBool::new(false));
+        Ok(Some(Seekable { file, frames, sides, size: start, cache, trusted }))
     }
 
     /// Number of side frames.
@@ -199,12 +206,36 @@ impl Seekable {
         Ok((raw[8..16].try_into().expect("8 bytes"), payload))
     }
 
+    /// Number of the frame with this place of the content.
+    fn frame_at(&self, pos: u64) -> usize {
+        self.frames.partition_point(|f| f.start + u64::from(f.content) <= pos)
+    }
+
+    /// Numbers of the frames with these places.
+    fn frames_with(&self, pos: u64, len: u64) -> std::ops::Range<usize> {
+        let end = pos.saturating_add(len).min(self.size);
+        if pos >= end { 0..0 } else { self.frame_at(pos)..self.frame_at(end - 1) + 1 }
+    }
+
     fn frame(&self, n: usize) -> io::Result<Arc<Vec<u8>>> {
-        self.cache.get(n as u64, || {
-            let f = &self.frames[n];
-            let mut raw = vec![0; f.compressed as usize];
-            self.file.read_exact_at(&mut raw, f.offset)?;
-            let content = decompress(&raw, f.content as usize).map_err(|e| {
+        self.cache.get(n as u64, |spare| {
+            let mut content = spare.unwrap_or_default();
+            self.load(n, &mut content, !self.trusted.load(Ordering::Relaxed))?;
+            let weight = content.capacity();
+            Ok((content, weight))
+        })
+    }
+
+    /// Decompresses frame `n` into `content`, whose memory is used again.
+    fn load(&self, n: usize, content: &mut Vec<u8>, check: bool) -> io::Result<()> {
+        let f = &self.frames[n];
+        content.clear();
+        content.reserve_exact(f.content as usize);
+        with_zstd(|z, raw| {
+            raw.resize(f.compressed as usize, 0);
+            self.file.read_exact_at(raw, f.offset)?;
+            z.set_parameter(DParameter::ForceIgnoreChecksum(!check))?;
+            z.decompress_to_buffer(raw, content).map_err(|e| {
                 invalid(format!("the zstd frame at byte {} of the file is damaged ({e})", f.offset))
             })?;
             if content.len() != f.content as usize {
@@ -215,22 +246,25 @@ impl Seekable {
                     f.content
                 )));
             }
-            let weight = content.len();
-            Ok((content, weight))
+            Ok(())
         })
     }
 }
 
-fn decompress(raw: &[u8], content: usize) -> io::Result<Vec<u8>> {
+/// A thread's decompressor, and its memory for compressed frames.
+fn with_zstd<R>(
+    work: impl FnOnce(&mut zstd::bulk::Decompressor<'static>, &mut Vec<u8>) -> io::Result<R>,
+) -> io::Result<R> {
+    type Tools = (zstd::bulk::Decompressor<'static>, Vec<u8>);
     thread_local! {
-        static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+        static ZSTD: RefCell<Option<Tools>> = const { RefCell::new(None) };
     }
     ZSTD.with_borrow_mut(|slot| {
-        let z = match slot {
-            Some(z) => z,
-            None => slot.insert(zstd::bulk::Decompressor::new()?),
+        let (z, raw) = match slot {
+            Some(tools) => tools,
+            None => slot.insert((zstd::bulk::Decompressor::new()?, Vec::new())),
         };
-        z.decompress(raw, content)
+        work(z, raw)
     })
 }
 
@@ -244,7 +278,7 @@ impl ReadAt for Seekable {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         while !buf.is_empty() {
-            let n = self.frames.partition_point(|f| f.start + u64::from(f.content) <= pos);
+            let n = self.frame_at(pos);
             let content = self.frame(n)?;
             let from = (pos - self.frames[n].start) as usize;
             let len = buf.len().min(content.len() - from);
@@ -254,6 +288,24 @@ impl ReadAt for Seekable {
             pos += len as u64;
         }
         Ok(())
+    }
+
+    fn expect(&self, turn: u64, ranges: &[(u64, u64)]) {
+        let frames = ranges.iter().flat_map(|&(pos, len)| self.frames_with(pos, len));
+        self.cache.expect(turn, frames.map(|n| n as u64));
+    }
+
+    fn passed(&self, turn: u64) {
+        self.cache.passed(turn);
+    }
+
+    fn trust(&self) {
+        self.trusted.store(true, Ordering::Relaxed);
+    }
+
+    fn verify(&self, pos: u64, len: u64) -> io::Result<()> {
+        let mut content = Vec::new();
+        self.frames_with(pos, len).try_for_each(|n| self.load(n, &mut content, true))
     }
 }
 

@@ -12,6 +12,7 @@ use super::cut::{Layout, Piece, SEGMENT, Segment, Segmenter, Span};
 use super::fine::{self, Part, Workspace};
 use super::index::{Found, Index};
 use super::map::Chunk;
+use super::old::{MAX_OLD, Old, Placed, places};
 use super::pipeline::ordered;
 use super::print::Secret;
 use super::sliding::{Ring, WINDOW, keep};
@@ -27,10 +28,6 @@ const LEAD_CLUSTERS: u32 = 512;
 /// A base without a map that can be read anywhere is known this far back: what is further is found no
 /// more. Its fingerprints take 5 MiB for every GiB.
 const REACH: u64 = 16 << 30;
-/// The most old bytes that one changed stretch is compared with.
-const MAX_OLD: u64 = 1 << 20;
-/// Old bytes that are looked at beyond the length of a changed stretch of unknown origin.
-const SLACK: u64 = 4 << 10;
 /// Shortest run of one byte worth an instruction of its own.
 const MIN_RUN: usize = 64;
 
@@ -312,7 +309,7 @@ impl Read for Sequential {
 
 /// A stretch of a segment, and where it lies in the base.
 #[derive(Clone, Copy, Debug)]
-enum Stretch {
+pub(super) enum Stretch {
     /// Equal to the base's bytes from here on.
     Equal(u64),
     /// Changed; the old bytes of the same block, where there are any.
@@ -329,7 +326,7 @@ struct Job<'a> {
     begun: usize,
     out: Vec<u8>,
     drift: Option<i64>,
-    old: Vec<u8>,
+    old: Old,
     space: Workspace,
 }
 
@@ -343,7 +340,7 @@ impl<'a> Job<'a> {
             begun: 0,
             out: Vec::new(),
             drift: None,
-            old: Vec::new(),
+            old: Old::default(),
             space: Workspace::default(),
         }
     }
@@ -357,12 +354,8 @@ impl<'a> Job<'a> {
                     self.copy(from, len);
                     self.drift = Some(from as i64 - (self.segment.start + at as u64) as i64);
                 }
-                Stretch::Changed(block) => {
-                    let old = block.or_else(|| {
-                        let before = n.checked_sub(1).map(|n| stretches[n]);
-                        self.between(before, (at, len), stretches.get(n + 1).copied())
-                    });
-                    self.changed(at, len, old);
+                Stretch::Changed(_) => {
+                    self.changed(at, len, &places(&stretches, n, self.segment.start == 0));
                 }
             }
         }
@@ -371,9 +364,9 @@ impl<'a> Job<'a> {
     }
 
     /// Looks every piece up, and joins neighbours that stay neighbours in the base.
-    fn stretches(&self, index: &Index) -> Vec<(usize, usize, Stretch)> {
+    fn stretches(&self, index: &Index) -> Vec<Placed> {
         let mut cursor = index.cursor();
-        let mut all: Vec<(usize, usize, Stretch)> = Vec::new();
+        let mut all: Vec<Placed> = Vec::new();
         for piece in self.segment.pieces() {
             let stretch = match self.find(&mut cursor, &piece) {
                 Some(Found { at, equal: true, .. }) => Stretch::Equal(at),
@@ -414,58 +407,20 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// The old bytes that a changed stretch probably came from: those between its neighbours' places.
-    fn between(
-        &self,
-        before: Option<(usize, usize, Stretch)>,
-        (at, len): (usize, usize),
-        after: Option<(usize, usize, Stretch)>,
-    ) -> Option<(u64, u64)> {
-        let from = match before {
-            Some((_, len, Stretch::Equal(from))) => Some(from + len as u64),
-            _ => None,
-        };
-        let to = match after {
-            Some((_, _, Stretch::Equal(to))) => Some(to),
-            _ => None,
-        };
-        let reach = (len as u64 + SLACK).min(MAX_OLD);
-        match (from, to) {
-            (Some(from), Some(to)) if from <= to && to - from <= MAX_OLD => Some((from, to - from)),
-            (Some(from), _) => Some((from, reach)),
-            (None, Some(to)) => Some((to.saturating_sub(reach), reach.min(to))),
-            // Nothing matched nearby: perhaps it changed where it was. At the front there is the header.
-            (None, None) if at == 0 && self.segment.start == 0 => Some((0, reach)),
-            (None, None) => None,
-        }
-    }
-
-    fn changed(&mut self, at: usize, len: usize, old: Option<(u64, u64)>) {
+    fn changed(&mut self, at: usize, len: usize, places: &[(u64, u64)]) {
         let new = &self.segment.data[at..at + len];
-        let mut old_bytes = std::mem::take(&mut self.old);
-        let from = self.old_bytes(old, &mut old_bytes);
-        let mut space = std::mem::take(&mut self.space);
-        fine::compare(&old_bytes, new, 0, &mut space, |part| match part {
-            Part::Literal { at, len } => self.literal(&new[at..at + len]),
-            Part::Copy { from: n, len } => self.copy(from + n as u64, len),
-        });
-        (self.old, self.space) = (old_bytes, space);
-    }
-
-    /// Fetches old bytes, as far as there are any; tells where they begin.
-    fn old_bytes(&self, old: Option<(u64, u64)>, buf: &mut Vec<u8>) -> u64 {
-        buf.clear();
-        let Some((from, len)) = old else { return 0 };
-        let len = len.min(self.content.size().saturating_sub(from));
-        buf.resize(len as usize, 0);
-        if let Err(e) = self.content.read_at(from, buf) {
-            buf.clear();
+        let (mut old, mut space) = (std::mem::take(&mut self.old), std::mem::take(&mut self.space));
+        if let Some(e) = old.fetch(self.content, places) {
             // No longer in the sliding window: to be expected. Anything else is damage.
             if e.kind() != io::ErrorKind::NotFound {
                 self.engine.finding(&e);
             }
         }
-        from
+        fine::compare(&old.bytes, new, 0, &mut space, |part| match part {
+            Part::Literal { at, len } => self.literal(&new[at..at + len]),
+            Part::Copy { from, len } => old.origins(from, len).for_each(|(from, len)| self.copy(from, len)),
+        });
+        (self.old, self.space) = (old, space);
     }
 
     fn copy(&mut self, from: u64, len: usize) {

@@ -313,7 +313,7 @@ impl Map {
     /// # Errors
     /// See [`Map::read_chunk`].
     pub fn chunk(&self, n: u32) -> Result<Arc<Chunk>, Error> {
-        self.recent.get(n.into(), || Ok((self.read_chunk(n as usize)?, 1)))
+        self.recent.get(n.into(), |_| Ok((self.read_chunk(n as usize)?, 1)))
     }
 }
 
@@ -324,6 +324,22 @@ impl ReadAt for Map {
 
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> std::io::Result<()> {
         self.file.read_at(pos, buf)
+    }
+
+    fn expect(&self, turn: u64, ranges: &[(u64, u64)]) {
+        self.file.expect(turn, ranges);
+    }
+
+    fn passed(&self, turn: u64) {
+        self.file.passed(turn);
+    }
+
+    fn trust(&self) {
+        self.file.trust();
+    }
+
+    fn verify(&self, pos: u64, len: u64) -> std::io::Result<()> {
+        self.file.verify(pos, len)
     }
 }
 

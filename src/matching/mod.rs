@@ -8,6 +8,7 @@
 //! Everything streams: memory is bounded by the number of segments under way ([`pipeline`]), frames
 //! that are cached, and the index of the base.
 
+pub mod ahead;
 pub mod base;
 pub mod cut;
 pub mod encode;
@@ -15,6 +16,7 @@ pub mod fine;
 pub mod full;
 pub mod index;
 pub mod map;
+mod old;
 pub mod pipeline;
 pub mod print;
 pub mod restore;

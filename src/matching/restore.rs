@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex};
 use crossbeam_channel::{Receiver, bounded};
 
 use super::Error;
+use super::ahead::{Ahead, RANGES, copied};
 use super::base::{Base, Content};
 use super::pipeline::ordered;
 use super::sliding::SlidingBase;
 use crate::container::{self, ReadAt};
-use crate::vcdiff::{AppHeader, Item, Limits, Reader, TargetHasher};
+use crate::vcdiff::{self, AppHeader, Item, Limits, Reader, TargetHasher, Window};
 
 /// How to restore.
 #[derive(Clone, Copy, Debug)]
@@ -81,15 +82,16 @@ impl Differential {
     /// # Errors
     /// Damage of the differential or of the base where it is used, the wrong base, and the errors of `sink`.
     pub fn restore(
-        mut self,
+        self,
         base: Option<Base>,
         options: Options,
         mut sink: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<Outcome, Error> {
+        let header = self.header();
         if let Some(base) = &base
             && options.check_base
         {
-            base.check(&self.header())?;
+            base.check(&header)?;
         }
         let (source, threads) = match base.map(|b| (b.path, b.content)) {
             None => (Source::None, options.threads),
@@ -99,6 +101,15 @@ impl Differential {
                 (Source::Sliding(SlidingBase::new(&path, stream, options.window)), 1)
             }
         };
+        let known = match &source {
+            Source::Random(content) => Arc::clone(content),
+            _ => Arc::new(container::Nothing),
+        };
+        // What we wrote has a checksum in every window, and one of the whole.
+        if self.checksums && header.end_record {
+            known.trust();
+        }
+        let mut windows = Ahead::new(self.reader, Arc::clone(&known));
         // Buffers go round, so that nothing is allocated and cleared for every window.
         let spare = Arc::new(Mutex::new(Vec::<Vec<u8>>::new()));
         let take = Arc::clone(&spare);
@@ -107,19 +118,22 @@ impl Differential {
         let checksums = self.checksums;
         ordered(
             threads,
-            move || Ok(self.reader.next_item()?),
+            move || windows.next_item(),
             move |item| match item {
                 Item::End(record) => Ok(Done::End(record)),
                 Item::Window(mut window) => {
                     window.adler32 = window.adler32.filter(|_| checksums);
                     let mut out = take.lock().ok().and_then(|mut s| s.pop()).unwrap_or_default();
-                    window.apply(&mut |pos, buf: &mut [u8]| source.read_at(pos, buf), &mut out)?;
+                    window
+                        .apply(&mut |pos, buf: &mut [u8]| source.read_at(pos, buf), &mut out)
+                        .map_err(|e| source.blame(&window, e))?;
                     Ok(Done::Bytes(out))
                 }
             },
             |done| match done {
                 Done::Bytes(bytes) => {
                     hasher.update(&bytes);
+                    known.passed(outcome.windows);
                     outcome.windows += 1;
                     outcome.total += bytes.len() as u64;
                     if bytes.is_empty() {
@@ -162,6 +176,16 @@ impl Source {
             Source::Random(content) => content.read_at(pos, buf),
             Source::Sliding(base) => base.read_at(pos, buf),
         }
+    }
+
+    /// Finds out whether the base is damaged where a window with a wrong checksum copied from it.
+    fn blame(&self, window: &Window, error: vcdiff::Error) -> vcdiff::Error {
+        let (vcdiff::Error::Checksum { .. }, Source::Random(content)) = (&error, self) else { return error };
+        let damage = copied(window, RANGES).into_iter().find_map(|(pos, len)| {
+            let source = content.verify(pos, len).err()?;
+            Some(vcdiff::Error::Base { window: window.index, pos, len: len as usize, source })
+        });
+        damage.unwrap_or(error)
     }
 }
 

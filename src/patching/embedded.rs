@@ -11,10 +11,12 @@ pub static FILES: &[(&str, &[u8])] = embed![
     "payload/PVE/VZDump/Differential.pm",
     "payload/PVE/VZDump/Differential/Chain.pm",
     "payload/PVE/VZDump/Differential/Helper.pm",
+    "payload/PVE/VZDump/Differential/Jobs.pm",
     "payload/PVE/VZDump/Differential/Restore.pm",
     "payload/PVE/VZDump/Differential/Storage.pm",
     "payload/js/pve-diff-backup.js",
     "proxmox-ve/patchset.yaml",
+    "verified.yaml",
 ];
 
 #[cfg(test)]

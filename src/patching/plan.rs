@@ -250,6 +250,7 @@ impl<'a> Plan<'a> {
                 file: path.to_owned(),
                 hunk: hunk.id.clone(),
                 block: block.map(Pattern::to_string),
+                origin: survey.files.get(path).and_then(|view| view.origin),
             })
         };
         let missing = FileView::default();

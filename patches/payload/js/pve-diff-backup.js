@@ -11,8 +11,9 @@
 
     var text = typeof gettext === 'function' ? gettext : function (message) { return message; };
 
-    // The field as the window needs it: an empty value is not sent, or removed from an existing job. Of Ext JS'
-    // own kind (4 to 7), since Proxmox' came and changed its name later.
+    // The field as the window needs it: an empty value is not sent, or removed from an existing job that had one.  A job
+    // that lost its value to a node without our lines keeps its right to it, whatever else is changed in this window.
+    // Of Ext JS' own kind (4 to 7), since Proxmox' came and changed its name later.
     var fieldConfig = function (isCreate) {
         return {
             xtype: 'numberfield',
@@ -26,9 +27,10 @@
             getSubmitData: function () {
                 var data = {};
                 var value = this.getSubmitValue();
+                var before = this.originalValue;
                 if (value !== null && value !== '') {
                     data[this.getName()] = value;
-                } else if (!isCreate) {
+                } else if (!isCreate && before !== undefined && before !== null && before !== '') {
                     data['delete'] = this.getName();
                 }
                 return data;

@@ -45,7 +45,8 @@ sub old_tree {
     my $root = new_tree();
     run('cp', '-a', "$REPO/tests/tree-5/.", $root)->{ok} or die "cannot copy tests/tree-5\n";
     unlink map { "$root/usr/$_" }
-        qw(bin/vzdump sbin/pct sbin/pvesm sbin/qmrestore share/perl5/PVE/VZDump/Common.pm);
+        qw(bin/vzdump sbin/pct sbin/pvesm sbin/qmrestore share/perl5/PVE/VZDump/Common.pm
+        share/perl5/PVE/Jobs.pm share/perl5/PVE/API2/Backup.pm);
     $change->($root) if $change;
     rename("$root/usr/bin/pve-xdelta3", "$root/guests/x");
     unlink glob("$root/var/lib/dpkg/info/*");
