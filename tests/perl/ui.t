@@ -61,7 +61,7 @@ Ext.Ajax.request = function (options) {
     var data = [];
     if (/cluster\/backup\/job1/.test(options.url) && (options.method || 'GET') === 'GET') {
         data = { id: 'job1', type: 'vzdump', vmid: '100', storage: 'local', mode: 'snapshot',
-            schedule: '03:00', compress: 'zstd', enabled: 1, fullbackup: 7 };
+            schedule: '03:00', dow: 'mon', starttime: '03:00', compress: 'zstd', enabled: 1, fullbackup: 7 };
     }
     var response = { status: 200, responseText: Ext.encode({ success: 1, data: data }) };
     response.request = { options: options };
@@ -118,7 +118,8 @@ JS
 my @releases =
     $ENV{PVE_UI_RELEASES}
     ? split(/ /, $ENV{PVE_UI_RELEASES})
-    : ('7.1-13', '7.2-15', '7.3-6', '7.4-20', '8.0.9', '8.1.11', '8.4.21', '9.0.11', '9.2.11');
+    : ('5.0-12', '5.4-10', '6.0-9', '6.4-13', '7.0-10', '7.1-13', '7.2-15', '7.3-6', '7.4-20',
+    '8.0.9', '8.1.11', '8.4.21', '9.0.11', '9.2.11');
 for my $release (@releases) {
     my $commit =
         git($manager, 'log', '--all', '--format=%H', '-1', "--grep=^bump version to $release\$");
@@ -130,12 +131,15 @@ for my $release (@releases) {
     my $widget = git($toolkit, 'rev-list', '--all', '-1', "--before=$date");
 
     my $dir = tempdir(CLEANUP => 1);
-    run('sh', '-c', 'git -c safe.directory="*" -C "$0" archive "$1" "$3" | tar x -C "$2"', @$_)
-        for [$manager, $commit, $dir, 'www'], [$toolkit, $widget, $dir, 'src'];
+    # the toolkit's scripts lay in its top folder once
+    my $src = git($toolkit, 'ls-tree', '--name-only', $widget, 'src') ? 'src' : 'toolkit';
+    run('sh', '-c', 'git -c safe.directory="*" -C "$0" archive $2 | tar x -C "$1"', @$_)
+        for [$manager, $dir, "$commit www"],
+        [$toolkit, $dir, $src eq 'src' ? "$widget src" : "--prefix=toolkit/ $widget"];
 
     my @scripts = ("$ext/ext-all-debug.js");
     push @scripts, grep { -e } "$ext/packages/charts/classic/charts-debug.js";
-    my @ours = map { "src/$_" } scripts(read_file("$dir/src/Makefile"));
+    my @ours = map { "$src/$_" } scripts(read_file("$dir/$src/Makefile"));
     push @ours, map { "www/manager6/$_" } scripts(read_file("$dir/www/manager6/Makefile"));
     push @scripts, map { "$dir/$_" } grep { -e "$dir/$_" } @ours;
     write_file("$dir/driver.js", $driver);
