@@ -235,8 +235,8 @@ pub(super) fn remove_empty_folders(target: &Path, root: &Path) -> At<()> {
         match fs::remove_dir(dir) {
             Ok(()) => {}
             // Not made yet, or removed before an interruption.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
+            Err(error) if is_missing(dir, &error) => {}
+            Err(_) if holds_something(dir) => break,
             Err(cause) => return Err(Fault::io(dir, cause)),
         }
     }
@@ -246,9 +246,20 @@ pub(super) fn remove_empty_folders(target: &Path, root: &Path) -> At<()> {
 /// Removes a file that may be gone already.
 fn remove(path: &Path) -> At<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io(path, error)),
+        Err(error) if !is_missing(path, &error) => Err(Fault::io(path, error)),
         _ => Ok(()),
     }
+}
+
+/// Whether `error`, met in removing `path`, means that it is not there. A read-only file system refuses without looking.
+fn is_missing(path: &Path, error: &io::Error) -> bool {
+    let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    missing(error) || fs::symlink_metadata(path).is_err_and(|error| missing(&error))
+}
+
+/// Whether a folder is not empty, also where a read-only file system does not let us try.
+fn holds_something(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// The sha256 of a file; `None` where it does not exist.
