@@ -58,26 +58,28 @@ mails 0
 
 step "a pve-manager that is not supported" $install pve-manager=9.9.1
 check "status" status_is 8
-option 1 0
-check "it is told" grep -F -- "--fullbackup 7 taken out of" /run/test/output
+check "vzdump still knows the option" grep -F fullbackup /usr/share/perl5/PVE/VZDump/Common.pm
+option 1 1
 check "a mail says why" grep -F exec_backup_task /run/test/mails
 mails 1
 step "the same once more" $install --reinstall pve-manager=9.9.1
 mails 1
-step "another package" $install libpve-storage-perl=9.1.0
+step "the package whose file defines the option" $install libpve-guest-common-perl=6.0.2
+option 1 0
+check "it is told" grep -F -- "--fullbackup 7 taken out of" /run/test/output
 mails 2
 step "doctor" sh -c '! pve-diff-backup doctor'
 check "it tells the reason" grep -F exec_backup_task /run/test/output
 check "it tells of the line" grep -F "until all nodes that run it are patched" /run/test/output
-step "on to one that is" $install pve-manager=8.4.20
+step "on to one that is" $install "${all_old[@]}"
 patched
 option 1 1
 mails 2
 touch /run/test/silent
-step "a mail server that never answers" $install pve-manager=9.9.1
+step "a mail server that never answers" $install pve-manager=9.9.1 libpve-guest-common-perl=6.0.2
 option 1 0
 rm /run/test/silent
-step "back again" $install pve-manager=8.4.20
+step "back again" $install "${all_old[@]}"
 option 1 1
 
 step "removal" apt-get remove pve-diff-backup

@@ -59,9 +59,11 @@ var result = { create: null, edit: null, cleared: null, errors: [] };
 window.onerror = function (message) { result.errors.push(String(message)); };
 Ext.Ajax.request = function (options) {
     var data = [];
-    if (/cluster\/backup\/job1/.test(options.url) && (options.method || 'GET') === 'GET') {
-        data = { id: 'job1', type: 'vzdump', vmid: '100', storage: 'local', mode: 'snapshot',
-            schedule: '03:00', compress: 'zstd', enabled: 1, fullbackup: 7 };
+    var job = /cluster\/backup\/(job[12])/.exec(options.url);
+    if (job && (options.method || 'GET') === 'GET') {
+        data = { id: job[1], type: 'vzdump', vmid: '100', storage: 'local', mode: 'snapshot',
+            schedule: '03:00', compress: 'zstd', enabled: 1 };
+        if (job[1] === 'job1') { data.fullbackup = 7; }
     }
     var response = { status: 200, responseText: Ext.encode({ success: 1, data: data }) };
     response.request = { options: options };
@@ -95,8 +97,11 @@ Ext.onReady(function () {
         result.createSent = sent(win);
         win.hide();
         win = Ext.create('PVE.dc.BackupEdit', { jobid: 'job1' }); win.show();
+        var other = Ext.create('PVE.dc.BackupEdit', { jobid: 'job2' }); other.show();
         Ext.defer(function () {
             try {
+                result.untouchedSent = sent(other);
+                other.hide();
                 result.edit = look(win);
                 result.editSent = sent(win);
                 win.down('field[name=fullbackup]').setValue('');
@@ -196,6 +201,10 @@ for my $release (@releases) {
     is($got->{createSent}->{fullbackup}, 14, "$release: what was entered is sent");
     is($got->{edit}->{value}, 7, "$release: the job's value is shown");
     is($got->{editSent}->{fullbackup}, 7, "$release: ... and sent");
+    unlike(
+        join(',', $got->{untouchedSent}->{del} // ''), qr/fullbackup/,
+        "$release: a job without a value that nobody touched is not said to have none"
+    );
     my $deleted = $got->{clearedSent}->{del} // '';
     like(
         ref($deleted) ? join(',', @$deleted) : $deleted, qr/fullbackup/,
