@@ -50,6 +50,14 @@ sub scripts {
     return grep { /\.js\z/ } split(/[\s\\]+/, $list);
 }
 
+# The options that a window asks to be removed.
+sub deleted {
+    my ($sent) = @_;
+
+    my $names = $sent->{del} // '';
+    return ref($names) ? join(',', @$names) : $names;
+}
+
 my $theme = 'classic/theme-crisp/resources/theme-crisp-all.css';
 my $override = abs_path(dirname(__FILE__) . '/../../patches/payload/js/pve-diff-backup.js');
 
@@ -195,19 +203,18 @@ for my $release (@releases) {
         "$release: nothing is sent for an empty field"
     );
     unlike(
-        join(',', $got->{createEmpty}->{del} // ''), qr/fullbackup/,
+        deleted($got->{createEmpty}), qr/fullbackup/,
         "$release: ... nor deleted"
     );
     is($got->{createSent}->{fullbackup}, 14, "$release: what was entered is sent");
     is($got->{edit}->{value}, 7, "$release: the job's value is shown");
     is($got->{editSent}->{fullbackup}, 7, "$release: ... and sent");
     unlike(
-        join(',', $got->{untouchedSent}->{del} // ''), qr/fullbackup/,
+        deleted($got->{untouchedSent}), qr/fullbackup/,
         "$release: a job without a value that nobody touched is not said to have none"
     );
-    my $deleted = $got->{clearedSent}->{del} // '';
     like(
-        ref($deleted) ? join(',', @$deleted) : $deleted, qr/fullbackup/,
+        deleted($got->{clearedSent}), qr/fullbackup/,
         "$release: clearing it deletes the option"
     );
     is_deeply($got->{errors}, [], "$release: no errors");
