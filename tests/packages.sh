@@ -45,7 +45,7 @@ packages=${1:-target/packages}
 tests/packages/repository.sh "$work/repository" "$packages" || exit 1
 # Own mounts and processes, which end with it.
 for suite in $suites; do
-	setsid --wait unshare --mount --pid --fork --propagation private --mount-proc \
+	timeout --kill-after=10 1200 unshare --mount --pid --fork --kill-child --propagation private --mount-proc \
 		bash tests/packages/cases.sh "$suite" "$work" "${CASES:-life jobs booted cluster}" >"$work/$suite.log" 2>&1 &
 done
 wait

@@ -9,8 +9,7 @@ use File::Basename qw(basename dirname);
 use File::Path qw(make_path);
 use File::Temp qw(tempdir);
 
-use PVE::VZDump::Differential::Chain qw(parse_name);
-use PVE::VZDump::Differential::Helper qw(open_decoder close_decoder check_base);
+use PVE::VZDump::Differential::Helper qw(open_decoder close_decoder probe);
 
 =head1 NAME
 
@@ -75,7 +74,7 @@ sub recover_config {
 
 =head2 check_openvz($archive), restore_openvz($archive, $cmd)
 
-For C<PVE::API2::OpenVZ>: dies where the full is missing; runs the command that would unpack the
+For C<PVE::API2::OpenVZ>: as L<PVE::VZDump::Differential::Helper/probe($archive)>; runs the command that would unpack the
 archive on the decoder's output.
 
 =cut
@@ -83,7 +82,7 @@ archive on the decoder's output.
 sub check_openvz {
     my ($archive) = @_;
 
-    return check_base(dirname($archive) . '/' . parse_name(basename($archive))->{base});
+    return probe($archive);
 }
 
 sub restore_openvz {
@@ -108,7 +107,7 @@ sub restore_vma_archive {
 
     return _from_decoder(
         $archive,
-        _read_limit($archive, $opts->{bwlimit}),
+        scalar(_read_limit($archive, $opts->{bwlimit})),
         0,
         sub {
             PVE::VZDump::Differential::upstream('restore_vma_archive', '-', $vmid, $user, $opts);
