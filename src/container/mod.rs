@@ -3,11 +3,13 @@
 //! One way to read a stream ([`decoder`]), one to read at random places ([`ReadAt`]), one to write
 //! ([`Encoder`]). Anything cut short or damaged ends in an error, as far as the format lets one see it.
 
+mod blocks;
 pub mod cache;
 pub mod gzip;
 pub mod lzo;
 pub mod lzop;
 pub mod lzw;
+mod ordered;
 pub mod seekable;
 
 use std::fmt;
@@ -235,7 +237,7 @@ pub fn encoder(out: Box<dyn Write + Send>, how: Compression, threads: usize) -> 
             Box::new(e)
         }
         Compression::Lzo => Box::new(lzop::Writer::new(out, threads)),
-        Compression::Gzip(level) => Box::new(gzip::Writer::new(out, level)),
+        Compression::Gzip(level) => Box::new(gzip::Writer::new(out, level, threads)),
     })
 }
 
