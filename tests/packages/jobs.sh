@@ -100,6 +100,7 @@ patched
 step "no cluster file system" mv /etc/pve /etc/pve.away
 mkdir /etc/pve
 step "removal" apt-get remove pve-diff-backup
+check "it is told" grep -F "/etc/pve is not mounted" /run/test/output
 check "nothing is written" test -z "$(ls -A /etc/pve)"
 rmdir /etc/pve
 step "a cluster file system" mv /etc/pve.away /etc/pve
