@@ -16,6 +16,11 @@ use crate::patching::sha256_hex;
 /// A staged file is never larger than this: what `Survey` reads, and the lines inserted.
 const MAX: u64 = 128 << 20;
 
+/// Endings of the files beside a target: its successor, its second name, and what is being written.
+const NEW: &str = ".pve-diff-backup-new";
+const OLD: &str = ".pve-diff-backup-old";
+const DRAFT: &str = ".pve-diff-backup-tmp";
+
 /// Mode of files and folders we create.
 const FILE_MODE: u32 = 0o644;
 const DIR_MODE: u32 = 0o755;
@@ -37,9 +42,9 @@ impl Item {
     pub fn new(entry: &Entry, target: PathBuf) -> Self {
         Self {
             path: entry.path.clone(),
-            staged: beside(&target, ".pve-diff-backup-new"),
-            old: beside(&target, ".pve-diff-backup-old"),
-            draft: beside(&target, ".pve-diff-backup-tmp"),
+            staged: beside(&target, NEW),
+            old: beside(&target, OLD),
+            draft: beside(&target, DRAFT),
             target,
             before: entry.before.clone(),
             after: entry.after.clone(),
@@ -170,16 +175,7 @@ impl Item {
         if !ours || self.target.exists() {
             return Ok(());
         }
-        for dir in self.target.ancestors().skip(1).take_while(|dir| *dir != root) {
-            match fs::remove_dir(dir) {
-                Ok(()) => {}
-                // Not made yet, or removed before an interruption.
-                Err(error) if is_missing(dir, &error) => {}
-                Err(_) if holds_something(dir) => break,
-                Err(cause) => return Err(Fault::io(dir, cause)),
-            }
-        }
-        Ok(())
+        remove_empty_folders(&self.target, root)
     }
 
     /// The nearest folder of the target that exists.
@@ -220,6 +216,31 @@ pub(super) fn create_dirs(dir: &Path) -> At<()> {
         Some(above) => sync_dir(above),
         None => Ok(()),
     }
+}
+
+/// Removes what an interrupted run left beside `target`, where there is anything.
+pub(super) fn sweep(target: &Path) -> At<()> {
+    for ending in [NEW, OLD, DRAFT] {
+        let path = beside(target, ending);
+        if path.symlink_metadata().is_ok() {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the folders above `target` that are empty, as far up as that, but not `root`.
+pub(super) fn remove_empty_folders(target: &Path, root: &Path) -> At<()> {
+    for dir in target.ancestors().skip(1).take_while(|dir| *dir != root) {
+        match fs::remove_dir(dir) {
+            Ok(()) => {}
+            // Not made yet, or removed before an interruption.
+            Err(error) if is_missing(dir, &error) => {}
+            Err(_) if holds_something(dir) => break,
+            Err(cause) => return Err(Fault::io(dir, cause)),
+        }
+    }
+    Ok(())
 }
 
 /// Removes a file that may be gone already.
