@@ -3,9 +3,10 @@
 # those of Proxmox VE (tests/packages/repository.sh):
 #   life.sh     every way in which packages are installed, upgraded, interrupted and removed
 #   booted.sh   the same host with systemd running: which services reload
+#   jobs.sh     the option in the settings of backup jobs, and messages about failures
 #   cluster.sh  several hosts, each in a network of its own: status, apply and revert --cluster
 # Usage: tests/packages.sh [FOLDER of our packages] (default: they are built). The last line counts.
-# SUITES (default: bookworm trixie) names the Debian releases, CASES (default: life booted cluster) what of it.
+# SUITES (default: bookworm trixie) names the Debian releases, CASES (default: life jobs booted cluster) what of it.
 # Needs root, mmdebstrap and a Debian mirror in this machine's apt configuration: where one of these is missing, this
 # ends with code 77 and says so. The chroots are kept as target/chroot-SUITE.tar.
 set -uo pipefail
@@ -44,8 +45,8 @@ packages=${1:-target/packages}
 tests/packages/repository.sh "$work/repository" "$packages" || exit 1
 # Own mounts and processes, which end with it.
 for suite in $suites; do
-	setsid --wait unshare --mount --pid --fork --propagation private --mount-proc \
-		bash tests/packages/cases.sh "$suite" "$work" "${CASES:-life booted cluster}" >"$work/$suite.log" 2>&1 &
+	timeout --kill-after=10 1200 unshare --mount --pid --fork --kill-child --propagation private --mount-proc \
+		bash tests/packages/cases.sh "$suite" "$work" "${CASES:-life jobs booted cluster}" >"$work/$suite.log" 2>&1 &
 done
 wait
 passed=0 failed=0 skipped=

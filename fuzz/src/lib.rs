@@ -23,8 +23,11 @@ use pve_diff_backup::vcdiff::{
 };
 use pve_diff_backup::vma;
 
+/// What a fuzzer calls with an input; true where it parsed.
+pub type Target = fn(&[u8]) -> bool;
+
 /// All targets, by the names of their folders.
-pub const TARGETS: &[(&str, fn(&[u8]) -> bool)] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("vcdiff", vcdiff),
     ("secondary", secondary),
     ("app_header", app_header),

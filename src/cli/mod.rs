@@ -200,20 +200,29 @@ pub fn definition() -> clap::Command {
 
 /// Runs the program with its arguments, the first of which is its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let matches = definition().get_matches_from(with_command_of_name(arguments.into_iter().collect()));
-    let cli = match Cli::from_arg_matches(&matches) {
-        Ok(cli) => cli,
-        Err(error) => error.exit(),
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let (name, result) = match is_named_verify(&arguments) {
+        true => {
+            let args: verify::Args = parsed(verify::command(), arguments);
+            (VERIFY_NAME, verify::run(&args, &archive::open))
+        }
+        false => ("pve-diff-backup", run(&parsed(definition(), arguments))),
     };
-    match run(&cli) {
+    match result {
         Ok(code) => code,
         // Whoever read our output has gone: nobody is left to be told.
         Err(error) if is_broken_pipe(&error) => Exit::Success.into(),
         Err(error) => {
-            eprintln!("pve-diff-backup: {error:#}");
+            eprintln!("{name}: {error:#}");
             Exit::of_error(&error).into()
         }
     }
+}
+
+/// The command line as its type; ends the program where it is wrong, or asks for help.
+fn parsed<T: FromArgMatches>(definition: clap::Command, arguments: Vec<OsString>) -> T {
+    let matches = definition.get_matches_from(arguments);
+    T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
@@ -236,13 +245,10 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Called by another name of ours, the program behaves as the command of that name.
-fn with_command_of_name(mut arguments: Vec<OsString>) -> Vec<OsString> {
+/// Whether the program is called by its other name.
+fn is_named_verify(arguments: &[OsString]) -> bool {
     let name = arguments.first().and_then(|name| Path::new(name).file_name());
-    if name == Some(OsStr::new(VERIFY_NAME)) {
-        arguments.insert(1, "verify".into());
-    }
-    arguments
+    name == Some(OsStr::new(VERIFY_NAME))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -268,9 +274,10 @@ mod tests {
     }
 
     #[test]
-    fn the_other_name_is_a_command() {
-        let called = |name: &str| with_command_of_name(vec![name.into(), "/dump".into()]);
-        assert_eq!(called("/usr/bin/pve-verify-backups"), ["/usr/bin/pve-verify-backups", "verify", "/dump"]);
-        assert_eq!(called("pve-diff-backup"), ["pve-diff-backup", "/dump"]);
+    fn the_other_name_is_known() {
+        let called = |name: &str| is_named_verify(&[name.into(), "/dump".into()]);
+        assert!(called("/usr/bin/pve-verify-backups"));
+        assert!(!called("pve-diff-backup"));
+        assert!(!is_named_verify(&[]));
     }
 }

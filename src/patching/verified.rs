@@ -43,6 +43,8 @@ const MAX: u64 = 8 << 20;
 #[derive(Debug, Clone, Default)]
 pub struct Verified {
     sets: BTreeMap<String, Tried>,
+    /// Sets that have changed since they were tried.
+    outdated: Vec<String>,
 }
 
 /// What one set was tried with.
@@ -178,14 +180,13 @@ impl Verified {
 
     /// Without what is known of sets that have changed since. `yaml` gives a set's file.
     fn current(mut self, yaml: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Self, SetError> {
-        let mut outdated = Vec::new();
         for (name, tried) in &self.sets {
             match yaml(name) {
                 Some(yaml) if digest(name, &yaml)? == tried.digest => {}
-                _ => outdated.push(name.clone()),
+                _ => self.outdated.push(name.clone()),
             }
         }
-        outdated.iter().for_each(|name| _ = self.sets.remove(name));
+        self.outdated.iter().for_each(|name| _ = self.sets.remove(name));
         Ok(self)
     }
 
@@ -197,6 +198,11 @@ impl Verified {
     /// Whether anything is known of `set` as it is now.
     pub fn knows(&self, set: &str) -> bool {
         self.sets.contains_key(set)
+    }
+
+    /// Whether `set` has changed since it was tried, so that all it was tried with counts for nothing.
+    pub fn is_outdated(&self, set: &str) -> bool {
+        self.outdated.iter().any(|name| name == set)
     }
 
     /// Whether `set` was tried with this content of `file`; `None` where nothing is known of the set.

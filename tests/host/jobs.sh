@@ -40,8 +40,7 @@ jobs >$L/last.log; grep -qE '^cron:1=-$' $L/last.log; check stock-shows-the-job 
 if run pve-diff-backup test; then
 	# 2. The line gets its option back, and runs with it
 	cp -a $perl5 /var/pristine
-	stock() { # what dpkg unpacks
-		for f in VZDump.pm VZDump/Common.pm Storage.pm LXC/Create.pm API2/Backup.pm; do cp -a /var/pristine/$f $perl5/$f; done; }
+	stock() { cp -a /var/pristine/. $perl5/; } # what dpkg unpacks
 	run pve-diff-backup apply; check apply $?; says "--fullbackup 7 is back"; check apply-tells $?
 	is option-is-back "cron:1=7"
 	for i in 1 2; do sleep 1.1; sed -i "s/memory: .*/memory: $((600 + i))/" $pve/qemu-server/210.conf; cron 1; check restored-line-runs-$i $?; done
@@ -64,7 +63,7 @@ if run pve-diff-backup test; then
 		run pve-diff-backup doctor; check doctor-is-content $?
 
 		# 4. what an administrator removes stays away
-		run pvesh set /cluster/backup/job-1 --delete fullbackup; check removed $?
+		run pvesh set /cluster/backup/job-1 --enabled 1 --delete fullbackup; check removed $?
 		stock; run pvesh set /cluster/backup/job_2 --mode stop; run pve-diff-backup apply
 		is removed-stays-removed "job-1=- job_2=- Job-3=14"
 		run pvesh set /cluster/backup/job-1 --fullbackup 0; stock; run pvesh set /cluster/backup/job_2 --mode snapshot; run pve-diff-backup apply
@@ -99,7 +98,7 @@ if run pve-diff-backup test; then
 	grep -q -- "root $line\$" $pve/vzdump.cron; check cron-line-is-safe $?
 	sends told-once 1
 	trigger failing-again; sends not-told-again 1
-	sed -i 's/^sub exec_backup {/sub run_backup {/' $perl5/VZDump.pm
+	sed -i 's/^use PVE::Storage::Plugin;/use PVE::Storage::Plugin ();/' $perl5/Storage.pm
 	trigger failing-otherwise; sends told-of-what-is-new 2
 	stock; trigger trigger-succeeds; sends success-is-silent 2
 	is cron-line-is-back-too "cron:1=7$([ ! -e $perl5/Jobs.pm ] || echo " job-1=0 job_2=30 Job-3=-")"

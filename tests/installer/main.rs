@@ -6,6 +6,7 @@ mod diffs;
 mod errors;
 mod help;
 mod lifecycle;
+mod options;
 mod refusals;
 mod reinstall;
 mod rights;

@@ -229,6 +229,9 @@ fn a_new_release_is_taken_in() {
     let status = host.run(&["status", "--json"]).code(4);
     let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
     assert!(status["files"][0]["verified"].is_null(), "{status}");
+    let ran = host.run(&["new-version", "--write"]).code(1).says(&["have changed", "--clones DIR"]);
+    assert!(ran.out.contains("hunk restore: holds"), "{ran:?}");
+    assert_eq!(std::fs::read_to_string(host.patches().join("verified.yaml")).unwrap(), verified);
 }
 
 #[test]

@@ -118,7 +118,7 @@ rm /etc/apt/preferences.d/test
 patched
 check "our new lines are in" new_hunks
 check "everything is the newest" test "$(dpkg-query -W -f '${Version} ' pve-manager qemu-server pve-diff-backup)" = \
-	"9.2.2 9.1.0 $version+next "
+	"$version+next 9.2.2 9.1.0 "
 step "back to the older ones, ours too" $install "${all_old[@]}" "${ours_now[@]}"
 patched
 check "our old lines are in" no_new_hunks
@@ -157,7 +157,8 @@ killed "pve-manager's trigger fails" $install --reinstall libpve-storage-perl=9.
 step "dpkg goes on" dpkg --configure -a
 patched
 touch /run/test/crash
-step "our program crashes in its trigger" $install --reinstall libpve-storage-perl=9.1.0
+# Not through apt, which gives dpkg a PATH of its own.
+step "our program crashes in its trigger" dpkg -i /repository/libpve-storage-perl_9.1.0.deb
 check "status" status_is 4
 well
 step "any package triggers us again" $install --reinstall libpve-guest-common-perl=6.0.2

@@ -72,6 +72,9 @@ impl Host {
     fn session(&self) -> anyhow::Result<(Session<'_>, bool)> {
         let session = Session::open(&self.root)?;
         let changed = self.recover(&session)?;
+        let files = self.sets.iter().flat_map(|set| set.hunks.iter().map(|hunk| hunk.file.as_str()));
+        let ours = || self.sets.iter().flat_map(|set| set.payload.iter().map(|file| file.target.as_str()));
+        session.sweep(files.chain(ours()), ours())?;
         Ok((session, changed))
     }
 

@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_delimiter = ',', requires = "clones")]
     series: Vec<u32>,
     /// Note what went well in verified.yaml of the folder given with --patches
-    #[arg(long)]
+    #[arg(long, conflicts_with = "series")]
     write: bool,
 }
 
@@ -126,6 +126,11 @@ fn try_one(
             let text = "not written: not every module loads here. Give what is missing with PERL5LIB, or --root a host \
                         that has it";
             return Err(Stop(Exit::ModuleBroken, text.to_owned()).into());
+        }
+        if host.verified.is_outdated(set) {
+            let text = "not written: the set's hunks have changed since verified.yaml was written, so all it names must be \
+                        tried anew: new-version --clones DIR --write";
+            return Err(Stop(Exit::Failure, text.to_owned()).into());
         }
         verified.compact();
         save(&verified, patches)?;

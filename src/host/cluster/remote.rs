@@ -91,7 +91,7 @@ pub fn run(root: &Root, node: &Node, arguments: &[&str], purpose: Purpose) -> Re
         false => ("ssh", ssh(root, node, arguments)),
     };
     let start = |cause| RemoteError::Start(program.to_owned(), cause);
-    let answer = bounded(&duct::cmd(program, words), purpose).map_err(start)?;
+    let answer = bounded(&duct::cmd(program, words), purpose, purpose.limit()).map_err(start)?;
     let Some((code, out, err)) = answer else { return Err(RemoteError::Slow(purpose.limit())) };
     match code {
         None => Err(RemoteError::BrokeOff(last_line(&err))),
@@ -136,9 +136,13 @@ fn ssh(root: &Root, node: &Node, arguments: &[&str]) -> Vec<String> {
     words
 }
 
-/// Runs `command` until its end or the limit, which is `None`. Exit code, output and errors; what it says goes to
+/// Runs `command` until its end or `limit`, which is `None`. Exit code, output and errors; what it says goes to
 /// files, so that a node that never stops talking cannot fill our memory.
-fn bounded(command: &Expression, purpose: Purpose) -> io::Result<Option<(Option<i32>, String, String)>> {
+fn bounded(
+    command: &Expression,
+    purpose: Purpose,
+    limit: Duration,
+) -> io::Result<Option<(Option<i32>, String, String)>> {
     let (out, err) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let handle = command
         .stdin_null()
@@ -153,7 +157,7 @@ fn bounded(command: &Expression, purpose: Purpose) -> io::Result<Option<(Option<
             Ok(())
         })
         .start()?;
-    let Some(code) = handle.wait_timeout(purpose.limit())?.map(|output| output.status.code()) else {
+    let Some(code) = handle.wait_timeout(limit)?.map(|output| output.status.code()) else {
         handle.kill()?;
         return Ok(None);
     };
@@ -223,10 +227,21 @@ mod tests {
 
     #[test]
     fn output_is_bounded_and_signals_are_no_exit_codes() {
-        let run = |script: &str| bounded(&duct::cmd("sh", ["-c", script]), Purpose::Look).unwrap().unwrap();
+        let run = |script: &str| {
+            let limit = Duration::from_secs(60);
+            bounded(&duct::cmd("sh", ["-c", script]), Purpose::Look, limit).unwrap().unwrap()
+        };
         let (code, out, err) = run("head -c 5000000 /dev/zero; echo no >&2; exit 3");
         assert_eq!((code, out.len() as u64, err.as_str()), (Some(3), MAX_OUTPUT, "no\n"));
         assert_eq!(run("kill -9 $$").0, None);
+    }
+
+    #[test]
+    fn a_node_that_never_answers_is_given_up() {
+        let limit = Duration::from_millis(10);
+        for purpose in [Purpose::Look, Purpose::Change] {
+            assert!(bounded(&duct::cmd("sleep", ["1000"]), purpose, limit).unwrap().is_none());
+        }
     }
 
     #[test]

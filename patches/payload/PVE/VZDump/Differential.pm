@@ -44,6 +44,7 @@ my ($STORAGE, $RESTORE) = map { "PVE::VZDump::Differential::$_" } qw(Storage Res
 # is, and whether a call (its arguments) is for that.  The patch set says which releases have a line
 # that asks for which sub.
 my %CALLS = (
+    abs_filesystem_path => ['PVE::Storage', $STORAGE, sub { is_differential($_[1]) }],
     archive_info => ['PVE::Storage', $STORAGE, sub { is_differential($_[0]) }],
     archive_remove => [
         'PVE::Storage', $STORAGE,

@@ -183,8 +183,9 @@ impl Report {
         if !self.quorate {
             writeln!(out, "this node's part of the cluster has no majority: others may only look offline")?;
         }
-        let mut table = vec![heading(self.nodes.iter().any(|node| node.action.is_some()))];
-        table.extend(self.nodes.iter().map(NodeReport::row));
+        let actions = self.nodes.iter().any(|node| node.action.is_some());
+        let mut table = vec![heading(actions)];
+        table.extend(self.nodes.iter().map(|node| node.row(actions)));
         let widths: Vec<usize> = (0..table[0].len())
             .map(|column| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
             .collect();
@@ -288,7 +289,7 @@ impl NodeReport {
     }
 
     /// Its line of the table, as [`heading`].
-    fn row(&self) -> Vec<String> {
+    fn row(&self, actions: bool) -> Vec<String> {
         let name = format!("{}{}", self.name, if self.own { " (here)" } else { "" });
         let state = match (&self.status, self.online) {
             (Some(status), _) => status.overall.as_str(),
@@ -296,8 +297,8 @@ impl NodeReport {
             (None, false) => "offline",
         };
         let mut row = vec![name, printable(state)];
-        if let Some(action) = self.action {
-            row.push(action.words().to_owned());
+        if actions {
+            row.push(self.action.map_or("-", Action::words).to_owned());
         }
         let Some(status) = &self.status else {
             row.resize(row.len() + 1 + PACKAGES.len(), "-".to_owned());

@@ -13,7 +13,7 @@ use POSIX ();
 
 use PVE::VZDump::Differential::Chain qw(parse_name encode_path dependants);
 
-our @EXPORT_OK = qw(run_helper identify decoder_command open_decoder close_decoder check_base
+our @EXPORT_OK = qw(run_helper identify decoder_command open_decoder close_decoder probe check_base
     backup_files existing_dependants);
 
 =head1 NAME
@@ -170,6 +170,26 @@ sub close_decoder {
     close($fh) and return;
     my $what = $? & 127 ? 'signal ' . ($? & 127) : 'exit status ' . ($? >> 8);
     die "decoding '" . basename($archive) . "' failed - $what\n";
+}
+
+=head2 probe($archive)
+
+Dies unless decoding of the differential begins: its full is there, and is the one it was made
+against.
+
+=cut
+
+sub probe {
+    my ($archive) = @_;
+
+    my $stream = open_decoder($archive);
+    my $count = read($stream, my $start, 512);
+    if (!$count) {
+        close_decoder($stream, $archive);
+        die "'" . basename($archive) . "' is empty\n";
+    }
+    close($stream); # decoding stops here, so its status says nothing
+    return;
 }
 
 =head2 check_base($path)

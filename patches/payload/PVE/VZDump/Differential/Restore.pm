@@ -9,8 +9,7 @@ use File::Basename qw(basename dirname);
 use File::Path qw(make_path);
 use File::Temp qw(tempdir);
 
-use PVE::VZDump::Differential::Chain qw(parse_name);
-use PVE::VZDump::Differential::Helper qw(open_decoder close_decoder check_base);
+use PVE::VZDump::Differential::Helper qw(open_decoder close_decoder probe);
 
 =head1 NAME
 
@@ -68,14 +67,16 @@ sub recover_config {
     );
     my $dir = tempdir('pve-diff-backup-XXXXXX', TMPDIR => 1, CLEANUP => 1);
     make_path(dirname("$dir/$file"));
-    PVE::Tools::file_set_contents("$dir/$file", $raw);
+    open(my $fh, '>', "$dir/$file") or die "cannot write '$dir/$file' - $!\n";
+    print {$fh} $raw;
+    close($fh) or die "cannot write '$dir/$file' - $!\n";
     PVE::Tools::run_command(['tar', '-cf', "$dir/config.tar", '-C', $dir, $file]);
     return PVE::VZDump::Differential::upstream('recover_config', "$dir/config.tar");
 }
 
 =head2 check_openvz($archive), restore_openvz($archive, $cmd)
 
-For C<PVE::API2::OpenVZ>: dies where the full is missing; runs the command that would unpack the
+For C<PVE::API2::OpenVZ>: as L<PVE::VZDump::Differential::Helper/probe($archive)>; runs the command that would unpack the
 archive on the decoder's output.
 
 =cut
@@ -83,7 +84,7 @@ archive on the decoder's output.
 sub check_openvz {
     my ($archive) = @_;
 
-    return check_base(dirname($archive) . '/' . parse_name(basename($archive))->{base});
+    return probe($archive);
 }
 
 sub restore_openvz {
@@ -108,7 +109,7 @@ sub restore_vma_archive {
 
     return _from_decoder(
         $archive,
-        _read_limit($archive, $opts->{bwlimit}),
+        scalar(_read_limit($archive, $opts->{bwlimit})),
         0,
         sub {
             PVE::VZDump::Differential::upstream('restore_vma_archive', '-', $vmid, $user, $opts);

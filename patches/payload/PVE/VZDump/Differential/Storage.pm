@@ -10,7 +10,7 @@ use File::Basename qw(basename dirname);
 use PVE::VZDump::Differential::Chain qw(parse_name encode_path decode_path split_restorable
     mark_stranded keep_needed);
 use PVE::VZDump::Differential::Helper qw(run_helper decoder_command open_decoder close_decoder
-    check_base backup_files existing_dependants);
+    probe check_base backup_files existing_dependants);
 
 # No `use` of PVE::Storage and PVE::VZDump: they load us.
 
@@ -124,6 +124,21 @@ sub path_to_volume_id {
     return ($vtype) if !defined($volid);
     $volid =~ s/\Q$info->{base}\E\z/$info->{name}/;
     return ($vtype, $volid);
+}
+
+=head2 abs_filesystem_path($cfg, $volid)
+
+As C<PVE::Storage::abs_filesystem_path>.  Those who ask are going to restore: where nothing else
+reads the archive before the old guest is removed, this is the place to refuse.
+
+=cut
+
+sub abs_filesystem_path {
+    my ($cfg, $volid) = @_;
+
+    my $path = _upstream('abs_filesystem_path', $cfg, $volid);
+    probe($path);
+    return $path;
 }
 
 =head2 list($storeid, $path, $vmid)
