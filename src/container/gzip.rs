@@ -18,6 +18,8 @@ const DICTIONARY: usize = 32 << 10;
 /// Length of blocks.
 const MIN_BLOCK: usize = 128 << 10;
 const MAX_BLOCK: usize = 512 << 10;
+/// What a block may grow to at worst.
+const ROOM: usize = MAX_BLOCK + MAX_BLOCK / 8 + 1024;
 /// Of so many places one ends a block.
 const PLACES: u64 = 128 << 10;
 /// The bytes that decide whether a block ends behind them: what shifts out of 64 bits.
@@ -45,7 +47,7 @@ pub struct Writer<W: Write> {
 struct Job {
     content: Vec<u8>,
     dictionary: Vec<u8>,
-    deflate: Compress,
+    level: Compression,
     packed: Vec<u8>,
     crc: Crc,
 }
@@ -54,19 +56,19 @@ impl Block for Job {
     fn pack(&mut self) {
         self.crc.reset();
         self.crc.update(&self.content);
-        self.deflate.reset();
+        // A new one each time: what is left in one that was reset would make a difference of some bytes.
+        let mut deflate = Compress::new(self.level, false);
         // Deflate without a header takes a dictionary before its first byte; neither call can fail otherwise.
-        self.deflate.set_dictionary(&self.dictionary).expect("a dictionary at the start");
+        deflate.set_dictionary(&self.dictionary).expect("a dictionary at the start");
         self.packed.clear();
+        // Room for all of it even if nothing shrinks: what deflate writes depends on where it has to stop.
+        self.packed.reserve(ROOM);
         let mut done = false;
         while !done {
-            self.packed.reserve(self.content.len() / 2 + 1024);
-            let rest = &self.content[self.deflate.total_in() as usize..];
-            self.deflate
-                .compress_vec(rest, &mut self.packed, FlushCompress::Sync)
-                .expect("deflate to memory");
-            // Flushed once there is room left behind what was written.
+            let rest = &self.content[deflate.total_in() as usize..];
+            deflate.compress_vec(rest, &mut self.packed, FlushCompress::Sync).expect("deflate to memory");
             done = self.packed.len() < self.packed.capacity();
+            self.packed.reserve(1024);
         }
     }
 
@@ -118,7 +120,7 @@ impl<W: Write> Writer<W> {
         let mut job = self.blocks.spare().unwrap_or_else(|| Job {
             content: Vec::with_capacity(MAX_BLOCK),
             dictionary: Vec::with_capacity(DICTIONARY),
-            deflate: Compress::new(self.level, false),
+            level: self.level,
             packed: Vec::new(),
             crc: Crc::new(),
         });
@@ -248,12 +250,14 @@ mod tests {
 
     #[test]
     fn threads_change_nothing() {
-        let data = content();
-        assert!(packed(&data, 6, 1) == packed(&data, 6, 4));
+        let data = content().repeat(4);
+        for level in [1, 6] {
+            assert!(packed(&data, level, 1) == packed(&data, level, 4), "level {level}");
+        }
         // Nor does how it is handed over.
         let mut writer = Writer::new(Vec::new(), 6, 2);
         data.chunks(777).for_each(|part| writer.write_all(part).unwrap());
-        assert!(writer.finish().unwrap() == packed(&data, 6, 1));
+        assert!(writer.finish().unwrap() == packed(&data, 6, 1), "in small parts");
     }
 
     #[test]
