@@ -34,7 +34,7 @@ for my $crate (sort { $a->{name} cmp $b->{name} || $a->{version} cmp $b->{versio
     $license =~ s/\bAND\b/and/g;
     $license =~ s/[()]//g;
     $license =~ s/ WITH LLVM-exception/-with-LLVM-exception/g;
-    $license =~ s/\bMIT\b/Expat/g;
+    $license =~ s/\bMIT\b(?!-)/Expat/g;
     $licenses{$_} = 1 for split(/ (?:or|and) /, $license);
     my $holders = join("\n           ", holders($crate));
     print "Files: crates/$crate->{name}-$crate->{version}/*\nCopyright: $holders\nLicense: $license\n\n";

@@ -58,6 +58,7 @@ step "format" cargo fmt --check
 step "clippy" cargo clippy --locked --all-targets -- -D warnings
 step "build" cargo build --locked --bins
 step "Rust tests" rust_tests
+step "xdelta3's own tests" tests/xdelta3-suite.sh
 step "Perl tests" prove -r tests/perl
 step "perltidy" tidy
 step "perlcritic" critic

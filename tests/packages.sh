@@ -1,49 +1,68 @@
 #!/bin/bash
-# Tests our Debian packages with the real dpkg and apt in a Debian chroot, beside small packages named like those of
-# Proxmox VE. Needs root and mmdebstrap; the mirror is the one in this machine's own apt configuration.
+# Tests our Debian packages with the real dpkg, apt, systemd and sshd in Debian chroots, beside small packages named like
+# those of Proxmox VE (tests/packages/repository.sh):
+#   life.sh     every way in which packages are installed, upgraded, interrupted and removed
+#   booted.sh   the same host with systemd running: which services reload
+#   jobs.sh     the option in the settings of backup jobs, and messages about failures
+#   cluster.sh  several hosts, each in a network of its own: status, apply and revert --cluster
 # Usage: tests/packages.sh [FOLDER of our packages] (default: they are built). The last line counts.
-# SUITE (default: bookworm) names the Debian release; the chroot is kept as target/chroot-SUITE.tar.
-set -euo pipefail
+# SUITES (default: bookworm trixie) names the Debian releases, CASES (default: life jobs booted cluster) what of it.
+# Needs root, mmdebstrap and a Debian mirror in this machine's apt configuration: where one of these is missing, this
+# ends with code 77 and says so. The chroots are kept as target/chroot-SUITE.tar.
+set -uo pipefail
 cd "$(dirname "$0")/.."
-suite=${SUITE:-bookworm}
-packages=${1:-target/packages}
-[ $# -gt 0 ] || debian/build.sh "$packages"
-
-command -v mmdebstrap >/dev/null || apt-get -q -y install --no-install-recommends mmdebstrap
-base=target/chroot-$suite.tar
-if [ ! -e "$base" ]; then
-	mkdir -p target
-	# This machine's mirrors, with the suite asked for.
-	own=$(. /etc/os-release && echo "$VERSION_CODENAME")
-	mirrors=$(apt-get indextargets --format '$(SITE) $(RELEASE) $(COMPONENT) $(CREATED_BY)' |
-		awk -v own="$own" '$2 == own && $3 == "main" && $4 == "Packages" { print $1; exit }')
-	mmdebstrap --format=tar --variant=minbase --include=perl "$suite" "$base.new" "${mirrors:?no mirror of $own in /etc/apt}"
-	mv "$base.new" "$base"
-fi
-
+suites=${SUITES:-bookworm trixie}
+skip() {
+	echo "skipped: $*"
+	exit 77
+}
+tools() {
+	command -v mmdebstrap >/dev/null && command -v systemd-nspawn >/dev/null && return
+	DEBIAN_FRONTEND=noninteractive timeout 300 apt-get -q -y -o DPkg::Lock::Timeout=120 -o Acquire::Retries=1 \
+		-o Acquire::http::Timeout=30 install --no-install-recommends mmdebstrap systemd-container
+}
+[ "$(id -u)" = 0 ] || skip "packages are tested as root"
 work=$(mktemp -d)
 trap 'rm -rf --one-file-system "$work"' EXIT
-tar -x -C "$work" -f "$base"
-mkdir "$work/repository" "$work/tests"
-tests/packages/repository.sh "$work/repository"
-cp "$packages"/pve-diff-backup_*.deb "$packages"/pve-xdelta3_*.deb "$work/repository"
-# The same once more as an upgrade of ours.
-next=$(mktemp -d -p "$work")
-for deb in "$packages"/pve-diff-backup_*.deb "$packages"/pve-xdelta3_*.deb; do
-	dpkg-deb -R "$deb" "$next/$(basename "$deb")"
-	sed -i 's/^\(Version: .*\)/\1+next/; s/^\(Depends: .*pve-xdelta3 (= [^)]*\))/\1+next)/' \
-		"$next/$(basename "$deb")/DEBIAN/control"
-	dpkg-deb --root-owner-group -Znone -b "$next/$(basename "$deb")" "$work/repository/next-$(basename "$deb")" >/dev/null
-done
-rm -rf "$next"
-(cd "$work/repository" && dpkg-scanpackages --multiversion . >Packages 2>/dev/null)
-cp tests/packages/inside.sh "$work/tests/"
+unshare --mount --pid --fork true 2>/dev/null || skip "no namespaces of our own here"
 
+tools || skip "mmdebstrap and systemd-container cannot be installed"
+for suite in $suites; do
+	tests/packages/chroot.sh "$suite" >"$work/$suite.reason" || touch "$work/$suite.missing" &
+done
+wait
+for suite in $suites; do
+	[ ! -e "$work/$suite.missing" ] || skip "$(cat "$work/$suite.reason")"
+done
+packages=${1:-target/packages}
+[ $# -gt 0 ] || debian/build.sh "$packages" >target/packages.log 2>&1 || {
+	tail -40 target/packages.log
+	echo "debian/build.sh failed: target/packages.log"
+	echo "0 passed, 1 failed"
+	exit 1
+}
+
+tests/packages/repository.sh "$work/repository" "$packages" || exit 1
 # Own mounts and processes, which end with it.
-setsid --wait unshare --mount --pid --fork --propagation private bash -c '
-	set -e
-	mount -t proc proc "$1/proc"
-	mount -t tmpfs tmpfs "$1/run"
-	exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 TERM=dumb \
-		DEBIAN_FRONTEND=noninteractive chroot "$1" bash /tests/inside.sh
-' - "$work"
+for suite in $suites; do
+	timeout --kill-after=10 1200 unshare --mount --pid --fork --kill-child --propagation private --mount-proc \
+		bash tests/packages/cases.sh "$suite" "$work" "${CASES:-life jobs booted cluster}" >"$work/$suite.log" 2>&1 &
+done
+wait
+passed=0 failed=0 skipped=
+for suite in $suites; do
+	sed "s/^/$suite: /" "$work/$suite.log"
+	while read -r word count rest; do
+		case $word in
+		passed:) passed=$((passed + count)) ;;
+		failed:) failed=$((failed + count)) ;;
+		skipped:) skipped+="; $suite $count $rest skipped" ;;
+		esac
+	done <"$work/$suite.log"
+	grep -q '^cases: all$' "$work/$suite.log" || {
+		echo "$suite: broke off"
+		failed=$((failed + 1))
+	}
+done
+echo "$passed passed, $failed failed$skipped"
+[ "$failed" = 0 ]

@@ -127,3 +127,97 @@ fn loads_installed(root: &Path, stubs: &Path, modules: &[serde_json::Value]) {
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
+
+/// Every release in the clones, and what the program knows of them: the data in the repository are what comes out.
+#[test]
+fn every_release_in_the_public_history() {
+    let (Some(layout), Some(clones)) = (layout(), std::env::var_os("PVE_MIRRORS")) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let patches = dir.path().join("patches");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("patches");
+    assert!(Command::new("cp").arg("-r").arg(&source).arg(&patches).status().unwrap().success());
+    let known = std::fs::read_to_string(source.join("verified.yaml")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_pve-diff-backup"))
+        .args(["new-version", "--write", "--clones"])
+        .arg(&clones)
+        .arg("--patches")
+        .arg(&patches)
+        .env("PERL5LIB", layout.with_file_name("stubs"))
+        .output()
+        .unwrap();
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let now = std::fs::read_to_string(patches.join("verified.yaml")).unwrap();
+    assert!(now == known, "patches/verified.yaml is not what `new-version --write` writes");
+}
+
+/// The scripts of the patches we succeed, run for real: a host that holds them is refused, named file by file, and taken
+/// once it is stock again.
+#[test]
+fn the_patches_we_succeed_are_recognised() {
+    let (Some(layout), Some(clones)) = (layout(), std::env::var_os("PVE_MIRRORS")) else { return };
+    let stubs = layout.with_file_name("stubs");
+    let forms = ["pve-patches/.git", "pve-patches.git", "pve-patches", "ayufan+pve-patches/repo"];
+    let clone =
+        forms.iter().map(|form| Path::new(&clones).join(form)).find(|path| path.join("objects").is_dir());
+    let Some(clone) = clone else {
+        println!("skipped: no clone of ayufan/pve-patches in PVE_MIRRORS");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    for (release, script) in
+        [("5.4-5", "pve-5.4-5-diff-backup-addon"), ("6.2-4", "pve-6.2-4-diff-backup-addon")]
+    {
+        let root = dir.path().join(release);
+        assert!(Command::new(&layout).arg(release).arg(&root).output().unwrap().status.success());
+        let before = snapshot(&root);
+        let text = Command::new("git")
+            .arg("--git-dir")
+            .arg(&clone)
+            .args(["show", &format!("HEAD:{script}")])
+            .output();
+        let text = text.unwrap().stdout;
+        let at = text.windows(11).position(|window| window == b"__PATCH__\nc").unwrap();
+        let patch = dir.path().join("patch");
+        std::fs::write(&patch, &text[at..]).unwrap();
+        let run_patch = |reverse: bool| {
+            let mut command = Command::new("patch");
+            command.args([
+                "-p1",
+                "--batch",
+                "--ignore-whitespace",
+                "--no-backup-if-mismatch",
+                "-r",
+                "-",
+                "-d",
+            ]);
+            command.arg(&root).arg("-i").arg(&patch).arg(if reverse { "--reverse" } else { "--forward" });
+            // The web page's script is a placeholder here: its part fails.
+            command.output().unwrap()
+        };
+        run_patch(false);
+        let after = snapshot(&root);
+        let theirs: Vec<String> = before
+            .iter()
+            .filter(|(path, about)| after.get(*path).is_some_and(|now| now.4 != about.4))
+            .map(|(path, _)| path.to_str().unwrap().to_owned())
+            .collect();
+        assert!(theirs.len() > 4, "{release}: only {theirs:?}");
+
+        let refused = run(&root, &stubs, &["apply"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(17), "{release}: {said}");
+        for path in &theirs {
+            assert!(said.contains(&format!("/{path}, from line ")), "{release}: {path}: {said}");
+        }
+        assert!(said.contains("apt install --reinstall libpve-storage-perl="), "{said}");
+        assert!(snapshot(&root) == after, "{release}: something was changed");
+
+        for path in &theirs {
+            std::fs::write(root.join(path), &before[Path::new(path)].4).unwrap();
+        }
+        let stock = run(&root, &stubs, &["status"]);
+        assert_eq!(stock.status.code(), Some(3), "{release}: {}", String::from_utf8_lossy(&stock.stdout));
+        println!("{release}: {} files of theirs named", theirs.len());
+    }
+}

@@ -1,22 +1,17 @@
 //! xdelta3's command line, so that scripts written for it keep working.
 //!
-//! Commands, options, defaults and exit codes are those of xdelta3 3.0.11; deltas go both ways. On purpose
-//! different:
-//! - compressed files are recognised by content alone and (de)compressed in process: gzip, xz, zstd, lzop.
-//!   No program is ever run, so there is no bzip2 and no compress;
-//! - file names in a delta's header are never opened or written, unless `-H` is given;
-//! - `-q` silences remarks, not errors; an output file that could not be completed is removed;
-//! - `-B`, `-C`, `-I`, `-P` and `-W` are checked but, as the encoder finds matches at any distance, only `-W` has
-//!   an effect, without a source, and `-B` when decoding against a compressed source (never too small: the
-//!   source is read again where needed); the level is that of LZMA;
-//! - deltas end in an end record, by which a truncated one is known (xdelta3 ignores it).
+//! Commands, options, defaults and exit codes are those of xdelta3 3.0.11; deltas go both ways, and those of 3.2
+//! and of HDiffPatch are read too. [`DIFFERENCES`] are on purpose.
 
 mod args;
+mod armor;
+mod cut;
 mod decode;
 mod encode;
 mod files;
 mod own;
 mod print;
+mod recompress;
 mod tools;
 
 use std::ffi::OsString;
@@ -54,7 +49,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if files::is_broken_pipe(&error) => ExitCode::from(super::xdelta3::BROKEN_PIPE),
         Err(error) => {
-            eprintln!("{NAME}: {error:#}");
+            eprintln!("{NAME}: {}", super::xdelta3::told(&error));
             ExitCode::FAILURE
         }
     }
@@ -174,16 +169,18 @@ standard options:
 memory options:
    -B bytes     source window size
    -W bytes     input window size
-   -P size      accepted, no effect
-   -I size      accepted, no effect
+   -P size      checked, no effect
+   -I size      checked, no effect
 compression options:
+   -a           do not check the BLAKE3 hashes that xdelta3 3.2 puts into the header
    -s source    source file to copy from (if any)
    -S [lzma|djw|fgk|none] enable/disable secondary compression
    -N           disable string-matching within the input
    -D           disable decompression of inputs (encode/decode)
    -R           disable recompression of the output (decode)
    -n           disable checksum (encode/decode)
-   -C           accepted, no effect
+   -C           checked, no effect
+   -G           accepted, no effect (of xdelta3 3.2)
    -A [apphead] disable/provide application header (encode)
    -J           disable output (check/compute only)
    -m           arguments for \"merge\"
@@ -194,6 +191,38 @@ the XDELTA environment variable may contain extra args:
 
 our own commands: full, diff, restore, identify, vma (each with --help)
 ";
+
+/// Where we differ on purpose, for the man page.
+pub(super) const DIFFERENCES: [&str; 9] = [
+    "No program is ever run. Files compressed with gzip, bzip2, xz, compress, zstd or lzop are recognised by their \
+     content alone, whatever a delta's header says they were, and are read and written by this program itself. So a \
+     delta made against full.zst can be decoded with full, full.gz or full.lzo.",
+    "File names in a delta's header are never opened or written, unless -H is given, and then only in the delta's \
+     own directory. Without it, decoding wants -s FILE where a source is needed, and an output's name or -c.",
+    "Deltas end in an end record, a window without content that every other decoder passes over. It holds the length \
+     and a hash of the whole, by which a delta that was cut between two windows is known; xdelta3 takes it for a \
+     complete one. With -A no end record is announced, so its absence is not noticed.",
+    "What is written is removed again if it could not be completed, unless it is a pipe or a device. An output is not \
+     opened before the source was found to fit, and never where it is one of the files that are read.",
+    "-q silences remarks, not errors.",
+    "Matches are found at any distance: -B, -C, -I, -P are checked, but change nothing in what is encoded, and the level \
+     (-0 to -9) is that of LZMA; -0 and -N do without repetitions within the input. When decoding, -B is how much is \
+     kept of a source that can only be read from its start; what lies further back is read again, if it is a file.",
+    "What xdelta3 writes with -S fgk it cannot always read itself (where incompressible windows come before others); \
+     this program reads it.",
+    "The hashes of xdelta3 3.2 (armor) are checked when decoding and merging, and not written. As there, the source is \
+     read as a whole for it, before anything is decoded; -a does without.",
+    "merge leaves the header out unless -A gives one. A delta of more than 16 empty windows in a row, with an \
+     instruction or address section of more than twice its window's length, or with a header of more than 1 MiB, is \
+     refused.",
+];
+
+/// The exit codes, for the man page.
+pub(super) const EXIT: [(u8, &str); 3] = [
+    (0, "done; also -V"),
+    (1, "anything else, also wrong usage and -h; what was written is incomplete"),
+    (super::xdelta3::BROKEN_PIPE, "the reader of the output went away; xdelta3 is ended by SIGPIPE then"),
+];
 
 const CONFIG: &str = "\
 EXTERNAL_COMPRESSION=0

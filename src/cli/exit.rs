@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::host::Origin;
 use crate::patching::refusal::Refusal;
 use crate::patching::transaction::TransactionError;
 
@@ -43,11 +44,19 @@ pub enum Exit {
     Declined = 15,
     /// apt-get failed.
     Apt = 16,
+    /// The patches this program succeeds are still there.
+    Originals = 17,
+    /// Somebody's edit took away or doubled what our lines hang on.
+    ForeignChange = 18,
+    /// `revert` could not give back a file byte for byte.
+    NotRevertible = 19,
+    /// `--cluster`: not all nodes are as they should be.
+    Nodes = 20,
 }
 
 impl Exit {
     /// All codes with what they mean, for help and man page.
-    pub const TABLE: [(Self, &'static str); 17] = [
+    pub const TABLE: [(Self, &'static str); 21] = [
         (Self::Success, "done; status: patched and current"),
         (Self::Failure, "any other failure"),
         (Self::Usage, "unknown option or argument"),
@@ -56,29 +65,43 @@ impl Exit {
         (Self::Unsupported, "no patch set is meant for the files of this release"),
         (Self::NotInstalled, "a package of Proxmox VE is not installed"),
         (Self::FileMissing, "a file to be patched is missing"),
-        (Self::AnchorMissing, "a line that hunks hang on is missing, or its block is"),
-        (Self::AnchorAmbiguous, "a line that hunks hang on occurs more than once"),
+        (Self::AnchorMissing, "a line that hunks hang on, or its block, is missing in this release"),
+        (Self::AnchorAmbiguous, "a line that hunks hang on occurs more than once in this release"),
         (Self::InTheWay, "a file that is not ours lies where one of ours should go"),
-        (Self::ModuleBroken, "a Perl module would not load with our lines"),
+        (Self::ModuleBroken, "a Perl module would not load with our lines, or a page would be spoilt"),
         (Self::Locked, "another pve-diff-backup is at work on this host"),
         (Self::NotWritten, "something cannot be written; everything is as it was"),
         (Self::Stuck, "an interrupted run could be neither finished nor undone"),
         (Self::Declined, "answered with no, or no terminal to ask on and no --yes"),
         (Self::Apt, "apt-get failed"),
+        (Self::Originals, "the patches of ayufan/pve-patches are still there"),
+        (Self::ForeignChange, "somebody's edit of a file took away or doubled a line that hunks hang on"),
+        (Self::NotRevertible, "revert could not give back a file byte for byte"),
+        (Self::Nodes, "--cluster: not all nodes are as they should be, or could be asked"),
     ];
 
     /// The code for a refusal.
     pub fn of_refusal(refusal: &Refusal) -> Self {
         match refusal {
             Refusal::NotInstalled { .. } => Self::NotInstalled,
-            Refusal::NoSet { .. } | Refusal::SeveralSets { .. } => Self::Unsupported,
+            Refusal::NoSet { .. }
+            | Refusal::SeveralSets { .. }
+            | Refusal::NoGeneration { .. }
+            | Refusal::SeveralGenerations { .. } => Self::Unsupported,
             Refusal::FileMissing { .. } => Self::FileMissing,
-            Refusal::AnchorMissing { .. } | Refusal::BlockOpen { .. } | Refusal::NotRevertible { .. } => {
-                Self::AnchorMissing
+            Refusal::AnchorMissing { place, .. }
+            | Refusal::AnchorAmbiguous { place, .. }
+            | Refusal::BlockOpen { place, .. }
+                if place.origin == Some(Origin::Modified) =>
+            {
+                Self::ForeignChange
             }
+            Refusal::AnchorMissing { .. } | Refusal::BlockOpen { .. } => Self::AnchorMissing,
             Refusal::AnchorAmbiguous { .. } => Self::AnchorAmbiguous,
+            Refusal::NotRevertible { .. } | Refusal::RevertBroken { .. } => Self::NotRevertible,
             Refusal::PayloadInTheWay { .. } => Self::InTheWay,
-            Refusal::ModuleBroken { .. } => Self::ModuleBroken,
+            Refusal::OriginalPatches { .. } => Self::Originals,
+            Refusal::ModuleBroken { .. } | Refusal::PageBroken { .. } => Self::ModuleBroken,
         }
     }
 

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args as _, CommandFactory, ValueEnum};
+use clap::{CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
 use super::exit::Exit;
-use super::{VERIFY_NAME, definition, verify, xdelta3};
+use super::{definition, verify, xdelta3};
 use crate::patching::patchset::{self, PatchSet};
 
 /// What to write, and where.
@@ -52,18 +52,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(Exit::Success.into())
 }
 
-/// The other name of this program, as a command of its own.
-fn pve_verify_backups() -> clap::Command {
-    verify::Args::augment_args(clap::Command::new(VERIFY_NAME).version(env!("CARGO_PKG_VERSION")))
-}
-
 /// The other program.
 fn pve_xdelta3() -> clap::Command {
     xdelta3::Cli::command()
 }
 
 fn completions(shell: Shell, dir: &Path) -> io::Result<()> {
-    for mut command in [definition(), pve_verify_backups(), pve_xdelta3()] {
+    for mut command in [definition(), verify::command(), pve_xdelta3()] {
         let name = command.get_name().to_owned();
         clap_complete::generate_to(shell, &mut command, name, dir)?;
     }
@@ -87,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_other_definitions_are_sound() {
-        pve_verify_backups().debug_assert();
+        verify::command().debug_assert();
         pve_xdelta3().debug_assert();
     }
 

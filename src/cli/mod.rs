@@ -155,12 +155,30 @@ pub enum Command {
     ///
     /// With --root, apt-get of that root is run in it (chroot).
     Reinstall(installer::reinstall::Args),
+    /// Tell what is not as it should be, and what to do about it
+    ///
+    /// Looks at the host's files as `status` does, and at the backup jobs: what each says of full backups and what is
+    /// remembered of it, and which nodes of the cluster know the option.
+    ///
+    /// The exit code is 0 where nothing is to be done, else 1.
+    Doctor,
     /// Check that every differential backup can be restored
     Verify(verify::Args),
     /// Show it all on an example: a small host, two guests, four nights of backups, restore and revert
     Demo(demo::Args),
     /// Back up and restore a real guest in every way, and compare
     Selftest(selftest::Args),
+    /// For maintainers: try the patch sets with new releases of Proxmox VE, or with all there ever were
+    ///
+    /// With package files, or without: how does every line that ours hang on fare on the host as it will be with them, or
+    /// as it is? One that moved or vanished is shown with the lines most like it.
+    ///
+    /// With --clones: lays out the host of every release in Proxmox' public history, one after the other, and on each one
+    /// plans, loads the changed modules (PERL5LIB may name stand-ins for what is missing), takes everything out again and
+    /// compares bytes.
+    ///
+    /// --write notes what went well in verified.yaml of the folder given with --patches.
+    NewVersion(installer::new_version::Args),
     /// Called by the maintainer scripts of the Debian package
     #[command(hide = true)]
     Hook(installer::hook::Args),
@@ -182,20 +200,29 @@ pub fn definition() -> clap::Command {
 
 /// Runs the program with its arguments, the first of which is its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let matches = definition().get_matches_from(with_command_of_name(arguments.into_iter().collect()));
-    let cli = match Cli::from_arg_matches(&matches) {
-        Ok(cli) => cli,
-        Err(error) => error.exit(),
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let (name, result) = match is_named_verify(&arguments) {
+        true => {
+            let args: verify::Args = parsed(verify::command(), arguments);
+            (VERIFY_NAME, verify::run(&args, &archive::open))
+        }
+        false => ("pve-diff-backup", run(&parsed(definition(), arguments))),
     };
-    match run(&cli) {
+    match result {
         Ok(code) => code,
         // Whoever read our output has gone: nobody is left to be told.
         Err(error) if is_broken_pipe(&error) => Exit::Success.into(),
         Err(error) => {
-            eprintln!("pve-diff-backup: {error:#}");
+            eprintln!("{name}: {error:#}");
             Exit::of_error(&error).into()
         }
     }
+}
+
+/// The command line as its type; ends the program where it is wrong, or asks for help.
+fn parsed<T: FromArgMatches>(definition: clap::Command, arguments: Vec<OsString>) -> T {
+    let matches = definition.get_matches_from(arguments);
+    T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
@@ -208,21 +235,20 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Apply(args) => installer::apply::run(global, args),
         Command::Revert(args) => installer::revert::run(global, args),
         Command::Reinstall(args) => installer::reinstall::run(global, args),
+        Command::Doctor => installer::doctor::run(global),
         Command::Verify(args) => verify::run(args, &archive::open),
         Command::Demo(args) => demo::run(global, args),
         Command::Selftest(args) => selftest::run(args),
+        Command::NewVersion(args) => installer::new_version::run(global, args),
         Command::Hook(args) => installer::hook::run(global, args),
         Command::Generate(args) => generate::run(args),
     }
 }
 
-/// Called by another name of ours, the program behaves as the command of that name.
-fn with_command_of_name(mut arguments: Vec<OsString>) -> Vec<OsString> {
+/// Whether the program is called by its other name.
+fn is_named_verify(arguments: &[OsString]) -> bool {
     let name = arguments.first().and_then(|name| Path::new(name).file_name());
-    if name == Some(OsStr::new(VERIFY_NAME)) {
-        arguments.insert(1, "verify".into());
-    }
-    arguments
+    name == Some(OsStr::new(VERIFY_NAME))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -248,9 +274,10 @@ mod tests {
     }
 
     #[test]
-    fn the_other_name_is_a_command() {
-        let called = |name: &str| with_command_of_name(vec![name.into(), "/dump".into()]);
-        assert_eq!(called("/usr/bin/pve-verify-backups"), ["/usr/bin/pve-verify-backups", "verify", "/dump"]);
-        assert_eq!(called("pve-diff-backup"), ["pve-diff-backup", "/dump"]);
+    fn the_other_name_is_known() {
+        let called = |name: &str| is_named_verify(&[name.into(), "/dump".into()]);
+        assert!(called("/usr/bin/pve-verify-backups"));
+        assert!(!called("pve-diff-backup"));
+        assert!(!is_named_verify(&[]));
     }
 }

@@ -7,9 +7,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use clap::Args as _;
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::VERIFY_NAME;
 use super::exit::Exit;
 use crate::backup::BackupName;
 use crate::backup::chain::Directory;
@@ -32,6 +34,11 @@ pub struct Args {
     /// Print the result as JSON, when all is done
     #[arg(long)]
     json: bool,
+}
+
+/// The command as a program of its own: [`VERIFY_NAME`].
+pub(super) fn command() -> clap::Command {
+    Args::augment_args(clap::Command::new(VERIFY_NAME).version(env!("CARGO_PKG_VERSION")))
 }
 
 /// Runs the command; `open` is how backups are read.

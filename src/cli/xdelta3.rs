@@ -180,10 +180,22 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             ExitCode::from(BROKEN_PIPE)
         }
         Err(e) => {
-            eprintln!("pve-xdelta3: {e:#}");
+            eprintln!("pve-xdelta3: {}", told(&e));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, each told once: some messages hold those of their causes already.
+pub(super) fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
+    }
+    text
 }
 
 impl Output {

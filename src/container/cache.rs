@@ -67,7 +67,7 @@ impl<T> Cache<T> {
         let mut state = self.lock();
         state.turn = turn + 1;
         // Now and then, so that what was never dropped does not stay for ever.
-        if turn % 64 == 0 {
+        if turn.is_multiple_of(64) {
             state.expected.retain(|_, turns| turns.back().is_some_and(|&last| last > turn));
         }
     }

@@ -1,12 +1,15 @@
-//! Compressed files: zstd (seekable), lzop, gzip, xz and raw, told apart by content, never by name.
+//! Compressed files: zstd (seekable), lzop, gzip, xz, bzip2, `.Z` and raw, told apart by content, never by name.
 //!
 //! One way to read a stream ([`decoder`]), one to read at random places ([`ReadAt`]), one to write
 //! ([`Encoder`]). Anything cut short or damaged ends in an error, as far as the format lets one see it.
 
+mod blocks;
 pub mod cache;
 pub mod gzip;
 pub mod lzo;
 pub mod lzop;
+pub mod lzw;
+mod ordered;
 pub mod seekable;
 
 use std::fmt;
@@ -40,6 +43,10 @@ pub enum Kind {
     Gzip,
     /// xz.
     Xz,
+    /// bzip2.
+    Bzip2,
+    /// A file of the `compress` program (`.Z`).
+    Lzw,
 }
 
 impl Kind {
@@ -51,6 +58,10 @@ impl Kind {
             [0x1f, 0x8b, 0x08, ..] => Kind::Gzip,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Kind::Xz,
             [0x89, b'L', b'Z', b'O', 0, 0x0d, 0x0a, 0x1a, 0x0a, ..] => Kind::Lzop,
+            // The mark of a first block, or of the end where there is none.
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, ..] => Kind::Bzip2,
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, ..] => Kind::Bzip2,
+            _ if lzw::is_lzw(prefix) => Kind::Lzw,
             _ => Kind::Raw,
         }
     }
@@ -64,6 +75,8 @@ impl fmt::Display for Kind {
             Kind::Lzop => "lzop",
             Kind::Gzip => "gzip",
             Kind::Xz => "xz",
+            Kind::Bzip2 => "bzip2",
+            Kind::Lzw => "compress",
         })
     }
 }
@@ -184,6 +197,8 @@ pub fn decoder(mut input: Box<dyn Read + Send>) -> io::Result<(Kind, Box<dyn Rea
                 liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
             Box::new(liblzma::read::XzDecoder::new_stream(whole, stream))
         }
+        Kind::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(whole)),
+        Kind::Lzw => Box::new(lzw::Reader::new(whole)),
     };
     Ok((kind, stream))
 }
@@ -234,7 +249,7 @@ pub fn encoder(out: Box<dyn Write + Send>, how: Compression, threads: usize) -> 
             Box::new(e)
         }
         Compression::Lzo => Box::new(lzop::Writer::new(out, threads)),
-        Compression::Gzip(level) => Box::new(gzip::Writer::new(out, level)),
+        Compression::Gzip(level) => Box::new(gzip::Writer::new(out, level, threads)),
     })
 }
 

@@ -1,14 +1,20 @@
 //! What is installed on a host: its root folder, dpkg's database, its services.
 //!
-//! Nothing here writes. [`Root`] keeps every path inside the folder given with `--root`, [`Dpkg`] reads
+//! Nothing here writes a host's own files. [`Root`] keeps every path inside the folder given with `--root`, [`Dpkg`] reads
 //! dpkg's own files (no dpkg needed: the folder may be a mounted disk), [`services`] is the one place that
-//! talks to systemd.
+//! talks to systemd, [`notify`] the one that tells people who are not there, [`pmxcfs`] the one that knows the
+//! settings shared by a cluster, [`cluster`] knows the other nodes.
 
+pub mod cluster;
+pub mod deb;
 pub mod dpkg;
+pub mod notify;
+pub mod pmxcfs;
 pub mod root;
 pub mod services;
 pub mod version;
 
+pub use deb::{Deb, DebError};
 pub use dpkg::{Dpkg, DpkgError, Origin};
 pub use root::{Root, RootError};
 pub use version::Version;

@@ -61,6 +61,23 @@ impl Base {
         Base::open_as(path, Some(Kind::Raw))
     }
 
+    /// The form of what [`Base::open_once`] opens.
+    pub const ONCE: &'static str = "pipe";
+
+    /// Opens what can be read only once, from its start: a FIFO, which waits for its writer. It may be compressed
+    /// if `decompress`. There is nothing to tell it by but how it begins.
+    ///
+    /// # Errors
+    /// Where it is missing, unreadable, or does not start as its compression wants it.
+    pub fn open_once(path: &Path, decompress: bool) -> Result<Base, Error> {
+        let io = |source| Error::base(path, BaseProblem::Io(source));
+        let file = File::open(path).map_err(io)?;
+        let mut content =
+            if decompress { stream(file).map_err(io)? } else { Content::Stream(Box::new(file)) };
+        let head = head(&mut content).map_err(io)?;
+        Ok(Base { path: path.to_owned(), form: Base::ONCE, identity: head, head, content })
+    }
+
     fn open_as(path: &Path, kind: Option<Kind>) -> Result<Base, Error> {
         let io = |source| Error::base(path, BaseProblem::Io(source));
         // Asked before opening: to open a FIFO would wait for its writer.
@@ -94,6 +111,8 @@ impl Base {
             }
             Kind::Gzip => ("gzip", stream(again()?).map_err(io)?),
             Kind::Xz => ("xz", stream(again()?).map_err(io)?),
+            Kind::Bzip2 => ("bzip2", stream(again()?).map_err(io)?),
+            Kind::Lzw => ("compress", stream(again()?).map_err(io)?),
             Kind::Zstd => {
                 let ours = first_side_tag(file).map_err(io)? == Some(map::HEADER);
                 match Seekable::open(again()?) {

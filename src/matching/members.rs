@@ -91,7 +91,8 @@ mod tests {
         let found = [0..BLOCK, long..long + BLOCK + 1024 + BLOCK];
         assert_eq!(headers(0, &tar), found);
         // From somewhere within a content on, at any place.
-        assert_eq!(headers(1000, &tar[1000..]), [long - 1000..long - 1000 + 2048]);
+        let all = long - 1000..long - 1000 + 2048;
+        assert_eq!(headers(1000, &tar[1000..]), std::slice::from_ref(&all));
         assert_eq!(headers(1, &tar), []);
         for cut in 0..tar.len() {
             assert!(headers(0, &tar[..cut]).iter().all(|h| h.end <= cut));

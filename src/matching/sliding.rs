@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -89,6 +90,14 @@ impl SlidingBase {
         let mut state = self.state.lock().map_err(|_| io::Error::other("another thread failed"))?;
         let (stream, ring) = &mut *state;
         if pos < ring.start() {
+            // Opening a FIFO again would wait for a writer that never comes.
+            if std::fs::metadata(&self.path)?.file_type().is_fifo() {
+                return Err(io::Error::other(format!(
+                    "it is a pipe, and what lies {} bytes back is no longer kept (only {} bytes are)",
+                    ring.end() - pos,
+                    self.window
+                )));
+            }
             *stream = container::decoder(Box::new(std::fs::File::open(&self.path)?))?.1;
             *ring = Ring::default();
         }
@@ -101,9 +110,10 @@ impl SlidingBase {
             }
             part.truncate(n);
             ring.push(part);
-            ring.trim(self.window.max(buf.len() as u64));
+            // Parts are longer than what is wanted: nothing of it may go with them.
+            ring.trim(self.window.max(ring.end().saturating_sub(pos)));
         }
-        ring.get(pos, buf).ok_or_else(|| io::Error::other("a copy is longer than the window on the base"))
+        ring.get(pos, buf).ok_or_else(|| io::Error::other("the window on the base lost what it must hold"))
     }
 }
 

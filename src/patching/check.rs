@@ -1,4 +1,4 @@
-//! Do the changed modules still load? Asked of perl itself, before anything is written below the root.
+//! Do the changed modules still load, and do pages hold our line as one? The former is asked of perl itself, before anything is written below the root.
 //!
 //! The planned files are laid out in a temporary folder that comes first in perl's search path, then each changed
 //! module is loaded from there. Loading, not `perl -c`: that fails even on untouched modules whose `use` is circular
@@ -19,6 +19,7 @@ use serde::Serialize;
 use super::plan::Change;
 use super::refusal::Refusal;
 use super::survey::Survey;
+use super::template;
 use crate::host::Root;
 
 /// Where Proxmox' modules lie, relative to the root.
@@ -65,19 +66,40 @@ pub struct CheckError {
     pub cause: io::Error,
 }
 
-/// Checks all modules that `changes` creates or replaces; `progress` is told each one's path beforehand.
+/// Where the modules of the host at `root` lie, for [`modules`]; perl itself knows those of the running host, behind
+/// folders that an administrator may have put before them.
+pub fn libs(root: &Root) -> Vec<PathBuf> {
+    match root.is_running_host() {
+        true => Vec::new(),
+        false => vec![root.dir().join(PERL_LIB)],
+    }
+}
+
+/// Checks the modules and pages that `changes` creates or replaces and `wanted` wants, with all changes in place.
+/// `libs` are the folders with the host's modules; `progress` is told each path beforehand.
 ///
 /// # Errors
-/// [`CheckError`]. Modules that are broken by us come back as refusals.
-pub fn modules(
-    root: &Root,
+/// [`CheckError`]. What is broken by us comes back as refusals.
+pub fn files(
+    libs: &[PathBuf],
     survey: &Survey,
     changes: &[Change],
+    wanted: impl Fn(&str) -> bool,
     mut progress: impl FnMut(&str),
 ) -> Result<(Vec<Checked>, Vec<Refusal>), CheckError> {
     let (staged, untouched) = (Tree::new()?, Tree::new()?);
     let mut modules = Vec::new();
+    let mut refusals = Vec::new();
     for change in changes {
+        if let Some(page) = change.after.as_ref().filter(|_| is_page(&change.path))
+            && let Some(said) = template::fault(page)
+        {
+            refusals.push(Refusal::PageBroken {
+                owner: owner(survey, &change.path),
+                file: change.path.clone(),
+                said,
+            });
+        }
         let (Some(module), Some(after)) = (module_file(&change.path), &change.after) else { continue };
         staged.add(module, after)?;
         // What is not ours, as it is without our lines: it may already carry some.
@@ -89,15 +111,29 @@ pub fn modules(
         modules.push((change.path.as_str(), module, pristine.is_some()));
     }
     let mut checked = Vec::new();
-    let mut refusals = Vec::new();
-    for (path, module, has_untouched) in modules {
+    for (path, module, has_untouched) in modules.into_iter().filter(|(path, ..)| wanted(path)) {
         progress(path);
-        match check(root, &staged, has_untouched.then_some(&untouched), module) {
+        match check(libs, &staged, has_untouched.then_some(&untouched), module) {
             Ok(outcome) => checked.push(Checked { path: path.to_owned(), outcome }),
-            Err(said) => refusals.push(Refusal::ModuleBroken { file: path.to_owned(), said }),
+            Err(said) => refusals.push(Refusal::ModuleBroken {
+                owner: owner(survey, path),
+                file: path.to_owned(),
+                said,
+            }),
         }
     }
     Ok((checked, refusals))
+}
+
+/// The package of a file with its version, for messages; nothing for a file of ours.
+fn owner(survey: &Survey, path: &str) -> String {
+    let package = survey.files.get(path).and_then(|view| survey.packages.get(view.package.as_ref()?));
+    package.map(|package| format!("{} {}: ", package.name, package.version)).unwrap_or_default()
+}
+
+/// Whether a file is a web page's template.
+fn is_page(path: &str) -> bool {
+    path.ends_with(".tpl") || path.ends_with(".html")
 }
 
 /// The name by which perl would `require` a file, where it is a module.
@@ -106,15 +142,15 @@ fn module_file(path: &str) -> Option<&str> {
 }
 
 /// Checks one module; `Err` holds what perl said where we broke it.
-fn check(root: &Root, staged: &Tree, untouched: Option<&Tree>, module: &str) -> Result<Outcome, String> {
-    let passes_untouched = |how: How| untouched.is_none_or(|tree| run(root, tree, module, how).is_ok());
-    let reason = match run(root, staged, module, How::Load) {
+fn check(libs: &[PathBuf], staged: &Tree, untouched: Option<&Tree>, module: &str) -> Result<Outcome, String> {
+    let passes_untouched = |how: How| untouched.is_none_or(|tree| run(libs, tree, module, how).is_ok());
+    let reason = match run(libs, staged, module, How::Load) {
         Ok(()) => return Ok(Outcome::Loads),
         Err(Failed::NoPerl(reason)) => return Ok(Outcome::NotCheckable(reason)),
         Err(Failed::Said(said)) if untouched.is_some() && passes_untouched(How::Load) => return Err(said),
         Err(Failed::Said(said)) => said,
     };
-    match run(root, staged, module, How::Compile) {
+    match run(libs, staged, module, How::Compile) {
         Ok(()) => Ok(Outcome::Compiles(reason)),
         Err(Failed::Said(said)) if passes_untouched(How::Compile) => Err(said),
         Err(_) => Ok(Outcome::NotCheckable(reason)),
@@ -133,7 +169,7 @@ enum Failed {
 }
 
 /// Lets perl load `module` with `tree` first in its search path.
-fn run(root: &Root, tree: &Tree, module: &str, how: How) -> Result<(), Failed> {
+fn run(libs: &[PathBuf], tree: &Tree, module: &str, how: How) -> Result<(), Failed> {
     let script = match how {
         How::Load => "BEGIN { alarm 120 } require $ARGV[0]; print 'loaded';",
         How::Compile => COMPILE,
@@ -141,12 +177,11 @@ fn run(root: &Root, tree: &Tree, module: &str, how: How) -> Result<(), Failed> {
     let arguments: [OsString; 6] =
         ["-I".into(), tree.lib().into_os_string(), "-e".into(), script.into(), "--".into(), module.into()];
     let mut path = std::env::var_os("PERL5LIB").unwrap_or_default();
-    // The running host's folder is in perl's own list, behind those an administrator may have put before it.
-    if !root.is_running_host() {
+    for lib in libs {
         if !path.is_empty() {
             path.push(":");
         }
-        path.push(root.dir().join(PERL_LIB));
+        path.push(lib);
     }
     let started = duct::cmd("perl", arguments)
         .dir("/")

@@ -10,8 +10,13 @@ macro_rules! embed {
 pub static FILES: &[(&str, &[u8])] = embed![
     "payload/PVE/VZDump/Differential.pm",
     "payload/PVE/VZDump/Differential/Chain.pm",
+    "payload/PVE/VZDump/Differential/Helper.pm",
+    "payload/PVE/VZDump/Differential/Jobs.pm",
+    "payload/PVE/VZDump/Differential/Restore.pm",
+    "payload/PVE/VZDump/Differential/Storage.pm",
     "payload/js/pve-diff-backup.js",
-    "pve-storage-7.1-2/patchset.yaml",
+    "proxmox-ve/patchset.yaml",
+    "verified.yaml",
 ];
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ pub(super) fn insert(
 }
 
 /// The index of the one line below which the hunk goes.
-fn find_anchor(
+pub(super) fn find_anchor(
     all: &[Line],
     hunk: &Hunk,
     place: &dyn Fn(&Hunk, Option<&Pattern>) -> Box<Place>,
@@ -129,6 +129,7 @@ mod tests {
             id: id.to_owned(),
             package: "p".to_owned(),
             file: "f".to_owned(),
+            generations: 0..=0,
             within: None,
             anchors: vec![Pattern::parse(anchor).unwrap()],
             indent,
@@ -145,6 +146,7 @@ mod tests {
                 file: hunk.file.clone(),
                 hunk: hunk.id.clone(),
                 block: block.map(Pattern::to_string),
+                origin: None,
             })
         })
     }

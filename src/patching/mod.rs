@@ -4,18 +4,23 @@
 //! decides from these contents alone what each file should hold, [`check`] loads the changed modules from a
 //! staged copy, and [`transaction`], the only part that writes below the root, replaces all files or none.
 
+pub mod anchors;
 pub mod check;
 pub mod diff;
 pub mod embedded;
 mod insert;
+pub mod originals;
 pub mod patchset;
 pub mod pattern;
 pub mod plan;
 pub mod record;
 pub mod refusal;
 pub mod survey;
+pub mod template;
 pub mod text;
 pub mod transaction;
+pub mod upcoming;
+pub mod verified;
 
 /// The sha256 of `content` in lower-case hex.
 pub fn sha256_hex(content: &[u8]) -> String {

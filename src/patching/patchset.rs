@@ -9,7 +9,11 @@
 //! title: Proxmox VE 7.2 to 9.2
 //! packages:                     # releases the set was verified with, both ends included
 //!   pve-manager:   {from: "7.1-13", to: "9.2.11"}
-//!   pve-container: {from: "4.1-4", to: "6.1.10", optional: true}  # not installed: its hunks are skipped
+//!   pve-container:
+//!     optional: true            # not installed: its hunks are skipped
+//!     generations:              # a package whose files changed their shape: exactly one of these must hold
+//!       - {from: "2.0-4", to: "3.0-20", facts: [{file: usr/share/perl5/PVE/LXC/Create.pm, lacks: '^sub restore_tar_archive {'}]}
+//!       - {from: "3.0-21", to: "6.1.10", facts: [{file: usr/share/perl5/PVE/LXC/Create.pm, has: '^sub restore_tar_archive {'}]}
 //! facts:                        # must hold of the contents (without our lines), or the set is not meant
 //!   - {package: pve-manager, file: usr/share/perl5/PVE/VZDump.pm, has: 'sub exec_backup_task {'}
 //!   - {package: pve-manager, file: usr/share/perl5/PVE/VZDump.pm, lacks: '... $maxfiles ...'}
@@ -19,6 +23,8 @@
 //!   - id: choose
 //!     package: pve-manager
 //!     file: usr/share/perl5/PVE/VZDump.pm
+//!     since: "7.1-13"                    # optional: first and last generation (by their `from`) that need it
+//!     until: "7.1-13"
 //!     within: 'sub exec_backup_task {'   # optional: the block from the one line that matches to the next
 //!                                        # line with its indentation that begins with } ] or )
 //!     anchor: '$task->{vmtype} = $vmtype;'  # one pattern or a list; exactly one line must match
@@ -27,6 +33,10 @@
 //!     insert: |
 //!       PVE::VZDump::Differential::backup_task($self, $task, $vmid, \$comp);
 //! ```
+//!
+//! Packages of a host come from different days, so each one's generation is found by its own files, never by a
+//! version: any mix of generations is a plan. A generation decides which hunks there are; each of these must then
+//! find its anchor. `needs` of a generation names packages that must be installed beside it.
 //!
 //! Patterns are those of [`Pattern`]. In `insert`, `@hash:SOURCE@` becomes the first 12 hex digits of the sha256 of
 //! that payload file (a URL that changes with the content), `@version@` this program's version.
@@ -57,14 +67,41 @@ pub struct PatchSet {
     pub version: u32,
     /// For people: which releases it is for.
     pub title: String,
-    /// The packages it deals with and the releases it was verified with.
-    pub packages: BTreeMap<String, Range>,
-    /// What must hold of the files.
+    /// The packages it deals with.
+    pub packages: BTreeMap<String, PackageSpec>,
+    /// What must hold of the files, whatever the generations.
     pub facts: Vec<Fact>,
     /// Files of ours.
     pub payload: Vec<Payload>,
     /// Insertions, in the order in which they are made.
     pub hunks: Vec<Hunk>,
+}
+
+/// A package as a set knows it.
+#[derive(Debug, Clone)]
+pub struct PackageSpec {
+    /// Whether a host may do without the package.
+    pub optional: bool,
+    /// The shapes its files have had, oldest first; at least one.
+    pub generations: Vec<Generation>,
+}
+
+impl PackageSpec {
+    /// Whether `version` is among the releases that the set was verified with.
+    pub fn contains(&self, version: &Version) -> bool {
+        self.generations.iter().any(|generation| generation.range.contains(version))
+    }
+}
+
+/// Releases of a package whose files take the same hunks.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// The releases it was verified with. The first one names the generation.
+    pub range: Range,
+    /// What tells its files from those of the other generations.
+    pub facts: Vec<Fact>,
+    /// Packages that must be installed beside it.
+    pub needs: Vec<String>,
 }
 
 /// The releases of a package that a set was verified with.
@@ -74,8 +111,6 @@ pub struct Range {
     pub from: Version,
     /// The newest.
     pub to: Version,
-    /// Whether a host may do without the package.
-    pub optional: bool,
 }
 
 impl Range {
@@ -118,6 +153,8 @@ pub struct Hunk {
     pub package: String,
     /// The file.
     pub file: String,
+    /// The generations of the package that need it, by their places in [`PackageSpec::generations`].
+    pub generations: std::ops::RangeInclusive<usize>,
     /// The line that opens the block in which the anchor is looked for.
     pub within: Option<Pattern>,
     /// The patterns of which exactly one line must match one.
@@ -237,7 +274,8 @@ struct RawSet {
     name: String,
     version: u32,
     title: String,
-    packages: BTreeMap<String, RawRange>,
+    packages: BTreeMap<String, RawPackage>,
+    #[serde(default)]
     facts: Vec<RawFact>,
     #[serde(default)]
     payload: Vec<RawPayload>,
@@ -246,17 +284,31 @@ struct RawSet {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawRange {
+struct RawPackage {
+    from: Option<String>,
+    to: Option<String>,
+    #[serde(default)]
+    optional: bool,
+    #[serde(default)]
+    generations: Vec<RawGeneration>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGeneration {
     from: String,
     to: String,
     #[serde(default)]
-    optional: bool,
+    facts: Vec<RawFact>,
+    #[serde(default)]
+    needs: Vec<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFact {
-    package: String,
+    /// Given by the place in a generation.
+    package: Option<String>,
     file: String,
     has: Option<Pattern>,
     lacks: Option<Pattern>,
@@ -275,6 +327,8 @@ struct RawHunk {
     id: String,
     package: String,
     file: String,
+    since: Option<String>,
+    until: Option<String>,
     within: Option<Pattern>,
     anchor: OneOrMore,
     #[serde(default)]
@@ -307,24 +361,19 @@ fn parse(
         false => Err(invalid(format!("{user}: package '{package}' is not in `packages`"))),
     };
     let mut packages = BTreeMap::new();
-    for (name, range) in &raw.packages {
-        let version = |text: &str| Version::parse(text).map_err(|error| invalid(format!("{name}: {error}")));
-        let range = Range { from: version(&range.from)?, to: version(&range.to)?, optional: range.optional };
-        packages.insert(name.clone(), range);
+    for (name, package) in &raw.packages {
+        package.generations.iter().flat_map(|it| &it.needs).try_for_each(|needed| known(needed, name))?;
+        let package = checked_package(name, package).map_err(|what| invalid(format!("{name}: {what}")))?;
+        packages.insert(name.clone(), package);
     }
 
     let mut facts = Vec::new();
-    for fact in raw.facts {
-        known(&fact.package, "fact")?;
-        let file = checked_path(fact.file).map_err(invalid)?;
-        let (pattern, present) = match (fact.has, fact.lacks) {
-            (Some(pattern), None) => (pattern, true),
-            (None, Some(pattern)) => (pattern, false),
-            _ => return Err(invalid(format!("fact about {file}: needs either `has` or `lacks`"))),
-        };
-        facts.push(Fact { package: fact.package, file, pattern, present });
+    for fact in &raw.facts {
+        let package = fact.package.as_ref().ok_or_else(|| invalid("fact: needs `package`".to_owned()))?;
+        known(package, "fact")?;
+        facts.push(checked_fact(package, fact).map_err(invalid)?);
     }
-    if facts.is_empty() {
+    if facts.is_empty() && !packages.values().flat_map(|it| &it.generations).any(|it| !it.facts.is_empty()) {
         return Err(invalid("has no facts: it would match any host".to_owned()));
     }
 
@@ -354,6 +403,8 @@ fn parse(
             OneOrMore::One(pattern) => vec![pattern],
             OneOrMore::More(patterns) => patterns,
         };
+        let generations = checked_generations(&packages[&hunk.package], &hunk.since, &hunk.until)
+            .map_err(|what| invalid(format!("hunk {}: {what}", hunk.id)))?;
         let anchors = anchors
             .iter()
             .map(|text| Pattern::parse(text).map_err(|error| invalid(format!("hunk {}: {error}", hunk.id))))
@@ -367,6 +418,7 @@ fn parse(
             id: hunk.id,
             package: hunk.package,
             file,
+            generations,
             within: hunk.within,
             anchors,
             indent: hunk.indent,
@@ -383,6 +435,71 @@ fn parse(
         payload: files,
         hunks,
     })
+}
+
+/// A package with its generations; without any it is a single one.
+fn checked_package(name: &str, raw: &RawPackage) -> Result<PackageSpec, String> {
+    let range = |from: &str, to: &str| {
+        let version = |text: &str| Version::parse(text).map_err(|error| error.to_string());
+        let range = Range { from: version(from)?, to: version(to)? };
+        match range.from <= range.to {
+            true => Ok(range),
+            false => Err(format!("from {from} to {to} is no range")),
+        }
+    };
+    let mut generations = Vec::new();
+    match (&raw.from, &raw.to) {
+        (Some(from), Some(to)) if raw.generations.is_empty() => {
+            generations.push(Generation { range: range(from, to)?, facts: Vec::new(), needs: Vec::new() });
+        }
+        (None, None) if !raw.generations.is_empty() => {
+            for generation in &raw.generations {
+                let facts = generation.facts.iter().map(|fact| match fact.package {
+                    None => checked_fact(name, fact),
+                    Some(_) => Err("a generation's fact is about its own package".to_owned()),
+                });
+                generations.push(Generation {
+                    range: range(&generation.from, &generation.to)?,
+                    facts: facts.collect::<Result<_, _>>()?,
+                    needs: generation.needs.clone(),
+                });
+            }
+        }
+        _ => return Err("needs either `from` and `to`, or `generations`".to_owned()),
+    }
+    if !generations.is_sorted_by(|a, b| a.range.to < b.range.from) {
+        return Err("generations must not overlap, and the oldest comes first".to_owned());
+    }
+    Ok(PackageSpec { optional: raw.optional, generations })
+}
+
+fn checked_fact(package: &str, fact: &RawFact) -> Result<Fact, String> {
+    let file = checked_path(fact.file.clone())?;
+    let (pattern, present) = match (&fact.has, &fact.lacks) {
+        (Some(pattern), None) => (pattern.clone(), true),
+        (None, Some(pattern)) => (pattern.clone(), false),
+        _ => return Err(format!("fact about {file}: needs either `has` or `lacks`")),
+    };
+    Ok(Fact { package: package.to_owned(), file, pattern, present })
+}
+
+/// The places of the generations from the one called `since` to the one called `until`.
+fn checked_generations(
+    package: &PackageSpec,
+    since: &Option<String>,
+    until: &Option<String>,
+) -> Result<std::ops::RangeInclusive<usize>, String> {
+    let place = |name: &Option<String>, default: usize| match name {
+        None => Ok(default),
+        Some(name) => (package.generations.iter())
+            .position(|generation| generation.range.from.to_string() == *name)
+            .ok_or_else(|| format!("no generation begins with {name}")),
+    };
+    let range = place(since, 0)?..=place(until, package.generations.len() - 1)?;
+    match range.is_empty() {
+        false => Ok(range),
+        true => Err("`until` comes before `since`".to_owned()),
+    }
 }
 
 /// A path that stays below the folder it is relative to.
@@ -484,6 +601,47 @@ hunks:
             let yaml = GOOD.replacen(from, to, 1);
             assert_ne!(yaml, GOOD, "{from}");
             let error = parsed(&yaml).expect_err(to).to_string();
+            assert!(error.contains(want), "{to}: {error}");
+        }
+    }
+
+    const GENERATIONS: &str = "
+  a:
+    generations:
+      - {from: '1', to: '1.5', facts: [{file: usr/a.pm, lacks: 'sub f {'}]}
+      - {from: '1.6', to: '2.0-1', facts: [{file: usr/a.pm, has: 'sub f {'}], needs: [b]}
+  b: {from: '1', to: '9', optional: true}
+";
+
+    #[test]
+    fn generations_limit_hunks() {
+        let yaml = GOOD.replacen("\n  a: {from: \"1\", to: \"2.0-1\"}\n", GENERATIONS, 1).replacen(
+            "    anchor: [",
+            "    since: '1.6'\n    anchor: [",
+            1,
+        );
+        let set = parsed(&yaml).unwrap();
+        assert_eq!(set.hunks[0].generations, 1..=1);
+        let names: Vec<String> = set.packages["a"]
+            .generations
+            .iter()
+            .map(|generation| generation.range.from.to_string())
+            .collect();
+        assert_eq!(names, ["1", "1.6"]);
+        assert!(!set.packages["a"].contains(&Version::parse("1.5.1").unwrap()));
+        let mistakes = [
+            ("since: '1.6'", "since: '1.7'", "no generation begins with 1.7"),
+            ("since: '1.6'", "since: '1.6'\n    until: '1'", "`until` comes before `since`"),
+            ("to: '1.5'", "to: '1.6'", "must not overlap"),
+            ("needs: [b]", "needs: [c]", "package 'c' is not in"),
+            ("[{file: usr/a.pm, has", "[{package: a, file: usr/a.pm, has", "about its own package"),
+            ("  a:\n", "  a:\n    from: '1'\n", "either `from` and `to`, or `generations`"),
+            ("from: '1', to: '9'", "from: '9', to: '1'", "is no range"),
+        ];
+        for (from, to, want) in mistakes {
+            let wrong = yaml.replacen(from, to, 1);
+            assert_ne!(wrong, yaml, "{from}");
+            let error = parsed(&wrong).expect_err(to).to_string();
             assert!(error.contains(want), "{to}: {error}");
         }
     }

@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 
 use super::insert::insert;
-use super::patchset::{Fact, Hunk, PatchSet, is_ours};
+use super::patchset::{Fact, Generation, Hunk, PackageSpec, PatchSet, is_ours};
 use super::pattern::Pattern;
 use super::record::Record;
 use super::refusal::{Place, Refusal};
 use super::sha256_hex;
 use super::survey::{FileView, Survey};
 use super::text::{lines, strip};
-use crate::host::Origin;
+use crate::host::{Origin, Version};
 
 /// What `apply` would make of a host.
 #[derive(Debug)]
 pub struct Plan<'a> {
     /// The set it follows.
     pub set: &'a PatchSet,
+    /// The generation of each installed package, by its name.
+    pub generations: BTreeMap<String, &'a Generation>,
     /// Every file of the set whose package is installed, then the payload.
     pub files: Vec<PlannedFile>,
     /// Optional packages that are not installed, with the ids of the hunks left out.
@@ -93,7 +95,7 @@ pub enum Overall {
     Unsupported,
 }
 
-/// Finds the one set whose facts hold.
+/// Finds the one set whose own facts hold; the generations of its packages are the plan's matter.
 ///
 /// # Errors
 /// [`Refusal::NotInstalled`], [`Refusal::NoSet`], [`Refusal::SeveralSets`].
@@ -125,15 +127,48 @@ pub fn choose<'a>(sets: &'a [PatchSet], survey: &Survey) -> Result<&'a PatchSet,
     }
 }
 
-/// Whether a fact holds. Where its package is not installed nothing is known, so it does.
+/// Whether a fact holds. Where its package is not installed nothing is known, so it does; neither is anything known
+/// where a file is missing that its package ships: that is a matter of the plan, which names it.
 fn holds(fact: &Fact, survey: &Survey) -> bool {
-    if !survey.packages.contains_key(&fact.package) {
-        return true;
+    is_unknown(fact, survey) || matches(fact, survey) == fact.present
+}
+
+fn is_unknown(fact: &Fact, survey: &Survey) -> bool {
+    let is_missing = |file: &FileView| file.stripped.is_none() && (file.listed || file.diverted.is_some());
+    !survey.packages.contains_key(&fact.package) || survey.files.get(&fact.file).is_some_and(is_missing)
+}
+
+fn matches(fact: &Fact, survey: &Survey) -> bool {
+    let file = survey.files.get(&fact.file).and_then(|file| file.stripped.as_ref());
+    file.is_some_and(|file| lines(&file.rest).any(|line| fact.pattern.matches(line.body)))
+}
+
+/// The place of the generation whose facts hold.
+fn choose_generation(
+    name: &str,
+    package: &PackageSpec,
+    version: &str,
+    survey: &Survey,
+) -> Result<usize, Refusal> {
+    let mut fitting = Vec::new();
+    let mut failed = Vec::new();
+    for (place, generation) in package.generations.iter().enumerate() {
+        match generation.facts.iter().find(|fact| !holds(fact, survey)) {
+            None => fitting.push(place),
+            Some(fact) => failed.push((generation.range.from.to_string(), describe(fact))),
+        }
     }
-    match survey.files.get(&fact.file).and_then(|file| file.stripped.as_ref()) {
-        // A file that is missing is a matter of the plan, which names it.
-        None => true,
-        Some(file) => lines(&file.rest).any(|line| fact.pattern.matches(line.body)) == fact.present,
+    let (package_name, version) = (name.to_owned(), version.to_owned());
+    let is_guess = |place: &usize| package.generations[*place].facts.iter().any(|it| is_unknown(it, survey));
+    match fitting[..] {
+        [place] => Ok(place),
+        [] => Err(Refusal::NoGeneration { package: package_name, version, failed }),
+        // Files are missing: the newest generation serves to name them.
+        [.., newest] if fitting.iter().any(is_guess) => Ok(newest),
+        _ => {
+            let names = fitting.iter().map(|place| package.generations[*place].range.from.to_string());
+            Err(Refusal::SeveralGenerations { package: package_name, version, generations: names.collect() })
+        }
     }
 }
 
@@ -147,27 +182,42 @@ impl<'a> Plan<'a> {
     pub fn new(set: &'a PatchSet, survey: &Survey) -> Self {
         let mut plan = Self {
             set,
+            generations: BTreeMap::new(),
             files: Vec::new(),
             skipped: BTreeMap::new(),
             unverified: Vec::new(),
             refusals: Vec::new(),
         };
-        for (name, range) in &set.packages {
-            if let Some(package) = survey.packages.get(name)
-                && !range.contains(&package.version)
-            {
-                let verified = format!("{} to {}", range.from, range.to);
-                plan.unverified.push((name.clone(), package.version.to_string(), verified));
+        // The place of each installed package's generation; `None` where none fits.
+        let mut places = BTreeMap::new();
+        for (name, package) in &set.packages {
+            let Some(installed) = survey.packages.get(name) else { continue };
+            let version = installed.version.to_string();
+            match choose_generation(name, package, &version, survey) {
+                Ok(place) => {
+                    places.insert(name.as_str(), Some(place));
+                    plan.add_generation(name, &package.generations[place], &installed.version, survey);
+                }
+                Err(refusal) => {
+                    places.insert(name.as_str(), None);
+                    plan.refusals.push(refusal);
+                }
             }
         }
         let mut by_file: Vec<(&str, Vec<&Hunk>)> = Vec::new();
         for hunk in &set.hunks {
-            match by_file.iter_mut().find(|(file, _)| *file == hunk.file) {
-                _ if !survey.packages.contains_key(&hunk.package) => {
+            let newest = set.packages[&hunk.package].generations.len() - 1;
+            match places.get(hunk.package.as_str()) {
+                None if hunk.generations.contains(&newest) => {
                     plan.skipped.entry(hunk.package.clone()).or_default().push(hunk.id.clone());
                 }
-                Some((_, hunks)) => hunks.push(hunk),
-                None => by_file.push((&hunk.file, vec![hunk])),
+                Some(Some(place)) if hunk.generations.contains(place) => {
+                    match by_file.iter_mut().find(|(file, _)| *file == hunk.file) {
+                        Some((_, hunks)) => hunks.push(hunk),
+                        None => by_file.push((&hunk.file, vec![hunk])),
+                    }
+                }
+                _ => {}
             }
         }
         for (path, hunks) in by_file {
@@ -177,6 +227,17 @@ impl<'a> Plan<'a> {
             plan.add_payload(&payload.target, &payload.content, survey.files.get(&payload.target));
         }
         plan
+    }
+
+    fn add_generation(&mut self, name: &str, generation: &'a Generation, version: &Version, survey: &Survey) {
+        if !generation.range.contains(version) {
+            let verified = format!("{} to {}", generation.range.from, generation.range.to);
+            self.unverified.push((name.to_owned(), version.to_string(), verified));
+        }
+        for package in generation.needs.iter().filter(|needed| !survey.packages.contains_key(*needed)) {
+            self.refusals.push(Refusal::NotInstalled { package: package.clone() });
+        }
+        self.generations.insert(name.to_owned(), generation);
     }
 
     fn add_file(&mut self, path: &str, hunks: &[&Hunk], survey: &Survey) {
@@ -189,6 +250,7 @@ impl<'a> Plan<'a> {
                 file: path.to_owned(),
                 hunk: hunk.id.clone(),
                 block: block.map(Pattern::to_string),
+                origin: survey.files.get(path).and_then(|view| view.origin),
             })
         };
         let missing = FileView::default();

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use super::originals::{self, Found};
+use crate::host::Origin;
+
 /// One reason against a plan. All of a plan's reasons are collected before anything is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -29,6 +32,33 @@ pub enum Refusal {
         /// Their names.
         sets: Vec<String>,
     },
+    /// No generation of hunks is meant for a package's files.
+    #[error(
+        "{package} {version}: no hunks are meant for its files:\n{}\nInstall a pve-diff-backup that knows this \
+         release; until then backups run as full ones, as Proxmox ships them",
+        failed.iter().map(|(from, fact)| format!("  those of {from} on: {fact}")).collect::<Vec<_>>().join("\n")
+    )]
+    NoGeneration {
+        /// The package.
+        package: String,
+        /// Its installed version.
+        version: String,
+        /// Each generation's name and the first fact that does not hold.
+        failed: Vec<(String, String)>,
+    },
+    /// More than one generation claims a package's files, which is a mistake in the set.
+    #[error(
+        "{package} {version}: the hunks of {} all claim its files: the patch set contradicts itself",
+        generations.join(", ")
+    )]
+    SeveralGenerations {
+        /// The package.
+        package: String,
+        /// Its installed version.
+        version: String,
+        /// Their names.
+        generations: Vec<String>,
+    },
     /// A file to be patched does not exist.
     #[error("{place}: the file is missing; {next}")]
     FileMissing {
@@ -38,7 +68,7 @@ pub enum Refusal {
         next: String,
     },
     /// No line matches where exactly one must.
-    #[error("{place}: looked for the line `{wanted}` and found none. {NEXT}")]
+    #[error("{place}: looked for the line `{wanted}` and found none. {}", place.next())]
     AnchorMissing {
         /// Where.
         place: Box<Place>,
@@ -47,8 +77,9 @@ pub enum Refusal {
     },
     /// Several lines match where exactly one must.
     #[error(
-        "{place}: looked for the one line `{wanted}` and found {}: lines {}. {NEXT}",
-        lines.len(), lines.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+        "{place}: looked for the one line `{wanted}` and found {}: lines {}. {}",
+        lines.len(), lines.iter().map(usize::to_string).collect::<Vec<_>>().join(", "),
+        place.next()
     )]
     AnchorAmbiguous {
         /// Where.
@@ -59,7 +90,7 @@ pub enum Refusal {
         lines: Vec<usize>,
     },
     /// A block has no end.
-    #[error("{place}: the block that begins in line {line} does not end: the file is incomplete. {NEXT}")]
+    #[error("{place}: the block that begins in line {line} does not end: the file is incomplete. {}", place.next())]
     BlockOpen {
         /// Where.
         place: Box<Place>,
@@ -68,34 +99,71 @@ pub enum Refusal {
     },
     /// Our lines could not be taken out again without a trace.
     #[error(
-        "{place}: `revert` could not give back this file byte for byte (its last line ends in a carriage return)"
+        "{place}: `revert` could not give back this file byte for byte (its last line ends in a carriage \
+         return). `pve-diff-backup reinstall` gives back Proxmox' own"
     )]
     NotRevertible {
         /// Where.
         place: Box<Place>,
     },
     /// Where a file of ours goes, there is somebody else's.
-    #[error("/{target}: there is a file that is not ours; move it away, then try again")]
+    #[error(
+        "/{target}: there is a file that is not ours, where one of ours should go; move it away (`mv /{target} \
+         /{target}.old`), then try again"
+    )]
     PayloadInTheWay {
         /// Its path.
         target: String,
     },
+    /// The patches that this program succeeds are still there.
+    #[error(
+        "the patches of ayufan/pve-patches are still in these files:\n{}\nTheir lines and ours exclude each other. Give \
+         the host Proxmox' own files back first, then try again:\n  {}\n(or run the script that patched it once more, \
+         with `revert`). Their archives stay usable",
+        found.iter().map(|found| format!("  {} {}: /{}, from line {} on", found.package, found.version, found.file,
+            found.line)).collect::<Vec<_>>().join("\n"),
+        originals::remedy(found)
+    )]
+    OriginalPatches {
+        /// Where.
+        found: Vec<Found>,
+    },
     /// A module does not load any more.
     #[error(
-        "/{file}: loads as it is, but not with our lines. {said}\nThis is a mistake of ours: please report it \
+        "{owner}/{file}: loads as it is, but not with our lines. {said}\nThis is a mistake of ours: please report it \
          together with the output of `pve-diff-backup diff`"
     )]
     ModuleBroken {
+        /// Its package and version, and a colon; nothing for a file of ours.
+        owner: String,
         /// The module's file.
         file: String,
         /// What perl said.
         said: String,
     },
+    /// What `revert` would leave is not what was there.
+    #[error(
+        "/{file}: `revert` would not give this file back byte for byte. This is a mistake of ours: please report it \
+         together with the output of `pve-diff-backup diff`"
+    )]
+    RevertBroken {
+        /// The file.
+        file: String,
+    },
+    /// In a page, our line would not be what it should.
+    #[error(
+        "{owner}/{file}: {said}, where it has no effect or spoils the page.\nThis is a mistake of ours: please report it \
+         together with the output of `pve-diff-backup diff`"
+    )]
+    PageBroken {
+        /// Its package and version, and a colon.
+        owner: String,
+        /// The page's file.
+        file: String,
+        /// What is wrong.
+        said: String,
+    },
 }
-
-/// What all anchor refusals end in.
-const NEXT: &str = "Either this release changed the code there: install a newer pve-diff-backup. Or somebody \
-                    edited the file: `pve-diff-backup reinstall` gives back Proxmox' own";
 
 /// The place in question: a hunk in a file of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +178,23 @@ pub struct Place {
     pub hunk: String,
     /// The line that opens the block, where the hunk is limited to one.
     pub block: Option<String>,
+    /// Whether the file is as its package shipped it.
+    pub origin: Option<Origin>,
+}
+
+impl Place {
+    /// What to do where the file is not as a hunk needs it.
+    fn next(&self) -> String {
+        let newer = "This release changed the code there: install a newer pve-diff-backup; until then backups run as \
+                     full ones";
+        let edited = "Somebody edited this file, for it is not what its package shipped: undo that, or let \
+                      `pve-diff-backup reinstall` give back Proxmox' own";
+        match self.origin {
+            Some(Origin::Pristine) => newer.to_owned(),
+            Some(Origin::Modified) => edited.to_owned(),
+            Some(Origin::Unknown) | None => format!("Either: {newer}. Or: {edited}"),
+        }
+    }
 }
 
 impl fmt::Display for Place {

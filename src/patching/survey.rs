@@ -77,7 +77,9 @@ impl Survey {
         }
         for set in sets {
             kinds.extend(set.payload.iter().map(|file| (file.target.as_str(), Kind::Payload)));
-            kinds.extend(set.facts.iter().map(|fact| (fact.file.as_str(), Kind::Shipped(&fact.package))));
+            let generations = set.packages.values().flat_map(|package| &package.generations);
+            let facts = generations.flat_map(|generation| &generation.facts).chain(&set.facts);
+            kinds.extend(facts.map(|fact| (fact.file.as_str(), Kind::Shipped(&fact.package))));
             kinds.extend(set.hunks.iter().map(|hunk| (hunk.file.as_str(), Kind::Shipped(&hunk.package))));
         }
         let mut files = BTreeMap::new();

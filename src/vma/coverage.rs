@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{CLUSTER, Defect};
 
+/// Clusters of a page that are listed before it gets a bit map, which takes 16 times the list's memory.
+const FEW: usize = 128;
 /// Clusters per page of the bit map: 2 GiB of disk.
 const PAGE: u64 = 32768;
 /// Pages that may be partly filled at once, 4 KiB each. A backup fills its disks front to back (with
@@ -19,7 +21,12 @@ pub(super) struct Coverage {
 
 enum Page {
     Full,
-    Partial { bits: Box<[u64; PAGE as usize / 64]>, count: u64 },
+    /// The few clusters that were seen, in order: an archive of scattered ones costs memory in proportion to its size.
+    Few(Vec<u16>),
+    Partial {
+        bits: Box<[u64; PAGE as usize / 64]>,
+        count: u64,
+    },
 }
 
 /// Partly filled pages, counted over all devices of an archive.
@@ -37,20 +44,36 @@ impl Coverage {
         let (index, bit) = (u64::from(number) / PAGE, u64::from(number) % PAGE);
         let page = self.pages.entry(index as u32).or_insert_with(|| {
             partial.0 += 1;
-            Page::Partial { bits: Box::new([0; PAGE as usize / 64]), count: 0 }
+            Page::Few(Vec::new())
         });
         if partial.0 > MAX_PARTIAL {
             return Err(Defect::Scattered((MAX_PARTIAL as u64 * PAGE * CLUSTER as u64) >> 30));
         }
-        let Page::Partial { bits, count } = page else { return Ok(false) };
-        let (word, flag) = (&mut bits[bit as usize / 64], 1u64 << (bit % 64));
-        if *word & flag != 0 {
-            return Ok(false);
-        }
-        *word |= flag;
-        *count += 1;
+        let count = match page {
+            Page::Full => return Ok(false),
+            Page::Few(list) => {
+                let Err(at) = list.binary_search(&(bit as u16)) else { return Ok(false) };
+                list.insert(at, bit as u16);
+                let count = list.len() as u64;
+                if list.len() > FEW {
+                    let mut bits = Box::new([0; PAGE as usize / 64]);
+                    list.iter().for_each(|&bit| bits[usize::from(bit) / 64] |= 1 << (bit % 64));
+                    *page = Page::Partial { bits, count };
+                }
+                count
+            }
+            Page::Partial { bits, count } => {
+                let (word, flag) = (&mut bits[bit as usize / 64], 1u64 << (bit % 64));
+                if *word & flag != 0 {
+                    return Ok(false);
+                }
+                *word |= flag;
+                *count += 1;
+                *count
+            }
+        };
         self.seen += 1;
-        if *count == PAGE.min(self.total - index * PAGE) {
+        if count == PAGE.min(self.total - index * PAGE) {
             *page = Page::Full;
             partial.0 -= 1;
         }
@@ -69,6 +92,10 @@ impl Coverage {
             }
             match page {
                 Page::Full => first += PAGE,
+                Page::Few(list) => {
+                    first += list.iter().zip(0..).take_while(|(bit, n)| **bit == *n).count() as u64;
+                    break;
+                }
                 Page::Partial { bits, .. } => {
                     let word = bits.iter().position(|w| *w != u64::MAX).unwrap_or(bits.len());
                     first += word as u64 * 64 + bits.get(word).map_or(0, |w| u64::from(w.trailing_ones()));

@@ -23,6 +23,21 @@ fn help_teaches() {
 }
 
 #[test]
+fn the_other_name_speaks_of_itself() {
+    use std::os::unix::process::CommandExt;
+    let verify = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pve-diff-backup"));
+        Ran::of(command.arg0("/usr/bin/pve-verify-backups").args(arguments).output().unwrap())
+    };
+    let version = verify(&["--version"]).ok().out;
+    assert_eq!(version, format!("pve-verify-backups {}\n", env!("CARGO_PKG_VERSION")));
+    let help = verify(&["--help"]).ok().out;
+    assert!(help.contains("Usage: pve-verify-backups [OPTIONS] [PATH]..."), "{help}");
+    assert!(!help.contains("pve-diff-backup"), "{help}");
+    verify(&["--root", "/"]).code(2).says(&["pve-verify-backups"]);
+}
+
+#[test]
 fn man_pages_and_completions() {
     let dir = tempfile::tempdir().unwrap();
     for what in ["man", "bash", "zsh", "fish"] {
@@ -33,6 +48,10 @@ fn man_pages_and_completions() {
     for words in [".SH EXAMPLES", ".SH \"EXIT STATUS\"", "applied.patch", "pve\\-diff\\-backup\\-status(1)"] {
         let plain = words.replace('"', "");
         assert!(man.contains(words) || man.contains(&plain), "{words:?} is not in\n{man}");
+    }
+    let man = read("pve-verify-backups.1");
+    for words in ["Decode every differential", ".SH \"EXIT STATUS\"", "pve\\-xdelta3"] {
+        assert!(man.contains(words) || man.contains(&words.replace('"', "")), "{words:?} is not in\n{man}");
     }
     assert!(read("pve-diff-backup-apply.1").contains("no\\-restart"));
     assert!(!dir.path().join("pve-diff-backup-generate.1").exists());

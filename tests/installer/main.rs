@@ -1,11 +1,15 @@
 //! `pve-diff-backup` on host trees built here: the real program, real files, real perl, patch and strace.
 
+mod coexist;
 mod crash;
 mod diffs;
 mod errors;
 mod help;
 mod lifecycle;
+mod options;
+mod refusals;
 mod reinstall;
 mod rights;
 mod support;
+mod upcoming;
 mod versions;

@@ -106,6 +106,8 @@ hunks:
 const PAYLOAD_PM: &str =
     "# Part of pve-diff-backup.\npackage PVE::VZDump::Ours::Differential;\nuse strict;\n1;\n";
 
+pub use pve_diff_backup::patching::sha256_hex;
+
 /// What a tree holds: kind, mode, owner, group and content of everything in it, by path.
 pub type Snapshot = BTreeMap<String, (u32, u32, u32, Vec<u8>)>;
 
@@ -254,6 +256,13 @@ impl Ran {
     #[track_caller]
     pub fn code(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:#?}");
+        self
+    }
+
+    /// Demands that nothing went to standard error.
+    #[track_caller]
+    pub fn says_nothing(self) -> Self {
+        assert_eq!(self.err, "", "{self:#?}");
         self
     }
 

@@ -1,33 +1,13 @@
 //! The command line of xdelta3, as our program speaks it, beside the real one.
 
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 use pve_diff_backup::vcdiff::*;
 
 use crate::tools::*;
 
 impl Dir {
-    /// Runs our program in the directory.
-    fn ours(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pve-xdelta3"));
-        command.args(args).current_dir(self.path()).stdin(Stdio::null()).env_remove("XDELTA");
-        command.output().unwrap()
-    }
-
-    fn ours_ok(&self, args: &[&str]) -> Output {
-        let output = self.ours(args);
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        output
-    }
-
-    /// Runs our program, which must fail with status 1; returns its message.
-    fn ours_fails(&self, args: &[&str]) -> String {
-        let output = self.ours(args);
-        assert_eq!(output.status.code(), Some(1), "{args:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
     fn with_pair(seed: u64, len: usize) -> (Dir, Vec<u8>, Vec<u8>) {
         let (base, target) = pair(seed, len);
         let dir = Dir::new();
@@ -99,7 +79,9 @@ fn empty_files() {
 #[test]
 fn compressed_files_are_recognised() {
     let (dir, _, target) = Dir::with_pair(33, 150_000);
-    for (program, suffix) in [("gzip", "gz"), ("xz", "xz"), ("zstd", "zst"), ("lzop", "lzo")] {
+    for (program, suffix) in
+        [("gzip", "gz"), ("bzip2", "bz2"), ("xz", "xz"), ("zstd", "zst"), ("lzop", "lzo")]
+    {
         for file in ["base", "target"] {
             let status = Command::new(program).args(["-k", "-q", file]).current_dir(dir.path()).status();
             assert!(status.unwrap().success(), "{program}");

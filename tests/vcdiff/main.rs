@@ -2,5 +2,6 @@
 
 mod cli;
 mod damage;
+mod options;
 mod peers;
 mod tools;

@@ -197,6 +197,26 @@ impl Dir {
         std::fs::read(self.0.path().join(name)).unwrap()
     }
 
+    /// Runs our program in the directory.
+    pub fn ours(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pve-xdelta3"));
+        command.args(args).current_dir(self.path()).stdin(Stdio::null()).env_remove("XDELTA");
+        command.output().unwrap()
+    }
+
+    pub fn ours_ok(&self, args: &[&str]) -> Output {
+        let output = self.ours(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    /// Runs our program, which must fail with status 1; returns its message.
+    pub fn ours_fails(&self, args: &[&str]) -> String {
+        let output = self.ours(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     /// Runs xdelta3 in the directory.
     pub fn xdelta3(&self, args: &[&str]) -> Output {
         let mut command = Command::new("xdelta3");

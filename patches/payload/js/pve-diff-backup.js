@@ -11,10 +11,12 @@
 
     var text = typeof gettext === 'function' ? gettext : function (message) { return message; };
 
-    // The field as the window needs it: an empty value is not sent, or removed from an existing job.
+    // The field as the window needs it: an empty value is not sent, or removed from an existing job that had one.  A job
+    // that lost its value to a node without our lines keeps its right to it, whatever else is changed in this window.
+    // Of Ext JS' own kind (4 to 7), since Proxmox' came and changed its name later.
     var fieldConfig = function (isCreate) {
         return {
-            xtype: 'proxmoxintegerfield',
+            xtype: 'numberfield',
             name: 'fullbackup',
             fieldLabel: text('Full Backup Every'),
             emptyText: text('0 days: always full'),
@@ -22,7 +24,17 @@
             maxValue: 365,
             allowBlank: true,
             allowDecimals: false,
-            deleteEmpty: !isCreate,
+            getSubmitData: function () {
+                var data = {};
+                var value = this.getSubmitValue();
+                var before = this.originalValue;
+                if (value !== null && value !== '') {
+                    data[this.getName()] = value;
+                } else if (!isCreate && before !== undefined && before !== null && before !== '') {
+                    data['delete'] = this.getName();
+                }
+                return data;
+            },
             autoEl: {
                 tag: 'div',
                 'data-qtip': Ext.htmlEncode(
@@ -44,7 +56,7 @@
                 var mode = me.down('field[name=mode]');
                 var owner = mode && mode.ownerCt;
                 if (owner && !me.down('field[name=fullbackup]')) {
-                    owner.insert(owner.items.indexOf(mode) + 1, fieldConfig(me.isCreate));
+                    owner.insert(owner.items.indexOf(mode) + 1, fieldConfig(!me.jobid));
                 }
             } catch (err) {
                 if (window.console) {

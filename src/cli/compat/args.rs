@@ -48,6 +48,9 @@ pub enum Setting<T> {
     Given(T),
 }
 
+/// `-W` where it is not given.
+pub const DEFAULT_WINDOW: usize = 8 << 20;
+
 /// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -81,6 +84,8 @@ pub struct Options {
     pub no_output: bool,
     /// `-N`.
     pub no_small_matches: bool,
+    /// Not `-a` (of xdelta3 3.2): BLAKE3 hashes in the header are checked.
+    pub armor: bool,
     /// `-H`: our own; take file names from the application header.
     pub header_names: bool,
     /// `-m`.
@@ -100,7 +105,7 @@ impl Default for Options {
             verbose: 0,
             source: None,
             source_window: 64 << 20,
-            window: 8 << 20,
+            window: DEFAULT_WINDOW,
             secondary: Setting::Default,
             checksums: true,
             app_header: Setting::Default,
@@ -108,6 +113,7 @@ impl Default for Options {
             recompress: true,
             no_output: false,
             no_small_matches: false,
+            armor: true,
             header_names: false,
             merge: Vec::new(),
             input: None,
@@ -206,6 +212,9 @@ fn apply(
         // -F forces the external compressor, of which there is none here; in xdelta3 it falls through to -v.
         b'v' | b'F' => (options.quiet, options.verbose) = (false, options.verbose + 1),
         b'D' => options.decompress = false,
+        b'a' => options.armor = false,
+        // Of 3.2: leave the level out of the header, as we always do.
+        b'G' => {}
         b'H' => options.header_names = true,
         b'J' => options.no_output = true,
         b'N' => options.no_small_matches = true,

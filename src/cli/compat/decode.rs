@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
-use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -10,10 +9,12 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use super::args::{Options, Setting};
+use super::armor;
 use super::encode::open_base;
 use super::files::{self, Output};
 use super::print::compressor;
-use crate::container::{self, Compression, Encoder, Kind};
+use super::recompress;
+use crate::container::Encoder;
 use crate::matching::restore::{self, Differential};
 use crate::vcdiff::AppHeader;
 
@@ -33,6 +34,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         None => named(options, &header.base_name),
     };
     let base = source.as_deref().map(|path| open_base(path, options)).transpose()?.flatten();
+    let armored = if options.armor { header.clone() } else { AppHeader::default() };
+    armor::check_source(&armored, source.as_deref(), base.as_ref(), options)?;
+    let mut hash = armor::Target::new(&armored);
 
     let path = match files::named_output(options) {
         Some(path) => Some(path.to_owned()),
@@ -51,11 +55,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         }
     };
     Output::check(options, path.as_deref())?;
-    let recompress = compressor(&header.compressors[0]).filter(|_| options.recompress && !options.no_output);
+    let kind = compressor(&header.compressors[0]).filter(|_| options.recompress && !options.no_output);
     // Opened when there is something to write: a wrong source costs nobody an existing file.
     let open = || -> anyhow::Result<(Output, Box<dyn Encoder>)> {
         let output = Output::open(options, path.as_deref())?;
-        let writer = writer(output.writer()?, recompress)?;
+        let writer = recompress::writer(output.writer()?, kind)?;
         Ok((output, writer))
     };
     let mut opened = None;
@@ -70,6 +74,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         if opened.is_none() {
             opened = Some(open().map_err(io::Error::other)?);
         }
+        hash.update(bytes);
         opened.as_mut().map_or(Ok(()), |(_, writer)| writer.write_all(bytes))
     };
     let outcome = delta.restore(base, restore, sink).map_err(|error| {
@@ -84,6 +89,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if outcome.windows == 0 && !outcome.ended {
         bail!("nothing to output: the delta has no windows");
     }
+    hash.check()?;
     let (output, writer) = match opened {
         Some(opened) => opened,
         None => open()?,
@@ -122,39 +128,4 @@ fn named(options: &Options, name: &[u8]) -> Option<PathBuf> {
         eprintln!("{}: using default filename: {}", super::NAME, path.display());
     }
     Some(path)
-}
-
-/// Compresses the output as the target was.
-fn writer(out: Box<dyn Write + Send>, kind: Option<Kind>) -> io::Result<Box<dyn Encoder>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let how = match kind {
-        None | Some(Kind::Raw) => Compression::None,
-        Some(Kind::Zstd) => Compression::Zstd(3),
-        Some(Kind::Lzop) => Compression::Lzo,
-        Some(Kind::Gzip) => Compression::Gzip(6),
-        Some(Kind::Xz) => {
-            let encoder = liblzma::write::XzEncoder::new(out, 6);
-            return Ok(Box::new(Xz(ManuallyDrop::new(encoder))));
-        }
-    };
-    container::encoder(out, how, threads)
-}
-
-/// Never dropped: dropping would write the end mark of an incomplete output.
-struct Xz(ManuallyDrop<liblzma::write::XzEncoder<Box<dyn Write + Send>>>);
-
-impl Write for Xz {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.write(buf)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl Encoder for Xz {
-    fn finish(self: Box<Self>) -> io::Result<()> {
-        ManuallyDrop::into_inner(self.0).finish()?.flush()
-    }
 }

@@ -1,14 +1,17 @@
 //! `encode`.
 
+use std::fs::Metadata;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::args::{Options, Setting};
+use super::args::{DEFAULT_WINDOW, Options, Setting};
+use super::cut::{Cutter, Tee};
 use super::files::{self, Counted, Output};
 use super::own::Matcher;
 use super::print::letter;
@@ -72,11 +75,17 @@ pub fn in_memory(options: &Options, target: &[u8]) -> anyhow::Result<Vec<u8>> {
 
 /// Opens a source; none if it is empty, since nothing can be copied from it.
 pub fn open_base(path: &Path, options: &Options) -> anyhow::Result<Option<Base>> {
-    let empty = std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == 0);
-    if empty {
-        return Ok(None);
-    }
-    Ok(Some(if options.decompress { Base::open(path)? } else { Base::open_raw(path)? }))
+    let metadata = std::fs::metadata(path);
+    let is = |test: fn(&Metadata) -> bool| metadata.as_ref().is_ok_and(test);
+    Ok(if is(|m| m.is_file() && m.len() == 0) {
+        None
+    } else if is(|m| m.file_type().is_fifo()) {
+        Some(Base::open_once(path, options.decompress)?)
+    } else if options.decompress {
+        Some(Base::open(path)?)
+    } else {
+        Some(Base::open_raw(path)?)
+    })
 }
 
 /// Writes the delta and returns the length of the target.
@@ -93,7 +102,7 @@ fn stream(
     let checksums = options.checksums;
     let mut stage = Stage { builder: WindowBuilder::new(), matcher, secondary, checksums, bytes, out };
     match base {
-        Some(base) => against(base, input, &mut stage),
+        Some(base) => against(base, options.window, input, &mut stage),
         None => alone(options.window, input, &mut stage),
     }
 }
@@ -123,15 +132,28 @@ fn alone(
 }
 
 /// Against a source: the delta engine's windows, with the settings it has no notion of applied to them.
-fn against(base: Base, input: Box<dyn Read + Send>, stage: &mut Stage<impl Write>) -> anyhow::Result<u64> {
+fn against(
+    base: Base,
+    window: usize,
+    input: Box<dyn Read + Send>,
+    stage: &mut Stage<impl Write>,
+) -> anyhow::Result<u64> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // The engine's own windows are as long as the default, or shorter.
+    let (input, cutter) = match window {
+        DEFAULT_WINDOW => (input, None),
+        _ => {
+            let (tee, target) = Tee::new(input);
+            (Box::new(tee) as Box<dyn Read + Send>, Some(Cutter::new(window, target)))
+        }
+    };
     let (send, receive) = bounded(2);
     std::thread::scope(|scope| {
         let engine = scope.spawn(move || {
             let warn = |warning| eprintln!("{}: warning: {warning}", super::NAME);
             encode::diff(input, base, Box::new(PipeIn(send)), threads, warn)
         });
-        let staged = restage(PipeOut { receive, part: Vec::new(), at: 0 }, stage);
+        let staged = restage(PipeOut { receive, part: Vec::new(), at: 0 }, cutter, stage);
         let encoded = engine.join().map_err(|_| matching::Error::Internal("the encoder stopped"))?;
         match (staged, encoded) {
             // If only the pipe between the two broke, the reason is on the other side.
@@ -142,13 +164,21 @@ fn against(base: Base, input: Box<dyn Read + Send>, stage: &mut Stage<impl Write
     })
 }
 
-fn restage(engine: PipeOut, stage: &mut Stage<impl Write>) -> anyhow::Result<u64> {
+fn restage(
+    engine: PipeOut,
+    mut cutter: Option<Cutter>,
+    stage: &mut Stage<impl Write>,
+) -> anyhow::Result<u64> {
     let mut reader = Reader::new(engine, Limits::default())?;
     let mut total = 0;
     while let Some(item) = reader.next_item()? {
-        match item {
-            Item::Window(window) => stage.window(&window)?,
-            Item::End(end) => {
+        match (item, &mut cutter) {
+            (Item::Window(window), None) => stage.window(&window)?,
+            (Item::Window(window), Some(cutter)) => cutter.window(&window, stage)?,
+            (Item::End(end), cutter) => {
+                if let Some(cutter) = cutter {
+                    cutter.finish(stage)?;
+                }
                 total = end.total_len;
                 stage.bytes.extend(end.encode());
                 stage.write()?;
@@ -159,8 +189,8 @@ fn restage(engine: PipeOut, stage: &mut Stage<impl Write>) -> anyhow::Result<u64
 }
 
 /// The last stage: repetitions, secondary compression, output.
-struct Stage<'a, W> {
-    builder: WindowBuilder,
+pub(super) struct Stage<'a, W> {
+    pub builder: WindowBuilder,
     matcher: Option<Matcher>,
     secondary: Option<secondary::Encoder>,
     checksums: bool,
@@ -169,13 +199,13 @@ struct Stage<'a, W> {
 }
 
 impl<W: Write> Stage<'_, W> {
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         if let Some(matcher) = &mut self.matcher {
             matcher.start();
         }
     }
 
-    fn add(&mut self, data: &[u8]) {
+    pub fn add(&mut self, data: &[u8]) {
         match &mut self.matcher {
             Some(matcher) => matcher.add(data, &mut self.builder),
             None => self.builder.add(data),
@@ -196,7 +226,7 @@ impl<W: Write> Stage<'_, W> {
         self.finish(window.adler32)
     }
 
-    fn finish(&mut self, adler32: Option<u32>) -> anyhow::Result<()> {
+    pub fn finish(&mut self, adler32: Option<u32>) -> anyhow::Result<()> {
         let adler32 = adler32.filter(|_| self.checksums);
         self.builder.finish_with(adler32, self.secondary.as_mut(), &mut self.bytes);
         self.write()

@@ -91,7 +91,7 @@ fn file_header(out: &mut impl Write, header: &Header) -> io::Result<()> {
         if !name.is_empty() && name != b"-" {
             writeln!(out, "XDELTA filename ({role}):     {}", name.escape_ascii())?;
         }
-        if let Some(kind) = compressor(letter) {
+        if let Some((kind, _)) = compressor(letter) {
             writeln!(out, "XDELTA ext comp ({role}):     {kind}")?;
         }
     }
@@ -99,12 +99,22 @@ fn file_header(out: &mut impl Write, header: &Header) -> io::Result<()> {
 }
 
 /// The letters by which application headers name compressors; the last two are those of ayufan's fork.
-const COMPRESSORS: [(&[u8], Kind); 4] =
-    [(b"G", Kind::Gzip), (b"Y", Kind::Xz), (b"S", Kind::Zstd), (b"L", Kind::Lzop)];
+const COMPRESSORS: [(&[u8], Kind); 6] = [
+    (b"B", Kind::Bzip2),
+    (b"G", Kind::Gzip),
+    (b"Z", Kind::Lzw),
+    (b"Y", Kind::Xz),
+    (b"S", Kind::Zstd),
+    (b"L", Kind::Lzop),
+];
 
-/// Compressor named by a letter.
-pub fn compressor(letter: &[u8]) -> Option<Kind> {
-    COMPRESSORS.iter().find(|(l, _)| *l == letter).map(|(_, kind)| *kind)
+/// Compressor named by a letter, and the level that xdelta3 3.2 may append.
+pub fn compressor(field: &[u8]) -> Option<(Kind, Option<u32>)> {
+    let (letter, level) = match field.split_last() {
+        Some((digit @ b'1'..=b'9', letter)) => (letter, Some(u32::from(digit - b'0'))),
+        _ => (field, None),
+    };
+    COMPRESSORS.iter().find(|(l, _)| *l == letter).map(|(_, kind)| (*kind, level))
 }
 
 /// Letter for a compressor, empty for none.

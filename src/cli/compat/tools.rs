@@ -1,13 +1,14 @@
 //! `recode` and `merge`.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use anyhow::Context;
 
 use super::args::{Options, Setting};
+use super::armor;
 use super::files::{self, Output};
 use crate::vcdiff::merge::{Whole, merge as merge_window};
-use crate::vcdiff::{Item, Limits, Reader, WindowBuilder, write_header};
+use crate::vcdiff::{AppHeader, Item, Limits, Reader, WindowBuilder, write_header};
 
 /// Encodes a delta anew with other settings: `-S`, `-A`, `-n`.
 pub fn recode(options: &Options) -> anyhow::Result<()> {
@@ -45,9 +46,11 @@ pub fn recode(options: &Options) -> anyhow::Result<()> {
 /// Joins the deltas of `-m`, in order, and the input into one.
 pub fn merge(options: &Options) -> anyhow::Result<()> {
     let mut earlier = Vec::new();
+    let mut headers = Vec::new();
     for path in &options.merge {
-        let whole = || -> anyhow::Result<Whole> {
+        let mut whole = || -> anyhow::Result<Whole> {
             let mut reader = Reader::new(files::content(files::open(path)?, options)?.1, Limits::default())?;
+            headers.push(app_header(&reader));
             let mut whole = Whole::new();
             while let Some(item) = reader.next_item()? {
                 if let Item::Window(window) = item {
@@ -61,6 +64,10 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
 
     let (_, input) = files::input(options)?;
     let mut reader = Reader::new(input, Limits::default())?;
+    headers.push(app_header(&reader));
+    if options.armor {
+        armor::check_chain(&headers)?;
+    }
     let mut secondary = super::secondary(options)?;
     let app_header = match &options.app_header {
         // The names in the headers are those of the steps.
@@ -88,4 +95,8 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
     anyhow::ensure!(items > 0, "nothing to output: the delta has no windows");
     output.keep();
     Ok(())
+}
+
+fn app_header<R: Read>(reader: &Reader<R>) -> AppHeader {
+    AppHeader::parse(reader.header().app_header.as_deref().unwrap_or_default())
 }

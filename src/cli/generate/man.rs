@@ -7,11 +7,11 @@ use clap::Command;
 use clap_mangen::Man;
 
 use super::super::exit::Exit;
-use super::super::{EXAMPLES, compat, definition};
-use super::{pve_verify_backups, pve_xdelta3};
+use super::super::{EXAMPLES, compat, definition, verify};
+use super::pve_xdelta3;
 
 /// What the program reads and writes besides the patched files.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 7] = [
     ("/var/lib/dpkg", "dpkg's database: which packages are installed, and what their files should hold."),
     (
         "/var/lib/pve-diff-backup/applied.json",
@@ -29,6 +29,15 @@ const FILES: [(&str, &str); 5] = [
         "/var/lib/pve-diff-backup/pending",
         "There only while an installation or upgrade could not patch the host: why. The next one tries again.",
     ),
+    (
+        "/var/lib/pve-diff-backup/told",
+        "There only while the same lasts: a digest of the failure that root was told of, so that each is told once.",
+    ),
+    (
+        "/etc/pve/pve-diff-backup.json",
+        "What backup jobs say of full backups, and which nodes know that option: nodes without our lines drop it from \
+         jobs.cfg, and apply, each upgrade and each backup give it back from here.",
+    ),
 ];
 
 /// One page for each program, one for each command, as git has them.
@@ -40,9 +49,14 @@ pub(super) fn write(dir: &Path) -> io::Result<()> {
         b".SH EXIT STATUS\nSee\n.BR pve\\-diff\\-backup (1).\n",
         dir,
     )?;
-    pages(pve_verify_backups(), b".SH SEE ALSO\n.BR pve\\-diff\\-backup\\-verify (1)\n", b"", dir)?;
-    let usage = format!(".SH XDELTA3'S COMMAND LINE\n.nf\n{}.fi\n", roff(compat::USAGE));
-    pages(pve_xdelta3(), usage.as_bytes(), b".SH SEE ALSO\n.BR pve\\-xdelta3 (1)\n", dir)
+    pages(
+        verify::command(),
+        b".SH EXIT STATUS\n0: all are well. 1: some failed. 2: wrong usage, or nothing there to check.\n\
+          .SH SEE ALSO\n.BR pve\\-diff\\-backup (1),\n.BR pve\\-xdelta3 (1)\n",
+        b"",
+        dir,
+    )?;
+    pages(pve_xdelta3(), &xdelta3()?, b".SH SEE ALSO\n.BR pve\\-xdelta3 (1)\n", dir)
 }
 
 /// The pages of a program and its commands, each with sections of its own (in roff) at the end.
@@ -87,6 +101,24 @@ fn diff_backup() -> io::Result<Vec<u8>> {
     writeln!(page, ".SH EXIT STATUS")?;
     for (code, meaning) in Exit::TABLE {
         writeln!(page, ".TP\n.B {}\n{}", code as u8, roff(meaning))?;
+    }
+    Ok(page)
+}
+
+/// The sections of pve-xdelta3(1) on the command line of xdelta3.
+fn xdelta3() -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    writeln!(page, ".SH XDELTA3'S COMMAND LINE\n.nf\n{}.fi", roff(compat::USAGE))?;
+    writeln!(
+        page,
+        ".SH DIFFERENCES FROM XDELTA3\nCommands, options, defaults and exit codes are those of xdelta3 3.0.11, but:"
+    )?;
+    for difference in compat::DIFFERENCES {
+        writeln!(page, ".IP \\(bu 2\n{}", roff(difference))?;
+    }
+    writeln!(page, ".SH EXIT STATUS OF XDELTA3'S COMMANDS")?;
+    for (code, meaning) in compat::EXIT {
+        writeln!(page, ".TP\n.B {code}\n{}", roff(meaning))?;
     }
     Ok(page)
 }

@@ -1,28 +1,33 @@
 //! `test` and `apply`.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::{Host, View, println_quietly};
+use super::cluster::{self, ChangeArgs, Operation};
+use super::{Host, View, options, println_quietly};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
-use crate::host::Origin;
+use crate::jobs::Mode;
 use crate::patching::check::{self, Checked, Outcome};
-use crate::patching::plan::{Change, Plan};
+use crate::patching::plan::Change;
 use crate::patching::transaction;
 
 /// Options of `apply`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Args {
-    /// Answer every question with yes (apply asks none)
+    /// Answer every question with yes (asked with --cluster only)
     #[arg(short, long)]
     pub yes: bool,
     /// Do not let the services load the new code
     #[arg(long)]
     pub no_restart: bool,
+    /// On which nodes.
+    #[command(flatten)]
+    pub cluster: ChangeArgs,
 }
 
 /// Options of `test`.
@@ -31,6 +36,12 @@ pub struct TestArgs {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    /// Try the host as it would be with these package files installed
+    ///
+    /// For an upgrade that has not happened yet (`apt-get download PACKAGE` gets its files): they are unpacked into a
+    /// temporary folder and take the place of the installed packages in all checks.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    deb: Vec<PathBuf>,
 }
 
 /// Checks everything `apply` depends on, without writing.
@@ -38,6 +49,9 @@ pub struct TestArgs {
 /// # Errors
 /// What speaks against it.
 pub fn test(global: &Global, args: &TestArgs) -> anyhow::Result<ExitCode> {
+    if !args.deb.is_empty() {
+        return super::upcoming::run(global, &args.deb, args.json);
+    }
     let host = Host::open(global)?;
     host.settle()?;
     let view = host.view()?;
@@ -47,15 +61,7 @@ pub fn test(global: &Global, args: &TestArgs) -> anyhow::Result<ExitCode> {
         Ok((plan, changes, checked))
     });
     let (plan, changes, checked) = match tested {
-        Err(error) if args.json => {
-            let exit = Exit::of_error(&error);
-            let reasons = match error.downcast_ref::<Refused>() {
-                Some(Refused(refusals)) => refusals.iter().map(ToString::to_string).collect(),
-                None => vec![format!("{error:#}")],
-            };
-            print_json(&json!({"ok": false, "exit": exit as u8, "reasons": reasons}))?;
-            return Ok(exit.into());
-        }
+        Err(error) if args.json => return print_refusal(&error),
         tested => tested?,
     };
     if args.json {
@@ -63,13 +69,13 @@ pub fn test(global: &Global, args: &TestArgs) -> anyhow::Result<ExitCode> {
             "ok": true,
             "exit": 0,
             "set": plan.set.name,
-            "verified": plan.unverified.is_empty(),
+            "verified": host.is_verified(&plan),
             "changes": changes.iter().map(|change| &change.path).collect::<Vec<_>>(),
             "modules": checked,
         }))?;
         return Ok(Exit::Success.into());
     }
-    announce(&plan);
+    host.announce(&plan, &view);
     let mut out = io::stdout().lock();
     for checked in &checked {
         writeln!(out, "{}", describe(checked))?;
@@ -86,18 +92,21 @@ pub fn test(global: &Global, args: &TestArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// What speaks against it; then nothing is changed.
 pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(change) = args.cluster.change(Operation::Apply, args.yes, args.no_restart) {
+        return cluster::change(global, &change);
+    }
     let host = Host::open(global)?;
     let (session, recovered) = host.session()?;
     let view = host.view()?;
     let (plan, mut changes) = host.plan_changes(&view)?;
-    announce(&plan);
+    host.announce(&plan, &view);
     let checked = check(&host, &view, &changes)?;
     for checked in checked.iter().filter(|checked| checked.outcome != Outcome::Loads) {
         eprintln!("warning: {}", describe(checked));
     }
     let count = changes.len();
     changes.extend(host.record_changes(&plan, &view)?);
-    changes.extend(super::hook::note(&host, None)?);
+    changes.extend(super::hook::forget_failure(&host)?);
     session.commit("apply", &changes)?;
 
     match count {
@@ -110,39 +119,24 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     if count > 0 || recovered {
         host.reload(args.no_restart);
     }
+    options::settle(&host, Mode::Keep);
     Ok(Exit::Success.into())
-}
-
-/// Says what must not go unnoticed before anything is written.
-fn announce(plan: &Plan) {
-    for (package, version, verified) in &plan.unverified {
-        eprintln!(
-            "warning: unverified: {package} {version} is not among the releases this patch set was verified with \
-             ({verified}). Its files match, so it will most likely work: test a backup and a restore."
-        );
-    }
-    for (package, hunks) in &plan.skipped {
-        eprintln!("{package} is not installed: left out: {}", hunks.join(", "));
-    }
-    for file in plan.files.iter().filter(|file| file.origin == Some(Origin::Modified)) {
-        let diverted =
-            file.diverted_to.as_ref().map(|to| format!(" (dpkg-divert: the package's own file is /{to})"));
-        eprintln!(
-            "warning: /{}: somebody else edited it{}; these edits stay",
-            file.path,
-            diverted.unwrap_or_default()
-        );
-    }
 }
 
 /// Loads the changed modules; broken ones become refusals.
 fn check(host: &Host, view: &View, changes: &[Change]) -> anyhow::Result<Vec<Checked>> {
     // Hidden where standard error is no terminal.
     let bar = ProgressBar::new_spinner();
-    let (checked, broken) = check::modules(&host.root, &view.survey, changes, |path| {
-        bar.set_message(format!("checking {path}"));
-        bar.tick();
-    })?;
+    let (checked, broken) = check::files(
+        &check::libs(&host.root),
+        &view.survey,
+        changes,
+        |_| true,
+        |path| {
+            bar.set_message(format!("checking {path}"));
+            bar.tick();
+        },
+    )?;
     bar.finish_and_clear();
     match broken.is_empty() {
         true => Ok(checked),
@@ -150,7 +144,8 @@ fn check(host: &Host, view: &View, changes: &[Change]) -> anyhow::Result<Vec<Che
     }
 }
 
-fn describe(checked: &Checked) -> String {
+/// One module's outcome, for people.
+pub(super) fn describe(checked: &Checked) -> String {
     match &checked.outcome {
         Outcome::Loads => format!("/{}: loads", checked.path),
         Outcome::Compiles(reason) => format!(
@@ -166,7 +161,18 @@ fn describe(checked: &Checked) -> String {
     }
 }
 
-fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
+/// What speaks against a plan, as JSON; gives its exit code.
+pub(super) fn print_refusal(error: &anyhow::Error) -> anyhow::Result<ExitCode> {
+    let exit = Exit::of_error(error);
+    let reasons = match error.downcast_ref::<Refused>() {
+        Some(Refused(refusals)) => refusals.iter().map(ToString::to_string).collect(),
+        None => vec![format!("{error:#}")],
+    };
+    print_json(&json!({"ok": false, "exit": exit as u8, "reasons": reasons}))?;
+    Ok(exit.into())
+}
+
+pub(super) fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
     writeln!(io::stdout().lock(), "{value:#}")?;
     Ok(())
 }

@@ -7,34 +7,33 @@
 //! A host is patched again only while it is meant to be: our lines are in its files, or the note says that they are
 //! owed. After a `revert` by hand nothing of both is there, and the host is left alone until somebody runs `apply`.
 
-use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 
-use super::{Host, View, apply, preflight, revert};
+use super::{Host, View, apply, options, preflight, revert};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
+use crate::host::notify::{self, Severity};
 use crate::host::root::read_bounded;
+use crate::jobs::Mode;
 use crate::patching::plan::Change;
+use crate::patching::sha256_hex;
 use crate::patching::transaction::{self, TransactionError};
 
 /// Why our lines are owed to this host, relative to the root: written by hooks only, deleted by `apply` and `revert`.
 const NOTE: &str = "var/lib/pve-diff-backup/pending";
 
+/// Which failure people were told of last: a digest, so that each is told once.
+const TOLD: &str = "var/lib/pve-diff-backup/told";
+
 /// Largest note read.
 const MAX_NOTE: u64 = 1 << 20;
 
-/// Where the journal (or syslog) listens.
-const JOURNAL: &str = "/dev/log";
-
 /// How long a hook waits for another run on this host: one that outlived a killed dpkg, or somebody's `apply`.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Facility daemon, severity error (RFC 5424, 6.2.1).
-const DAEMON_ERROR: u8 = 3 * 8 + 3;
 
 /// The moments in a package's life.
 #[derive(Debug, Clone, Subcommand)]
@@ -51,6 +50,8 @@ pub enum Event {
     Remove,
     /// apt, before it lets dpkg install the package files named on standard input
     Preflight,
+    /// A backup starts (PVE::VZDump::Differential::Jobs)
+    Jobs,
 }
 
 /// Options of `hook`.
@@ -68,7 +69,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     let begin = Instant::now();
     while let Err(error) = Host::open(global).and_then(|host| act(global, &host, &args.event)) {
         if !is_locked(&error) || begin.elapsed() > PATIENCE {
-            report(&format!("{error:#}"), global);
+            report(global, &args.event, &format!("{error:#}"));
             break;
         }
         sleep(Duration::from_millis(200));
@@ -81,24 +82,35 @@ fn is_locked(error: &anyhow::Error) -> bool {
 }
 
 fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
+    if matches!(event, Event::Jobs) {
+        // In an upgrade's middle the code that calls is patched, its file may be not: the trigger looks after that.
+        if options::knows_option(&host.root) {
+            options::settle(host, Mode::Keep);
+        }
+        return Ok(());
+    }
     let wanted = is_wanted(host, &host.view()?)?;
     match event {
         Event::Remove if wanted => {
-            revert::run(global, &revert::Args { yes: true, no_restart: false })?;
+            revert::run(global, &revert::Args { yes: true, ..Default::default() })?;
             write_note(host, "the package was removed")
         }
         Event::Preflight if wanted => {
             preflight::run(host);
             Ok(())
         }
-        Event::Remove | Event::Preflight => Ok(()),
+        Event::Remove => {
+            options::settle(host, Mode::Leave);
+            Ok(())
+        }
+        Event::Preflight | Event::Jobs => Ok(()),
         Event::Configure { before } if !wanted && !before.is_empty() => {
             println!("This host is not patched since a revert by hand: pve-diff-backup apply does it.");
             Ok(())
         }
         Event::Triggered if !wanted => Ok(()),
         Event::Configure { .. } | Event::Triggered => {
-            let args = apply::Args { yes: true, no_restart: false };
+            let args = apply::Args { yes: true, ..Default::default() };
             let Err(error) = apply::run(global, &args) else { return Ok(()) };
             match write_note(host, &format!("{error:#}")) {
                 Err(noting) if !is_locked(&noting) => {
@@ -106,6 +118,8 @@ fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
                 }
                 _ => {}
             }
+            // Jobs that this host's vzdump would refuse now must not stop.
+            options::settle(host, Mode::Keep);
             Err(error)
         }
     }
@@ -134,22 +148,43 @@ pub(super) fn note(host: &Host, text: Option<&str>) -> anyhow::Result<Option<Cha
     host.own_file(NOTE, text.map(|text| format!("{text}\n").into_bytes()))
 }
 
+/// The changes by which a host forgets a failure that is past.
+pub(super) fn forget_failure(host: &Host) -> anyhow::Result<Vec<Change>> {
+    Ok(note(host, None)?.into_iter().chain(host.own_file(TOLD, None)?).collect())
+}
+
 fn write_note(host: &Host, text: &str) -> anyhow::Result<()> {
     let (session, _) = host.session()?;
     Ok(session.commit("note", &Vec::from_iter(note(host, Some(text))?))?)
 }
 
-/// Tells people now and later: terminal and journal.
-fn report(error: &str, global: &Global) {
+/// Tells people now and later: terminal and journal, and once for each failure a message.
+fn report(global: &Global, event: &Event, error: &str) {
     let text = format!(
         "not all is as it should be: {error}\nBackups without our lines are full ones. How this host stands: \
          pve-diff-backup status. To try again: pve-diff-backup apply"
     );
     eprintln!("pve-diff-backup: {text}");
-    if global.root == std::path::Path::new("/") {
-        // Nobody may be listening (a chroot, a container): the note tells `status` all the same.
-        let _ = UnixDatagram::unbound().and_then(|socket| {
-            socket.send_to(format!("<{DAEMON_ERROR}>pve-diff-backup: {text}").as_bytes(), JOURNAL)
-        });
+    let Ok(host) = Host::open(global) else { return };
+    notify::journal(&host.root, Severity::Error, &text);
+    if matches!(event, Event::Configure { .. } | Event::Triggered | Event::Remove) {
+        // Who cannot be told now is told by the next attempt.
+        let _ = tell_once(&host, error, &text);
     }
+}
+
+/// Sends a message unless the last one was about the same failure with the same packages.
+fn tell_once(host: &Host, error: &str, text: &str) -> anyhow::Result<()> {
+    let packages = host.view().map(|view| view.survey.packages).unwrap_or_default();
+    let mut failure = error.to_owned();
+    for (name, package) in &packages {
+        failure += &format!("\n{name} {}", package.version);
+    }
+    let digest = format!("{}\n", sha256_hex(failure.as_bytes()));
+    let Some(change) = host.own_file(TOLD, Some(digest.into_bytes()))? else { return Ok(()) };
+    if notify::message(&host.root, "pve-diff-backup: this host is not patched as it should be", text) {
+        let (session, _) = host.session()?;
+        session.commit("note", &[change])?;
+    }
+    Ok(())
 }

@@ -1,12 +1,17 @@
 //! The commands that deal with a host's files: what they share.
 
 pub mod apply;
+pub mod cluster;
+pub mod doctor;
 pub mod hook;
+pub mod new_version;
+mod options;
 mod preflight;
 pub mod preview;
 pub mod reinstall;
 pub mod revert;
 pub mod status;
+pub mod upcoming;
 
 use std::os::unix::fs::MetadataExt;
 
@@ -16,13 +21,16 @@ use super::Global;
 use super::exit::{Exit, Refused, Stop};
 use crate::host::root::read_bounded;
 use crate::host::services::{self, Reload};
-use crate::host::{Root, RootError};
+use crate::host::{Origin, Root, RootError};
 use crate::patching::diff;
+use crate::patching::originals::{self, Found};
 use crate::patching::patchset::{self, PatchSet};
 use crate::patching::plan::{self, Change, Plan};
 use crate::patching::record::{self, Record, RecordError};
+use crate::patching::refusal::Refusal;
 use crate::patching::survey::Survey;
 use crate::patching::transaction::{self, Recovery, Session};
+use crate::patching::verified::Verified;
 
 /// Larger than any file in our folder.
 const MAX_OWN: u64 = 64 << 20;
@@ -35,12 +43,14 @@ const STALE: &str = "Some files still hold lines of ours, which only work togeth
 pub struct Host {
     root: Root,
     sets: Vec<PatchSet>,
+    verified: Verified,
 }
 
 /// A host as it was found, for planning.
 pub struct View {
     survey: Survey,
     record: Option<Record>,
+    originals: Vec<Found>,
 }
 
 impl Host {
@@ -50,11 +60,11 @@ impl Host {
     /// Where there is no such folder, or a patch set is faulty.
     pub fn open(global: &Global) -> anyhow::Result<Self> {
         let root = Root::open(&global.root)?;
-        let sets = match &global.patches {
-            Some(dir) => patchset::from_dir(dir)?,
-            None => patchset::embedded()?,
+        let (sets, verified) = match &global.patches {
+            Some(dir) => (patchset::from_dir(dir)?, Verified::from_dir(dir)?),
+            None => (patchset::embedded()?, Verified::embedded()?),
         };
-        Ok(Self { root, sets })
+        Ok(Self { root, sets, verified })
     }
 
     /// The right to change the host; what an interrupted run left is dealt with first. Also tells whether that
@@ -62,6 +72,9 @@ impl Host {
     fn session(&self) -> anyhow::Result<(Session<'_>, bool)> {
         let session = Session::open(&self.root)?;
         let changed = self.recover(&session)?;
+        let files = self.sets.iter().flat_map(|set| set.hunks.iter().map(|hunk| hunk.file.as_str()));
+        let ours = || self.sets.iter().flat_map(|set| set.payload.iter().map(|file| file.target.as_str()));
+        session.sweep(files.chain(ours()), ours())?;
         Ok((session, changed))
     }
 
@@ -118,25 +131,90 @@ impl Host {
             Err(error) => return Err(error.into()),
         };
         let survey = Survey::read(&self.root, &self.sets, record.as_ref())?;
-        Ok(View { survey, record })
+        let originals = originals::find(&self.root)?;
+        Ok(View { survey, record, originals })
     }
 
     /// The plan for what was read.
     fn plan<'a>(&'a self, view: &View) -> Result<Plan<'a>, Refused> {
+        if !view.originals.is_empty() {
+            return Err(Refused(vec![Refusal::OriginalPatches { found: view.originals.clone() }]));
+        }
         let set = plan::choose(&self.sets, &view.survey).map_err(|refusal| Refused(vec![refusal]))?;
         Ok(Plan::new(set, &view.survey))
+    }
+
+    /// Whether the plan's set was tried with exactly these files; by the packages' versions where nothing is known of
+    /// the contents.
+    fn is_verified(&self, plan: &Plan) -> bool {
+        match self.verified.judge(plan) {
+            Some(verdicts) => verdicts.iter().all(|verdict| verdict.unknown.is_empty()),
+            None => plan.unverified.is_empty(),
+        }
+    }
+
+    /// Says what must not go unnoticed before anything is written.
+    fn announce(&self, plan: &Plan, view: &View) {
+        let version = |name: &str| {
+            view.survey.packages.get(name).map(|package| package.version.to_string()).unwrap_or_default()
+        };
+        match self.verified.judge(plan) {
+            Some(verdicts) => {
+                for verdict in verdicts.iter().filter(|verdict| !verdict.unknown.is_empty()) {
+                    eprintln!(
+                        "warning: unverified: {} {}: its files match the patch set, which was never tried with exactly \
+                         these: {}. It will most likely work: test a backup and a restore.",
+                        verdict.package,
+                        version(&verdict.package),
+                        verdict.unknown.iter().map(|file| format!("/{file}")).collect::<Vec<_>>().join(", ")
+                    );
+                }
+            }
+            None => {
+                for (package, version, verified) in &plan.unverified {
+                    eprintln!(
+                        "warning: unverified: {package} {version} is not among the releases this patch set was verified \
+                         with ({verified}). Its files match, so it will most likely work: test a backup and a restore."
+                    );
+                }
+            }
+        }
+        for (package, hunks) in &plan.skipped {
+            eprintln!("{package} is not installed: left out: {}", hunks.join(", "));
+        }
+        for file in plan.files.iter().filter(|file| file.origin == Some(Origin::Modified)) {
+            let diverted = file
+                .diverted_to
+                .as_ref()
+                .map(|to| format!(" (dpkg-divert: the package's own file is /{to})"));
+            eprintln!(
+                "warning: /{}: somebody else edited it{}; these edits stay",
+                file.path,
+                diverted.unwrap_or_default()
+            );
+        }
     }
 
     /// The plan and its changes in the order in which they are made.
     fn plan_changes<'a>(&'a self, view: &View) -> Result<(Plan<'a>, Vec<Change>), Refused> {
         let planned = self.plan(view).and_then(|plan| match plan.changes() {
-            Ok(changes) => Ok((in_order(changes), plan)),
+            Ok(mut changes) => {
+                changes.extend(self.stale(&plan, view));
+                Ok((in_order(changes), plan))
+            }
             Err(refusals) => Err(Refused(refusals.to_vec())),
         });
         if planned.is_err() && view.survey.holds_ours() {
             eprintln!("warning: {STALE}");
         }
         planned.map(|(changes, plan)| (plan, changes))
+    }
+
+    /// What an older version of ours put into files, or as files, that the plan has no use for.
+    fn stale(&self, plan: &Plan, view: &View) -> Vec<Change> {
+        let mut changes = plan::revert(&view.survey, view.record.as_ref());
+        changes.retain(|change| !plan.files.iter().any(|file| file.path == change.path));
+        changes
     }
 
     /// All that a revert changes, the record last.
@@ -158,7 +236,8 @@ impl Host {
             diff::write_proven(&mut patch, &change)?;
         }
         let mut changes = Vec::from_iter(self.own_file(record::PATCH_PATH, Some(patch))?);
-        let record = Record::of_plan(plan, &view.survey, view.record.as_ref(), &mtime);
+        let mut record = Record::of_plan(plan, &view.survey, view.record.as_ref(), &mtime);
+        record.verified = self.is_verified(plan);
         if !view.record.as_ref().is_some_and(|old| old.same_as(&record)) {
             changes.extend(self.own_file(record::PATH, Some(record.to_json()))?);
         }

@@ -1,35 +1,37 @@
 //! What apt is about to install: a warning before it does, where backups may become full ones.
 //!
 //! apt runs `hook preflight` through `DPkg::Pre-Install-Pkgs` (apt.conf(5)) with one package file per line on standard
-//! input. Nothing here stops it.
+//! input. Those of Proxmox that take lines of ours are unpacked into a temporary folder and planned for, all together;
+//! no code of theirs runs. Nothing here stops apt.
 
 use std::io::{self, BufRead};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::Host;
+use super::{Host, upcoming};
 use crate::host::PACKAGES;
-use crate::host::version::Version;
 
-/// Names each package among those on standard input that no patch set was verified with.
+/// Warns of what speaks against patching the host after this upgrade.
 pub(super) fn run(host: &Host) {
-    for line in io::stdin().lock().lines().map_while(Result::ok) {
-        let Some((package, version)) = package_of(Path::new(line.trim())) else { continue };
-        let mut ranges = host.sets.iter().filter_map(|set| set.packages.get(package)).peekable();
-        if ranges.peek().is_some() && !ranges.any(|range| range.contains(&version)) {
-            eprintln!(
-                "pve-diff-backup: {package} {version} is coming, and this version was not verified with it. Should its \
-                 files not match, backups go on as full ones until a newer pve-diff-backup is installed; `pve-diff-backup \
-                 status` tells afterwards."
-            );
-        }
+    let files: Vec<PathBuf> = io::stdin()
+        .lock()
+        .lines()
+        .map_while(Result::ok)
+        .map(|line| PathBuf::from(line.trim()))
+        .filter(|file| concerns(host, file))
+        .collect();
+    if files.is_empty() {
+        return;
+    }
+    match upcoming::warnings(host, &files) {
+        Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("pve-diff-backup: {warning}")),
+        Err(error) => eprintln!("pve-diff-backup: cannot look at what is about to be installed: {error:#}"),
     }
 }
 
-/// The package in a file, where it is one of Proxmox' that concern us; the file's name tells that without opening it.
-fn package_of(file: &Path) -> Option<(&'static str, Version)> {
-    let name = file.file_name()?.to_str()?.split('_').next()?;
-    let package = PACKAGES.into_iter().find(|package| *package == name)?;
-    let version =
-        duct::cmd("dpkg-deb", ["--field".as_ref(), file.as_os_str(), "Version".as_ref()]).read().ok()?;
-    Some((package, Version::parse(version.trim()).ok()?))
+/// Whether a package file is of one of Proxmox' packages that a set deals with; its name tells that without opening it.
+fn concerns(host: &Host, file: &Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('_').next());
+    name.is_some_and(|name| {
+        PACKAGES.contains(&name) && host.sets.iter().any(|set| set.packages.contains_key(name))
+    })
 }

@@ -2,22 +2,27 @@
 
 use std::process::ExitCode;
 
-use super::{Host, println_quietly};
+use super::cluster::{self, ChangeArgs, Operation};
+use super::{Host, options, println_quietly};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
 use crate::host::Origin;
+use crate::jobs::Mode;
 use crate::patching::plan::Change;
 use crate::patching::record;
 
 /// Options of `revert`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Args {
-    /// Answer every question with yes (revert asks none)
+    /// Answer every question with yes (asked with --cluster only)
     #[arg(short, long)]
     pub yes: bool,
     /// Do not let the services load the old code
     #[arg(long)]
     pub no_restart: bool,
+    /// On which nodes.
+    #[command(flatten)]
+    pub cluster: ChangeArgs,
 }
 
 /// Takes out our lines and files, whatever version put them there.
@@ -25,6 +30,9 @@ pub struct Args {
 /// # Errors
 /// Where something cannot be read or written; then nothing is changed.
 pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(change) = args.cluster.change(Operation::Revert, args.yes, args.no_restart) {
+        return cluster::change(global, &change);
+    }
     let host = Host::open(global)?;
     if revert(&host)? {
         host.reload(args.no_restart);
@@ -39,8 +47,13 @@ pub(super) fn revert(host: &Host) -> anyhow::Result<bool> {
     let mut changes = host.revert_changes(&view)?;
     let ours = |change: &&Change| ![record::PATH, record::PATCH_PATH].contains(&change.path.as_str());
     let count = changes.iter().filter(ours).count();
-    changes.extend(super::hook::note(host, None)?);
-    session.commit("revert", &changes)?;
+    changes.extend(super::hook::forget_failure(host)?);
+    // First, so that no job meets a vzdump that refuses it, wherever this run may be killed.
+    options::settle(host, Mode::Leave);
+    if let Err(error) = session.commit("revert", &changes) {
+        options::settle(host, Mode::Keep);
+        return Err(error.into());
+    }
     match count {
         0 => println_quietly("There is nothing to do: nothing of ours is there."),
         _ => println_quietly(&format!("reverted {count} files")),

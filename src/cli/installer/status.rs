@@ -5,11 +5,13 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::cluster::{self, ClusterArgs};
+use super::options::{self, Seen};
 use super::{Host, STALE, View};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
 use crate::host::{Origin, PACKAGES};
-use crate::patching::plan::{FileState, Overall, Plan};
+use crate::patching::plan::{Change, FileState, Overall, Plan};
 
 /// Options of `status`.
 #[derive(Debug, clap::Args)]
@@ -17,6 +19,8 @@ pub struct Args {
     /// Print it as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// Prints how the host stands. The exit code tells the same in short.
@@ -24,6 +28,9 @@ pub struct Args {
 /// # Errors
 /// Where the host cannot be read; that it is not supported is no error but a status.
 pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
+    if args.cluster.cluster {
+        return cluster::status(global, &args.cluster, args.json);
+    }
     let host = Host::open(global)?;
     host.settle()?;
     let view = host.view()?;
@@ -41,6 +48,8 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
 #[derive(Debug, Serialize)]
 struct Status {
     root: String,
+    /// Version of this program.
+    program: &'static str,
     overall: Overall,
     exit: u8,
     set: Option<SetStatus>,
@@ -53,6 +62,8 @@ struct Status {
     applied: Option<Applied>,
     /// Why the package's last hook could not do what it should.
     pending: Option<String>,
+    /// What backup jobs say of full backups, where that can be seen.
+    settings: Option<Seen>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,7 +71,10 @@ struct SetStatus {
     name: String,
     version: u32,
     title: String,
+    /// Whether it was tried with exactly these files, or (where no contents are known) with these releases.
     verified: bool,
+    /// Whether `verified` speaks of contents.
+    by_content: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,6 +83,7 @@ struct PackageStatus {
     version: Option<String>,
     /// dpkg's state.
     state: Option<String>,
+    /// Whether its release, or (where contents are known) exactly these files were tried; `None`: nothing of it is patched.
     verified: Option<bool>,
     skipped_hunks: Vec<String>,
 }
@@ -79,8 +94,12 @@ struct FileStatus {
     package: Option<String>,
     state: FileState,
     origin: Option<Origin>,
+    /// Whether the set was tried with exactly this content; `None`: our own file, or nothing is known.
+    verified: Option<bool>,
     diverted_to: Option<String>,
     hunks: Vec<String>,
+    /// Whether an older version of ours left it, and this one has no use for it.
+    stale: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,6 +116,11 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
         Ok(plan) => (plan.overall(), &plan.refusals[..]),
         Err(Refused(refusals)) => (Overall::Unsupported, &refusals[..]),
     };
+    let stale = plan.as_ref().map(|plan| host.stale(plan, view)).unwrap_or_default();
+    let overall = match overall {
+        Overall::Patched | Overall::Unpatched if !stale.is_empty() => Overall::Mixed,
+        overall => overall,
+    };
     let exit = match (overall, refusals.first()) {
         (_, Some(refusal)) => Exit::of_refusal(refusal),
         (Overall::Patched, None) => Exit::Success,
@@ -108,16 +132,18 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
     let plan = plan.as_ref().ok();
     let status = Status {
         root: host.root.dir().display().to_string(),
+        program: env!("CARGO_PKG_VERSION"),
         overall,
         exit: exit as u8,
         set: plan.map(|plan| SetStatus {
             name: plan.set.name.clone(),
             version: plan.set.version,
             title: plan.set.title.clone(),
-            verified: plan.unverified.is_empty(),
+            verified: host.is_verified(plan),
+            by_content: host.verified.knows(&plan.set.name),
         }),
-        packages: packages(view, plan),
-        files: plan.map(files).unwrap_or_default(),
+        packages: packages(host, view, plan),
+        files: plan.map(|plan| files(host, plan, &stale)).unwrap_or_default(),
         refusals,
         holds_ours: view.survey.holds_ours(),
         applied: view.record.as_ref().map(|record| Applied {
@@ -127,39 +153,60 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
             set_version: record.set_version,
         }),
         pending: super::hook::read_note(host)?,
+        settings: options::look(host).unwrap_or_else(|error| {
+            eprintln!("warning: the settings of backup jobs cannot be seen: {error}");
+            None
+        }),
     };
     Ok((status, exit))
 }
 
-fn packages(view: &View, plan: Option<&Plan>) -> Vec<PackageStatus> {
+fn packages(host: &Host, view: &View, plan: Option<&Plan>) -> Vec<PackageStatus> {
+    let verdicts = plan.and_then(|plan| host.verified.judge(plan));
     PACKAGES
         .iter()
         .map(|name| {
             let package = view.survey.packages.get(*name);
-            let range = plan.and_then(|plan| plan.set.packages.get(*name));
+            let range = plan.and_then(|plan| plan.generations.get(*name)).map(|generation| &generation.range);
             PackageStatus {
                 name: (*name).to_owned(),
                 version: package.map(|package| package.version.to_string()),
                 state: package.map(|package| package.state.clone()),
-                verified: package.zip(range).map(|(package, range)| range.contains(&package.version)),
+                verified: match &verdicts {
+                    Some(verdicts) => {
+                        let verdict = verdicts.iter().find(|verdict| verdict.package == *name);
+                        verdict.map(|verdict| verdict.unknown.is_empty())
+                    }
+                    None => package.zip(range).map(|(package, range)| range.contains(&package.version)),
+                },
                 skipped_hunks: plan.and_then(|plan| plan.skipped.get(*name)).cloned().unwrap_or_default(),
             }
         })
         .collect()
 }
 
-fn files(plan: &Plan) -> Vec<FileStatus> {
-    plan.files
-        .iter()
-        .map(|file| FileStatus {
-            path: file.path.clone(),
-            package: file.package.clone(),
-            state: file.state,
-            origin: file.origin,
-            diverted_to: file.diverted_to.clone(),
-            hunks: file.hunks.clone(),
-        })
-        .collect()
+fn files(host: &Host, plan: &Plan, stale: &[Change]) -> Vec<FileStatus> {
+    let planned = plan.files.iter().map(|file| FileStatus {
+        path: file.path.clone(),
+        package: file.package.clone(),
+        state: file.state,
+        origin: file.origin,
+        verified: host.verified.knows_file(&plan.set.name, file),
+        diverted_to: file.diverted_to.clone(),
+        hunks: file.hunks.clone(),
+        stale: false,
+    });
+    let stale = stale.iter().map(|change| FileStatus {
+        path: change.path.clone(),
+        package: None,
+        state: FileState::Outdated,
+        origin: None,
+        verified: None,
+        diverted_to: None,
+        hunks: Vec::new(),
+        stale: true,
+    });
+    planned.chain(stale).collect()
 }
 
 impl Status {
@@ -191,12 +238,14 @@ impl Status {
         if let Some(pending) = &self.pending {
             writeln!(out, "the last automatic apply did not succeed: {pending}")?;
         }
+        let by_content = self.set.as_ref().is_some_and(|set| set.by_content);
         writeln!(out, "packages:")?;
         for package in &self.packages {
             let mut notes = Vec::new();
             match package.verified {
-                Some(true) => notes.push("verified".to_owned()),
-                Some(false) => notes.push("unverified release".to_owned()),
+                Some(true) if by_content => notes.push("verified for exactly these files".to_owned()),
+                Some(true) => notes.push("verified release".to_owned()),
+                Some(false) => notes.push("unverified: matching, but never tried".to_owned()),
                 None => {}
             }
             if let Some(state) = package.state.as_deref().filter(|state| *state != "installed") {
@@ -218,10 +267,14 @@ impl Status {
         for file in &self.files {
             let mut notes = Vec::new();
             match (&file.package, file.origin) {
+                _ if file.stale => notes.push("of an older version: apply takes ours out".to_owned()),
                 (None, _) => notes.push("ours".to_owned()),
                 (Some(_), Some(Origin::Modified)) => notes.push("edited by somebody else".to_owned()),
                 (Some(_), Some(Origin::Unknown)) => notes.push("no checksum recorded".to_owned()),
                 (Some(_), Some(Origin::Pristine) | None) => {}
+            }
+            if file.verified == Some(false) {
+                notes.push("never tried with exactly this content".to_owned());
             }
             if let Some(to) = &file.diverted_to {
                 notes.push(format!("diverted, the package's own is /{to}"));
@@ -235,6 +288,9 @@ impl Status {
             };
             writeln!(out, "{}", format!("  {state:<10} /{}  {}", file.path, notes.join("; ")).trim_end())?;
         }
+        if let Some(settings) = &self.settings {
+            settings.print(out)?;
+        }
         for refusal in &self.refusals {
             writeln!(out, "{refusal}")?;
         }
@@ -246,7 +302,7 @@ impl Status {
 }
 
 /// Seconds since 1970 as a date and time in UTC (days to civil date by Howard Hinnant's algorithm).
-fn utc(seconds: u64) -> String {
+pub(super) fn utc(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

@@ -16,6 +16,11 @@ use crate::patching::sha256_hex;
 /// A staged file is never larger than this: what `Survey` reads, and the lines inserted.
 const MAX: u64 = 128 << 20;
 
+/// Endings of the files beside a target: its successor, its second name, and what is being written.
+const NEW: &str = ".pve-diff-backup-new";
+const OLD: &str = ".pve-diff-backup-old";
+const DRAFT: &str = ".pve-diff-backup-tmp";
+
 /// Mode of files and folders we create.
 const FILE_MODE: u32 = 0o644;
 const DIR_MODE: u32 = 0o755;
@@ -37,9 +42,9 @@ impl Item {
     pub fn new(entry: &Entry, target: PathBuf) -> Self {
         Self {
             path: entry.path.clone(),
-            staged: beside(&target, ".pve-diff-backup-new"),
-            old: beside(&target, ".pve-diff-backup-old"),
-            draft: beside(&target, ".pve-diff-backup-tmp"),
+            staged: beside(&target, NEW),
+            old: beside(&target, OLD),
+            draft: beside(&target, DRAFT),
             target,
             before: entry.before.clone(),
             after: entry.after.clone(),
@@ -170,16 +175,7 @@ impl Item {
         if !ours || self.target.exists() {
             return Ok(());
         }
-        for dir in self.target.ancestors().skip(1).take_while(|dir| *dir != root) {
-            match fs::remove_dir(dir) {
-                Ok(()) => {}
-                // Not made yet, or removed before an interruption.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
-                Err(cause) => return Err(Fault::io(dir, cause)),
-            }
-        }
-        Ok(())
+        remove_empty_folders(&self.target, root)
     }
 
     /// The nearest folder of the target that exists.
@@ -222,12 +218,48 @@ pub(super) fn create_dirs(dir: &Path) -> At<()> {
     }
 }
 
+/// Removes what an interrupted run left beside `target`, where there is anything.
+pub(super) fn sweep(target: &Path) -> At<()> {
+    for ending in [NEW, OLD, DRAFT] {
+        let path = beside(target, ending);
+        if path.symlink_metadata().is_ok() {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the folders above `target` that are empty, as far up as that, but not `root`.
+pub(super) fn remove_empty_folders(target: &Path, root: &Path) -> At<()> {
+    for dir in target.ancestors().skip(1).take_while(|dir| *dir != root) {
+        match fs::remove_dir(dir) {
+            Ok(()) => {}
+            // Not made yet, or removed before an interruption.
+            Err(error) if is_missing(dir, &error) => {}
+            Err(_) if holds_something(dir) => break,
+            Err(cause) => return Err(Fault::io(dir, cause)),
+        }
+    }
+    Ok(())
+}
+
 /// Removes a file that may be gone already.
 fn remove(path: &Path) -> At<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io(path, error)),
+        Err(error) if !is_missing(path, &error) => Err(Fault::io(path, error)),
         _ => Ok(()),
     }
+}
+
+/// Whether `error`, met in removing `path`, means that it is not there. A read-only file system refuses without looking.
+fn is_missing(path: &Path, error: &io::Error) -> bool {
+    let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    missing(error) || fs::symlink_metadata(path).is_err_and(|error| missing(&error))
+}
+
+/// Whether a folder is not empty, also where a read-only file system does not let us try.
+fn holds_something(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// The sha256 of a file; `None` where it does not exist.

@@ -280,6 +280,28 @@ impl<'a> Session<'a> {
         Ok(Recovery::Overtaken(operation, overtaken))
     }
 
+    /// Removes what an interrupted run left beside these files where its journal was lost: staged files, second names, and
+    /// empty folders of `ours`. To be called after [`Session::recover`], which deals with everything a journal knows.
+    ///
+    /// # Errors
+    /// [`TransactionError`]
+    pub fn sweep<'p>(
+        &self,
+        paths: impl Iterator<Item = &'p str>,
+        ours: impl Iterator<Item = &'p str>,
+    ) -> Result<(), TransactionError> {
+        for path in paths {
+            files::sweep(&self.root.resolve(path)?)?;
+        }
+        for path in ours {
+            let target = self.root.resolve(path)?;
+            if !target.exists() {
+                files::remove_empty_folders(&target, self.root.dir())?;
+            }
+        }
+        Ok(())
+    }
+
     fn items(&self, journal: &Journal) -> Result<Vec<Item>, TransactionError> {
         journal.entries.iter().map(|entry| Ok(Item::new(entry, self.root.resolve(&entry.path)?))).collect()
     }

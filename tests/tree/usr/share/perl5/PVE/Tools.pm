@@ -20,7 +20,28 @@ sub root {
 # A patched tree shall use the program beside it, not the machine's.
 {
     no warnings qw(once);
-    $PVE::VZDump::Differential::HELPER = root() . '/usr/bin/pve-xdelta3';
+    $PVE::VZDump::Differential::Jobs::FILE = root() . '/etc/pve/pve-diff-backup.json';
+    $PVE::VZDump::Differential::Jobs::PROGRAM = root() . '/usr/bin/pve-diff-backup';
+    $PVE::VZDump::Differential::Helper::HELPER = root() . '/usr/bin/pve-xdelta3';
+}
+
+sub file_get_contents {
+    my ($path) = @_;
+
+    open(my $fh, '<:raw', $path) or die "can't open '$path' - $!\n";
+    my $content = do { local $/ = undef; <$fh> };
+    close($fh);
+    return $content // '';
+}
+
+sub file_set_contents {
+    my ($path, $content) = @_;
+
+    open(my $fh, '>:raw', "$path.tmp.$$") or die "unable to open '$path' - $!\n";
+    print {$fh} $content;
+    close($fh) or die "closing '$path' failed - $!\n";
+    rename("$path.tmp.$$", $path) or die "close (rename) '$path' failed - $!\n";
+    return;
 }
 
 # One word for the shell.

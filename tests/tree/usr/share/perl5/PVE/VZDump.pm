@@ -90,6 +90,26 @@ sub get_backup_file_list {
     return \@list;
 }
 
+sub option_exists {
+    my ($key) = @_;
+
+    return defined(PVE::VZDump::Common::get_confdesc()->{$key});
+}
+
+sub verify_vzdump_parameters {
+    my ($param) = @_;
+
+    PVE::VZDump::Common::check_value($_, $param->{$_}) for grep { $_ ne 'schedule' } keys %$param;
+    return;
+}
+
+sub exec_backup {
+    my ($self, @tasks) = @_;
+
+    $self->exec_backup_task($_) for @tasks;
+    return;
+}
+
 sub exec_backup_task {
     my ($self, $task) = @_;
 

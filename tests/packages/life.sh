@@ -1,26 +1,15 @@
 #!/bin/bash
-# The steps of tests/packages.sh, run in the chroot. Changes the system it runs in.
-set -uo pipefail
-
-# Only the local repository.
-cat >/etc/apt/apt.conf.d/99test <<'CONF'
-Dir::Etc::SourceList "/repository/sources.list";
-Dir::Etc::SourceParts "-";
-APT::Get::Assume-Yes "true";
-APT::Get::Allow-Downgrades "true";
-APT::Install-Recommends "false";
-APT::Sandbox::User "root";
-Dpkg::Use-Pty "false";
-CONF
-echo "deb [trusted=yes] file:/repository ./" >/repository/sources.list
-mkdir -p /run/test /usr/local/bin
+# What dpkg and apt do to our packages and to those of Proxmox VE. Run in the chroot by tests/packages.sh.
+# shellcheck source=tests/packages/lib.sh
+. "$(dirname "$0")/lib.sh"
+mkdir -p /usr/local/bin
 
 # Services must never be touched from a maintainer script.
 cat >/usr/local/bin/systemctl <<'FAKE'
 #!/bin/sh
 echo "$*" >>/run/test/systemctl
 FAKE
-# Between dpkg and our program: kills dpkg in the middle of our maintainer script where a test asks for it.
+# Between dpkg and our program: crashes, or kills dpkg in the middle of our maintainer script, where a test asks for it.
 cat >/usr/local/bin/pve-diff-backup <<'FAKE'
 #!/bin/bash
 kill_dpkg() {
@@ -31,6 +20,7 @@ kill_dpkg() {
 	[ "$(cat "/proc/$parent/comm")" != dpkg ] || kill -9 "$parent"
 }
 kill_dpkg before
+[ ! -e /run/test/crash ] || { rm /run/test/crash && kill -SEGV $$; }
 /usr/bin/pve-diff-backup "$@"
 code=$?
 kill_dpkg after
@@ -48,67 +38,25 @@ perl -MIO::Socket::UNIX -e '
 journal=$!
 trap 'kill $journal' EXIT
 
-pve=(pve-manager libpve-storage-perl libpve-guest-common-perl libpve-common-perl pve-container qemu-server)
 state=/var/lib/pve-diff-backup
-own=(/usr/share/perl5/PVE/VZDump/Differential.pm /usr/share/perl5/PVE/VZDump/Differential/Chain.pm
-	/usr/share/pve-manager/js/pve-diff-backup.js)
-passed=0 failed=0 name=
 
-check() { # WHAT COMMAND...
-	if "${@:2}" >/run/test/check 2>&1; then
-		passed=$((passed + 1))
-	else
-		failed=$((failed + 1))
-		echo "FAILED: $name: $1"
-		sed 's/^/    /' /run/test/check /run/test/output
-		pve-diff-backup status 2>&1 | sed 's/^/    /'
-	fi
-}
-step() { # NAME COMMAND...: a command that must succeed
-	name=$1
-	echo "== $name: ${*:2}"
+before_step() {
 	rm -f /run/test/reloads
 	: >/run/test/journal
-	"${@:2}" >/run/test/output 2>&1
-	local code=$?
-	check "exit code $code" test $code = 0
 }
-killed() { # NAME COMMAND...: a command in which dpkg is killed
+killed() { # NAME COMMAND...: a command in which dpkg is killed or fails
 	name=$1
 	echo "== $name: ${*:2}"
 	"${@:2}" >/run/test/output 2>&1
 	local code=$?
-	check "dpkg was killed (exit code $code)" test $code -ge 100
+	check "dpkg did not get to its end (exit code $code)" test $code -ge 100
 }
 
-edited() { dpkg --verify "${pve[@]}" | awk '{ print $NF }' | sort; }
-patchable() { sed -n 's/^interest-noawait //p' /var/lib/dpkg/info/pve-diff-backup.triggers | sort; }
-status_is() { pve-diff-backup status; test $? = "$1"; }
-exactly_the_triggers_files_are_edited() { diff <(edited) <(patchable); }
-nothing_is_edited() { diff <(edited) /dev/null; }
-own_files() { ls "${own[@]}"; }
-no_own_files() { ! ls -d "${own[@]}" /usr/share/perl5/PVE/VZDump/Differential 2>/dev/null; }
-no_marker() { ! grep -rE 'pve-diff-backup:[0-9]+ ' /usr/share/perl5/PVE /usr/share/pve-manager; }
 no_systemctl() { ! cat /run/test/systemctl; }
 reloads() { # NUMBER
 	touch /run/test/reloads
 	cat /run/test/reloads
 	test "$(grep -cw pve-api-updates /run/test/reloads)" = "$1"
-}
-dpkg_is_content() { test -z "$(dpkg --audit)" && dpkg --configure -a; }
-
-patched() {
-	check "status" status_is 0
-	check "each file that the trigger is for is patched" exactly_the_triggers_files_are_edited
-	check "our files are there" own_files
-	check "nothing is owed" test ! -e $state/pending
-	well
-}
-pristine() {
-	check "all files are the packages' own" nothing_is_edited
-	check "none of our files is there" no_own_files
-	check "no line of ours is there" no_marker
-	well
 }
 well() {
 	check "systemctl was not called" no_systemctl
@@ -122,14 +70,10 @@ loud() { # EXIT CODE of status, TEXT
 }
 all_files() { find / -xdev \( -path /var/cache -o -path /var/log -o -path /var/lib/dpkg -o -path /tmp \) -prune -o -print | sort; }
 
-install="apt-get install"
-all_old=(pve-manager=8.4.20 libpve-storage-perl=8.3.8 libpve-guest-common-perl=5.2.2 libpve-common-perl=8.3.8
-	pve-container=5.3.5 qemu-server=8.4.10)
-version=$(dpkg-deb -f /repository/next-pve-diff-backup_*.deb Version)
-version=${version%+next}
-ours_now=(pve-diff-backup="$version" pve-xdelta3=1:"$version")
-ours_next=(pve-diff-backup="$version+next" pve-xdelta3=1:"$version+next")
+new_hunks() { grep -rF "# of the next version" /usr/share/perl5/PVE; }
+no_new_hunks() { ! new_hunks; }
 
+check "no /etc/pve is mounted" test ! -e /etc/pve
 step "local repository" apt-get update
 step "the pve-xdelta3 of old" dpkg -i /repository/pve-xdelta3_old.deb
 step "Proxmox VE 8" $install "${all_old[@]}"
@@ -153,7 +97,13 @@ step "pve-manager once more" $install --reinstall pve-manager=8.4.21
 patched
 step "pve-manager back" $install pve-manager=8.4.20
 patched
-step "qemu-server, of which nothing is patched" $install --reinstall qemu-server=8.4.10
+before=$(stat -c %i:%Y /usr/share/perl5/PVE/VZDump.pm)
+step "qemu-server alone, of which nothing is patched" $install qemu-server=8.4.11
+patched
+check "no file was touched" test "$before" = "$(stat -c %i:%Y /usr/share/perl5/PVE/VZDump.pm)"
+step "qemu-server once more" $install --reinstall qemu-server=8.4.11
+patched
+step "qemu-server back" $install qemu-server=8.4.10
 patched
 
 before=$(stat -c %i:%Y /usr/share/perl5/PVE/VZDump.pm)
@@ -161,6 +111,24 @@ step "ours once more" $install --reinstall "${ours_now[@]}"
 patched
 check "no file was touched" test "$before" = "$(stat -c %i:%Y /usr/share/perl5/PVE/VZDump.pm)"
 check "nobody was asked to reload" reloads 0
+
+printf '%s\n' "Package: pve-manager" "Pin: version 9.2.2" "Pin-Priority: 990" >/etc/apt/preferences.d/test
+step "dist-upgrade of all, ours too" apt-get dist-upgrade
+rm /etc/apt/preferences.d/test
+patched
+check "our new lines are in" new_hunks
+check "everything is the newest" test "$(dpkg-query -W -f '${Version} ' pve-manager qemu-server pve-diff-backup)" = \
+	"$version+next 9.2.2 9.1.0 "
+step "back to the older ones, ours too" $install "${all_old[@]}" "${ours_now[@]}"
+patched
+check "our old lines are in" no_new_hunks
+step "upgrade of ours, whose hunks have changed" $install "${ours_next[@]}"
+patched
+check "our new lines are in" new_hunks
+check "pve-manager was asked to reload once" reloads 1
+step "ours back" $install "${ours_now[@]}"
+patched
+check "our old lines are in" no_new_hunks
 step "upgrade of ours" $install "${ours_next[@]}"
 patched
 
@@ -182,6 +150,18 @@ step "on to one that is" $install pve-manager=9.9.2
 patched
 check "an unknown release is told" grep -F "unverified: pve-manager 9.9.2" /run/test/output
 step "back to one that is known" $install pve-manager=9.2.2
+patched
+
+touch /run/test/fail
+killed "pve-manager's trigger fails" $install --reinstall libpve-storage-perl=9.1.0
+step "dpkg goes on" dpkg --configure -a
+patched
+touch /run/test/crash
+# Not through apt, which gives dpkg a PATH of its own.
+step "our program crashes in its trigger" dpkg -i /repository/libpve-storage-perl_9.1.0.deb
+check "status" status_is 4
+well
+step "any package triggers us again" $install --reinstall libpve-guest-common-perl=6.0.2
 patched
 
 touch /run/test/kill
@@ -222,6 +202,13 @@ check "prerm succeeds" test $? = 0
 check "and says what is wrong" grep -F "/usr/share/perl5" /run/test/output
 umount /usr/share/perl5
 patched
+touch /run/test/read-only
+step "files that become read-only during an upgrade" $install --reinstall pve-manager=8.4.21
+loud 4 "/usr/share/perl5"
+check "dpkg --configure -a changes nothing" dpkg --configure -a
+umount /usr/share/perl5
+step "apply once they can be written" pve-diff-backup apply
+patched
 
 step "upgrade of ours while what is new cannot be patched" $install pve-manager=9.9.1
 loud 8 "exec_backup_task"
@@ -259,5 +246,4 @@ step "then ours" apt-get purge pve-diff-backup pve-xdelta3
 check "nothing of ours is left" no_own_files
 check "no state is left" test ! -e $state
 
-echo "$passed passed, $failed failed"
-[ $failed = 0 ]
+finish

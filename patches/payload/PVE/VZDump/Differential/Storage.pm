@@ -1,0 +1,478 @@
+package PVE::VZDump::Differential::Storage;
+
+# Part of pve-diff-backup.
+
+use strict;
+use warnings;
+
+use File::Basename qw(basename dirname);
+
+use PVE::VZDump::Differential::Chain qw(parse_name encode_path decode_path split_restorable
+    mark_stranded keep_needed);
+use PVE::VZDump::Differential::Helper qw(run_helper decoder_command open_decoder close_decoder
+    probe check_base backup_files existing_dependants);
+
+# No `use` of PVE::Storage and PVE::VZDump: they load us.
+
+=head1 NAME
+
+PVE::VZDump::Differential::Storage - what stands in for upstream's subs about backups on a storage
+
+=head1 DESCRIPTION
+
+Each has the name and the arguments of upstream's, which it calls through
+L<PVE::VZDump::Differential/upstream($sub, @arguments)> where it can.
+
+=cut
+
+# A guest configuration is a few KiB; what claims more in an archive is none.
+my $MAX_CONFIG = 4 * 1024 * 1024;
+
+# Names that the last prune marked for removal: a full may go with those that need it, not before.
+my %condemned;
+
+# Paths of differentials that were removed together with their full.
+my %gone;
+
+sub _upstream { return PVE::VZDump::Differential::upstream(@_) }
+
+=head1 NAMES
+
+=head2 archive_info($archive)
+
+As C<PVE::Storage::archive_info>, for a differential.  C<compression> is C<vcdiff:> and the
+encoded path of the full, which L</decompressor_info($format, $compression)> understands: a
+decompressor that reads from a pipe does not learn the archive's name.
+
+=cut
+
+sub archive_info {
+    my ($archive) = @_;
+
+    my $info = parse_name(basename($archive))
+        or die "ERROR: couldn't determine archive info from '$archive'\n";
+
+    my $word = '';
+    if ($archive =~ m!\A/!) {
+        my $path = dirname($archive) . "/$info->{base}";
+        $path =~ s!\A//!/!;
+        $word = encode_path($path);
+    }
+
+    return {
+        filename => $info->{name},
+        type => $info->{type},
+        format => $info->{format},
+        compression => "vcdiff:$word",
+        decompressor => decoder_command($word),
+        vmid => $info->{vmid},
+        ctime => $info->{ctime},
+        logfilename => "$info->{stem}.log",
+        notesfilename => "$info->{name}.notes",
+        is_std_name => 1,
+    };
+}
+
+=head2 decompressor_info($format, $compression)
+
+As C<PVE::Storage::decompressor_info>.  Restore of a VM calls it before it touches anything, so
+this is where a missing full is reported.
+
+=cut
+
+sub decompressor_info {
+    my ($format, $compression) = @_;
+
+    my ($word) = $compression =~ /\Avcdiff:(.*)\z/s;
+    check_base(decode_path($word)) if $word ne '';
+
+    return {
+        format => $format,
+        compression => $compression,
+        decompressor => decoder_command($word),
+    };
+}
+
+=head2 parse_volname($class, $volname)
+
+As C<PVE::Storage::Plugin::parse_volname>: what it says of the full, with the name replaced.
+
+=cut
+
+sub parse_volname {
+    my ($class, $volname) = @_;
+
+    my $info = parse_name(basename($volname));
+    my ($vtype, undef, @rest) = _upstream('parse_volname', $class, "backup/$info->{base}");
+    return ($vtype, $info->{name}, @rest);
+}
+
+=head2 path_to_volume_id($cfg, $path)
+
+As C<PVE::Storage::path_to_volume_id>: what it says of the full, with the name replaced.
+
+=cut
+
+sub path_to_volume_id {
+    my ($cfg, $path) = @_;
+
+    return _upstream('path_to_volume_id', $cfg, $path) if $path !~ m!\A/!;
+
+    my $info = parse_name(basename($path));
+    my ($vtype, $volid) =
+        _upstream('path_to_volume_id', $cfg, dirname($path) . "/$info->{base}");
+    return ($vtype) if !defined($volid);
+    $volid =~ s/\Q$info->{base}\E\z/$info->{name}/;
+    return ($vtype, $volid);
+}
+
+=head2 abs_filesystem_path($cfg, $volid)
+
+As C<PVE::Storage::abs_filesystem_path>.  Those who ask are going to restore: where nothing else
+reads the archive before the old guest is removed, this is the place to refuse.
+
+=cut
+
+sub abs_filesystem_path {
+    my ($cfg, $volid) = @_;
+
+    my $path = _upstream('abs_filesystem_path', $cfg, $volid);
+    probe($path);
+    return $path;
+}
+
+=head2 list($storeid, $path, $vmid)
+
+A volume as C<template_list> and C<list_volumes> describe it.
+
+=cut
+
+sub list {
+    my ($storeid, $path) = @_;
+
+    my $info = parse_name(basename($path));
+    my $entry = {
+        volid => "$storeid:backup/$info->{name}",
+        format => 'vcdiff' . ($info->{compression} ? ".$info->{compression}" : ''),
+        size => -s $path // 0,
+        ctime => $info->{ctime},
+        vmid => $info->{vmid},
+    };
+    $entry->{notes} = PVE::Tools::file_read_firstline("$path.notes") // '' if -f "$path.notes";
+    $entry->{protected} = 1 if -e "$path.protected";
+    return $entry;
+}
+
+=head1 CONFIGURATIONS
+
+=head2 extract_vzdump_config($cfg, $volid)
+
+As C<PVE::Storage::extract_vzdump_config>, where that knows archives by their extension alone.
+
+=cut
+
+sub extract_vzdump_config {
+    my ($cfg, $volid) = @_;
+
+    my $archive = PVE::Storage::abs_filesystem_path($cfg, $volid);
+    my $info = parse_name(basename($archive));
+    return extract_vzdump_config_tar($archive, qr!^(\./etc/vzdump/(pct|vps)\.conf)$!)
+        if $info->{format} eq 'tar';
+
+    check_base(dirname($archive) . "/$info->{base}");
+    my $raw = run_helper('vma', 'config', dirname($archive) . "/$info->{name}");
+    return wantarray ? ($raw, undef) : $raw;
+}
+
+=head2 extract_vzdump_config_tar($archive, $conf_re)
+
+As C<PVE::Storage::extract_vzdump_config_tar>.  The configuration is at the start of an archive
+and only that much is decoded.  Restore of a container calls it before it touches anything.
+
+=cut
+
+sub extract_vzdump_config_tar {
+    my ($archive, $conf_re) = @_;
+
+    die "ERROR: file '$archive' does not exist\n" if !-f $archive;
+
+    my $stream = open_decoder($archive);
+    my ($raw, $file) = _find_in_tar($stream, $conf_re);
+    if (!defined($file)) {
+        close_decoder($stream, $archive);
+        die "ERROR: archive contains no configuration file\n";
+    }
+    close($stream); # decoding stops here, so its status says nothing
+
+    return wantarray ? ($raw, $file) : $raw;
+}
+
+=head1 REMOVAL
+
+=head2 prune_mark_backup_group(\@group, \%keep)
+
+As C<PVE::Storage::prune_mark_backup_group>, then a full that a kept or protected backup needs is
+kept. Differentials without their full do not count for the retention rules.
+
+=cut
+
+sub prune_mark_backup_group {
+    my ($group, $keep) = @_;
+
+    my ($good, $stranded) = split_restorable($group);
+    _upstream('prune_mark_backup_group', $good, $keep);
+    mark_stranded($stranded, $good, $keep);
+    keep_needed($group);
+
+    # vzdump leaves out the backup that it has just made
+    my %known = map { basename($_->{volid} // $_->{path}) => 1 } @$group;
+    for my $entry (grep { defined($_->{path}) && ($_->{mark} // '') eq 'remove' } @$group) {
+        $entry->{mark} = 'keep' if grep { !$known{$_} } existing_dependants($entry->{path});
+    }
+
+    for my $entry (@$group) {
+        my $name = basename($entry->{volid} // $entry->{path});
+        if (($entry->{mark} // '') eq 'remove') {
+            $condemned{$name} = 1;
+        } else {
+            delete $condemned{$name};
+        }
+    }
+    return;
+}
+
+=head2 removes($path)
+
+Whether L</archive_remove($path)> is for this one: a full that others need, or a differential that
+went with its full or has files which upstream does not know.
+
+=cut
+
+sub removes {
+    my ($path) = @_;
+
+    my $info = parse_name(basename($path // '')) or return;
+    return scalar(existing_dependants($path)) if !defined($info->{base});
+    return $gone{$path} || !knows_auxiliaries();
+}
+
+=head2 archive_remove($path)
+
+As C<PVE::Storage::archive_remove>.  Backups that need a full go before it if they were marked
+together with it, otherwise it stays.
+
+=cut
+
+sub archive_remove {
+    my ($path) = @_;
+
+    # a prune goes through its list from the oldest on
+    return if delete($gone{$path}) && !-e $path;
+
+    my $dir = dirname($path);
+    my @needing = existing_dependants($path);
+    my @kept = grep { !$condemned{$_} || -e "$dir/$_.protected" } @needing;
+    die _needed_message($path, @kept) if @kept;
+
+    for my $differential (map { "$dir/$_" } @needing) {
+        PVE::Storage::archive_remove($differential);
+        $gone{$differential} = 1;
+    }
+    _upstream('archive_remove', $path);
+    _remove_auxiliaries($path) if !knows_auxiliaries();
+    return;
+}
+
+=head2 vdisk_free($cfg, $volid)
+
+As C<PVE::Storage::vdisk_free>, but refuses to delete a full that others need.  The log of a
+differential goes with it where no code of upstream knows its name.
+
+=cut
+
+sub vdisk_free {
+    my ($cfg, $volid) = @_;
+
+    my ($path) = PVE::Storage::path($cfg, $volid);
+    if (defined($path) && $path =~ m!\A/!) {
+        my @needing = existing_dependants($path);
+        die _needed_message($volid, @needing) if @needing;
+    }
+
+    my @result = _upstream('vdisk_free', $cfg, $volid);
+    _remove_auxiliaries($path) if defined($path) && !knows_auxiliaries() && !-e $path;
+    return wantarray ? @result : $result[0];
+}
+
+sub _needed_message {
+    my ($full, @needing) = @_;
+
+    return
+          "cannot remove full backup '$full': "
+        . scalar(@needing)
+        . " differential backup(s) need it, remove them first: "
+        . join(', ', @needing) . "\n";
+}
+
+=head2 knows_auxiliaries()
+
+Whether upstream asks C<archive_info> for the names of logs and notes when it deletes a backup.
+
+=cut
+
+sub knows_auxiliaries { return PVE::Storage->can('archive_auxiliaries_remove') ? 1 : 0 }
+
+# The log and the notes of a differential; those of a full are upstream's.
+sub _remove_auxiliaries {
+    my ($path) = @_;
+
+    my $info = parse_name(basename($path));
+    return if !$info || !defined($info->{base});
+    unlink map { dirname($path) . "/$_" } "$info->{stem}.log", "$info->{name}.notes";
+    return;
+}
+
+=head2 get_backup_file_list($dir, $bkname)
+
+As C<PVE::VZDump::get_backup_file_list>, with the differentials: they count for the limit that
+C<maxfiles> sets where nothing is removed.
+
+=cut
+
+sub get_backup_file_list {
+    my ($dir, $bkname) = @_;
+
+    my $list = _upstream('get_backup_file_list', $dir, $bkname);
+    my %known = map { basename(ref($_) eq 'HASH' ? $_->{path} : $_->[0]) => 1 } @$list;
+    for my $info (_guest_backups($dir, $bkname)) {
+        push @$list, ["$dir/$info->{name}", $info->{ctime}] if !$known{ $info->{name} };
+    }
+    return $list;
+}
+
+=head2 needs_purge($opts, $task, $vmid, $maxfiles)
+
+Whether old backups of the guest must be removed by L</purge($self, $task, $vmid, $maxfiles,
+$logfd)> since upstream would remove fulls that differentials need.
+
+=cut
+
+sub needs_purge {
+    my ($opts, $task, $vmid, $maxfiles) = @_;
+
+    return if !$maxfiles || !$opts->{remove} || $opts->{pbs} || !defined($opts->{dumpdir});
+    return
+        grep { defined($_->{base}) }
+        _guest_backups($opts->{dumpdir}, "vzdump-$task->{vmtype}-$vmid");
+}
+
+=head2 purge($self, $task, $vmid, $maxfiles, $logfd)
+
+Removes all but the newest C<$maxfiles> backups of the guest and the fulls that these need, where
+upstream (before C<prune-backups>) would look at fulls alone.  Returns what is left for upstream to
+keep: 0, everything is done.
+
+=cut
+
+sub purge {
+    my ($self, $task, $vmid, $maxfiles, $logfd) = @_;
+
+    my $dir = $self->{opts}->{dumpdir};
+    my @group = map { { path => "$dir/$_->{name}", ctime => $_->{ctime} } }
+        _guest_backups($dir, "vzdump-$task->{vmtype}-$vmid");
+    my ($good, $stranded) = split_restorable(\@group);
+    my @newest_first = sort { $b->{ctime} <=> $a->{ctime} || $b->{path} cmp $a->{path} } @$good;
+    for my $at (0 .. $#newest_first) {
+        $newest_first[$at]->{mark} =
+            $at < $maxfiles || -e "$newest_first[$at]->{path}.protected" ? 'keep' : 'remove';
+    }
+    mark_stranded($stranded, $good, { 'keep-last' => $maxfiles });
+    keep_needed(\@group);
+
+    # a full goes after those that need it
+    for my $path (
+        sort { length($b) <=> length($a) || $a cmp $b }
+        map { $_->{path} } grep { $_->{mark} eq 'remove' } @group
+    ) {
+        PVE::VZDump::debugmsg('info', "delete old backup '$path'", $logfd);
+        if (!unlink($path)) {
+            PVE::VZDump::debugmsg('warn', "cannot delete '$path' - $!", $logfd);
+            next;
+        }
+        my $info = parse_name(basename($path));
+        unlink "$dir/$info->{stem}.log";
+        _remove_auxiliaries($path);
+    }
+    return 0;
+}
+
+# What is known of the guest's backups in a folder, from their names.
+sub _guest_backups {
+    my ($dir, $bkname) = @_;
+
+    return grep { $_ && "vzdump-$_->{type}-$_->{vmid}" eq $bkname }
+        map { parse_name($_->{name}) } backup_files($dir);
+}
+
+# Reads a tar stream up to the first member whose name matches.  Returns its content and its name
+# as the pattern's first group has it, as upstream's version does; an empty list at the end of the
+# stream.
+sub _find_in_tar {
+    my ($fh, $name_re) = @_;
+
+    while (defined(my $header = _read_exactly($fh, 512))) {
+        last if $header !~ /[^\0]/;
+
+        my ($name, $size, $type, $magic, $prefix) =
+            unpack('Z100 x24 a12 x20 a1 x100 a6 x82 Z155', $header);
+        my $length = _tar_number($size);
+        $name = "$prefix/$name" if $magic eq "ustar\0" && $prefix ne ''; # GNU's has a blank
+
+        my ($file) = $type =~ /[0\0]/ ? "$name\n" =~ $name_re : ();
+        if (defined($file)) {
+            chomp $file;
+            die "ERROR: '$file' is too large for a configuration file\n" if $length > $MAX_CONFIG;
+            my $raw = _read_exactly($fh, $length) // die "ERROR: archive ends within '$file'\n";
+            $raw .= "\n" if $raw ne '' && $raw !~ /\n\z/;
+            return ($raw, $file);
+        }
+
+        my $rest = int(($length + 511) / 512) * 512;
+        while ($rest > 0) {
+            my $part = $rest < 65536 ? $rest : 65536;
+            defined(_read_exactly($fh, $part)) or return;
+            $rest -= $part;
+        }
+    }
+    return;
+}
+
+# A number in a tar header: octal text, or big endian where the first bit is set.
+sub _tar_number {
+    my ($field) = @_;
+
+    my @bytes = unpack('C*', $field);
+    if ($bytes[0] & 0x80) {
+        my $value = 0;
+        $value = $value * 256 + $_ for @bytes[4 .. $#bytes];
+        return $value;
+    }
+    my ($digits) = $field =~ /\A ?([0-7]+)[ \0]*\z/
+        or die "ERROR: malformed tar header in archive\n";
+    no warnings qw(portable); # members beyond 4 GiB are common
+    return oct($digits);
+}
+
+# Exactly so many bytes, or undef at the end of the stream.
+sub _read_exactly {
+    my ($fh, $length) = @_;
+
+    my $data = '';
+    while (length($data) < $length) {
+        my $count = read($fh, $data, $length - length($data), length($data));
+        return if !$count;
+    }
+    return $data;
+}
+
+1;

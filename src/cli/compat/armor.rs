@@ -1,0 +1,126 @@
+//! xdelta3 3.2's "armor": BLAKE3 hashes of source and target in the application header.
+//!
+//! We check them where a delta has them, unless `-a`. We write none: xdelta3 3.0.11 takes them for parts of file
+//! names, and our end record does for the target what they do.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use super::args::Options;
+use crate::container::{ReadAt, read_full};
+use crate::matching::base::{Base, Content};
+use crate::vcdiff::AppHeader;
+
+/// What is read at once.
+const PART: usize = 1 << 20;
+
+/// Checks the source before anything is decoded. A source that can be read only once is taken as it is, with a warning.
+///
+/// `path` is the source, `base` what it holds, if anything.
+pub fn check_source(
+    header: &AppHeader,
+    path: Option<&Path>,
+    base: Option<&Base>,
+    options: &Options,
+) -> anyhow::Result<()> {
+    let [target, Some(source)] = header.blake3 else { return Ok(()) };
+    let Some(path) = path else {
+        bail!(
+            "the delta's header holds a hash of its source, but no source was given (-s FILE; -a: do not check)"
+        );
+    };
+    let name = path.display();
+    let hash = match base.map(|base| (&base.content, base.form)) {
+        None => Ok(blake3::hash(b"")),
+        Some((Content::Mapped(map), _)) => hash_of(map.as_ref()),
+        Some((Content::Random(content), _)) => hash_of(content.as_ref()),
+        Some((Content::Stream(_), Base::ONCE)) => {
+            eprintln!(
+                "{}: warning: the source is a pipe, so the hash of it in the delta's header is not checked",
+                super::NAME
+            );
+            return Ok(());
+        }
+        Some((Content::Stream(_), _)) => File::open(path).and_then(|file| {
+            let mut stream = super::files::content(file, options)?.1;
+            let mut hasher = blake3::Hasher::new();
+            let mut part = vec![0; PART];
+            loop {
+                match read_full(&mut stream, &mut part)? {
+                    0 => return Ok(hasher.finalize()),
+                    n => hasher.update(&part[..n]),
+                };
+            }
+        }),
+    };
+    let hash = hash.with_context(|| format!("cannot read {name}"))?;
+    if hash == source {
+        return Ok(());
+    }
+    if target.is_some_and(|target| hash == target) {
+        bail!("{name} is not the delta's source but what it makes: there is nothing to do");
+    }
+    bail!(
+        "{name} is not the source that the delta was made against: its BLAKE3 is {hash} instead of {}",
+        blake3::Hash::from_bytes(source)
+    );
+}
+
+fn hash_of(content: &dyn ReadAt) -> std::io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = vec![0; PART];
+    let (mut at, size) = (0, content.size());
+    while at < size {
+        let n = (size - at).min(PART as u64) as usize;
+        content.read_at(at, &mut part[..n])?;
+        hasher.update(&part[..n]);
+        at += n as u64;
+    }
+    Ok(hasher.finalize())
+}
+
+/// Hashes what is decoded, where the header has a hash to compare it with.
+pub struct Target(Option<([u8; 32], blake3::Hasher)>);
+
+impl Target {
+    /// For a delta with this header.
+    pub fn new(header: &AppHeader) -> Target {
+        Target(header.blake3[0].map(|expected| (expected, blake3::Hasher::new())))
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        if let Some((_, hasher)) = &mut self.0 {
+            hasher.update(bytes);
+        }
+    }
+
+    /// Compares.
+    pub fn check(self) -> anyhow::Result<()> {
+        match self.0.map(|(expected, hasher)| (expected, hasher.finalize())) {
+            Some((expected, found)) if found != expected => bail!(
+                "the decoded data is not what the delta was made of: its BLAKE3 is {found} instead of {}",
+                blake3::Hash::from_bytes(expected)
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Checks that the steps of a chain fit together, as far as their headers tell.
+pub fn check_chain(headers: &[AppHeader]) -> anyhow::Result<()> {
+    for (n, pair) in headers.windows(2).enumerate() {
+        if let ([Some(target), _], [_, Some(source)]) = (pair[0].blake3, pair[1].blake3)
+            && target != source
+        {
+            bail!(
+                "delta {} of the chain does not continue delta {}: its source is another file",
+                n + 2,
+                n + 1
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! `-W` with a source: cuts the delta engine's windows anew, to the length that was asked for.
+
+use std::io::{self, Read, Write};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::encode::Stage;
+use crate::matching;
+use crate::vcdiff::{Inst, MAX_SEGMENT, Window};
+
+/// Passes a stream through, and a copy of it to a [`Cutter`].
+pub struct Tee {
+    inner: Box<dyn Read + Send>,
+    copy: Sender<Vec<u8>>,
+}
+
+impl Tee {
+    /// The stream, and where its copy arrives. The copy is as long as what the engine has under way, which is
+    /// bounded; the channel itself has no bound, so that the two cannot wait for each other.
+    pub fn new(inner: Box<dyn Read + Send>) -> (Tee, Receiver<Vec<u8>>) {
+        let (copy, receive) = unbounded();
+        (Tee { inner, copy }, receive)
+    }
+}
+
+impl Read for Tee {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        // Nobody listens any more after a failure there, which is reported there.
+        let _ = self.copy.send(buf[..n].to_vec());
+        Ok(n)
+    }
+}
+
+/// Cuts windows.
+pub struct Cutter {
+    len: usize,
+    copy: Receiver<Vec<u8>>,
+    /// The target from the start of the window under way, as far as it was received.
+    target: Vec<u8>,
+}
+
+impl Cutter {
+    /// For windows of `len` bytes.
+    pub fn new(len: usize, copy: Receiver<Vec<u8>>) -> Cutter {
+        Cutter { len, copy, target: Vec::new() }
+    }
+
+    /// Adds the instructions of one of the engine's windows.
+    pub fn window(&mut self, window: &Window, stage: &mut Stage<impl Write>) -> anyhow::Result<()> {
+        let (pos, segment) = window.source.map_or((0, 0), |s| (s.pos, s.len));
+        for inst in window.instructions() {
+            let inst = inst?;
+            let mut done = 0;
+            while done < inst.len() {
+                let at = stage.builder.target_len();
+                if at == 0 {
+                    stage.start();
+                }
+                let len = (self.len - at).min(inst.len() - done);
+                match inst {
+                    Inst::Copy { addr, .. } if addr < segment => {
+                        let from = pos + addr + done as u64;
+                        if stage.builder.span_with(from, len as u64) > MAX_SEGMENT {
+                            self.finish(stage)?;
+                            continue;
+                        }
+                        stage.builder.copy_source(from, len);
+                    }
+                    Inst::Run { byte, .. } => stage.builder.run(byte, len),
+                    // What is copied from the window itself may lie in an earlier one now.
+                    Inst::Add { .. } | Inst::Copy { .. } => {
+                        self.receive(at + len)?;
+                        stage.add(&self.target[at..at + len]);
+                    }
+                }
+                done += len;
+                if stage.builder.target_len() == self.len {
+                    self.finish(stage)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the window under way, if there is one.
+    pub fn finish(&mut self, stage: &mut Stage<impl Write>) -> anyhow::Result<()> {
+        let len = stage.builder.target_len();
+        if len > 0 {
+            self.receive(len)?;
+            stage.finish(Some(simd_adler32::adler32(&&self.target[..len])))?;
+            self.target.drain(..len);
+        }
+        Ok(())
+    }
+
+    /// Waits for the target's bytes up to `end`; they were read before the engine could describe them.
+    fn receive(&mut self, end: usize) -> anyhow::Result<()> {
+        while self.target.len() < end {
+            let part = self.copy.recv().map_err(|_| matching::Error::Internal("a window lacks its data"))?;
+            self.target.extend_from_slice(&part);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,277 @@
+//! Looking after the option `fullbackup` in the settings of backup jobs; [`crate::jobs`] has the rules.
+//!
+//! Done by whatever changes a host's state (`apply`, `revert`, each hook) and when a backup starts. It never fails
+//! its caller: what cannot be done is said, and done the next time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::{Host, println_quietly};
+use crate::host::Root;
+use crate::host::notify::{self, Severity};
+use crate::host::pmxcfs::{self, Pmxcfs, PmxcfsError};
+use crate::host::root::read_bounded;
+use crate::jobs::memory::{Memory, MemoryError};
+use crate::jobs::sections::{self, Value};
+use crate::jobs::{self, Line, Mode, Node, Situation, cron};
+
+/// The files in the cluster file system.
+const JOBS: &str = "jobs.cfg";
+const CRON: &str = "vzdump.cron";
+const MEMORY: &str = "pve-diff-backup.json";
+
+/// How long the cluster file system may take: longer than it takes to wait for both locks.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Where vzdump's options are defined, by the release of Proxmox VE.
+const DEFINITIONS: [&str; 2] = ["usr/share/perl5/PVE/VZDump/Common.pm", "usr/share/perl5/PVE/VZDump.pm"];
+
+/// Where the default for all jobs is set.
+const DEFAULTS: &str = "etc/vzdump.conf";
+
+/// Crontabs of the host itself, which are the administrator's. Folders stand for the files in them.
+const CRONTABS: [&str; 3] = ["etc/crontab", "etc/cron.d", "var/spool/cron/crontabs"];
+
+/// Largest of these files read.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Why the settings cannot be looked after.
+#[derive(Debug, thiserror::Error)]
+enum OptionsError {
+    #[error(transparent)]
+    Pmxcfs(#[from] PmxcfsError),
+    #[error("/etc/pve/{MEMORY}: {0}")]
+    Memory(MemoryError),
+}
+
+/// Does what `mode` asks for, and says what was done to which job, also in the journal.
+pub(super) fn settle(host: &Host, mode: Mode) {
+    let notes = match work(host, mode) {
+        Ok(Some(seen)) => seen.notes,
+        Ok(None) => Vec::new(),
+        Err(error) => {
+            eprintln!("warning: the settings of backup jobs could not be looked after: {error}");
+            notify::journal(&host.root, Severity::Error, &error.to_string());
+            Vec::new()
+        }
+    };
+    for note in notes {
+        println_quietly(&note);
+        notify::journal(&host.root, Severity::Notice, &note);
+    }
+    if mode == Mode::Leave {
+        elsewhere(&host.root).iter().for_each(|note| println_quietly(note));
+    }
+}
+
+/// How the settings stand, for `status` and `doctor`; what is new in them is remembered. `None` where there are none
+/// to be seen.
+pub(super) fn look(host: &Host) -> Result<Option<Seen>, String> {
+    match work(host, Mode::Observe) {
+        Err(OptionsError::Pmxcfs(error)) if error.is_denied() => Ok(None),
+        seen => seen.map_err(|error| error.to_string()),
+    }
+}
+
+/// Whether this host's vzdump knows the option, whoever taught it that.
+pub(super) fn knows_option(root: &Root) -> bool {
+    DEFINITIONS.iter().any(|path| {
+        let content = root.resolve(path).ok().and_then(|path| read_bounded(&path, MAX_FILE).ok());
+        content.is_some_and(|content| {
+            content.split(|byte| *byte == b'\n').any(|line| {
+                let rest = line.trim_ascii_start().strip_prefix(jobs::OPTION.as_bytes());
+                rest.is_some_and(|rest| rest.trim_ascii_start().starts_with(b"=>"))
+            })
+        })
+    })
+}
+
+/// What else on this host asks for the option, and is not ours to change.
+pub(super) fn elsewhere(root: &Root) -> Vec<String> {
+    let mut notes = Vec::new();
+    let defaults = root.resolve(DEFAULTS).ok().and_then(|path| read_bounded(&path, MAX_FILE).ok());
+    let defaults = String::from_utf8_lossy(&defaults.unwrap_or_default()).into_owned();
+    if defaults.lines().any(|line| line.trim_start().starts_with(&format!("{}:", jobs::OPTION))) {
+        notes.push(format!(
+            "/{DEFAULTS}: the default `{}` stays: Proxmox VE ignores what it does not know",
+            jobs::OPTION
+        ));
+    }
+    for path in crontabs(root) {
+        let Ok(content) = read_bounded(&path, MAX_FILE) else { continue };
+        for (index, line) in content.split(|byte| *byte == b'\n').enumerate() {
+            if cron::parse(line).is_ok_and(|job| job.is_some_and(|job| job.days.is_some())) {
+                notes.push(format!(
+                    "/{}:{}: calls vzdump with --{}, which makes no backup without our lines: take the option out there",
+                    root.inside(&path).display(),
+                    index + 1,
+                    jobs::OPTION
+                ));
+            }
+        }
+    }
+    notes
+}
+
+/// The files of [`CRONTABS`]; those that are links into the cluster file system are dealt with there.
+fn crontabs(root: &Root) -> Vec<std::path::PathBuf> {
+    let resolved = |path: &Path| root.resolve(path).ok();
+    let mut files = Vec::new();
+    for path in CRONTABS {
+        let Some(found) = resolved(Path::new(path)) else { continue };
+        match std::fs::read_dir(&found) {
+            Ok(entries) => {
+                let inside = |entry: std::fs::DirEntry| resolved(root.inside(&entry.path()));
+                files.extend(entries.filter_map(Result::ok).filter_map(inside));
+            }
+            Err(_) => files.push(found),
+        }
+    }
+    files.retain(|path| !root.inside(path).starts_with("etc/pve"));
+    files.sort();
+    files.dedup();
+    files
+}
+
+/// How the settings stand; as JSON in this form.
+#[derive(Debug, Serialize)]
+pub(super) struct Seen {
+    /// This node's name.
+    pub node: String,
+    /// Backup jobs with the option, or with one in our copy, by ID.
+    pub jobs: BTreeMap<String, SeenJob>,
+    /// Lines of vzdump.cron that wait for their option.
+    pub waiting: Vec<Line>,
+    /// The cluster's nodes; `None`: never heard of.
+    pub nodes: BTreeMap<String, Option<Node>>,
+    /// What happened, or should.
+    pub notes: Vec<String>,
+}
+
+/// A backup job.
+#[derive(Debug, Serialize)]
+pub(super) struct SeenJob {
+    /// Its value in jobs.cfg.
+    pub days: Option<u32>,
+    /// Its value in our copy.
+    pub copy: Option<u32>,
+}
+
+impl Seen {
+    /// The lines of `status`; nothing where there is nothing of interest.
+    pub(super) fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        if !self.jobs.is_empty() || !self.waiting.is_empty() {
+            writeln!(out, "jobs:")?;
+        }
+        for (id, job) in &self.jobs {
+            let text = match (job.days, job.copy) {
+                (Some(0), _) => "always full".to_owned(),
+                (Some(days), _) => format!("full backup every {days} days"),
+                (None, Some(days)) => {
+                    format!("full backup every {days} days, dropped by a node without our lines")
+                }
+                (None, None) => continue,
+            };
+            writeln!(out, "  {id:<28} {text}")?;
+        }
+        for line in &self.waiting {
+            writeln!(out, "  vzdump.cron: without --fullbackup {} for now: {}", line.days, line.line)?;
+        }
+        Ok(())
+    }
+}
+
+fn work(host: &Host, mode: Mode) -> Result<Option<Seen>, OptionsError> {
+    let root = host.root.clone();
+    let patched = mode != Mode::Leave && knows_option(&root);
+    pmxcfs::within(LIMIT, move || {
+        let Some(pmxcfs) = Pmxcfs::find(&root)? else { return Ok(None) };
+        let files = Files::read(&pmxcfs)?;
+        let plan = files.plan(&pmxcfs, mode, patched);
+        if !files.changes(&plan) {
+            return Ok(Some(files.seen(&pmxcfs, plan)));
+        }
+        // The order in which Proxmox' own code takes them.
+        let _lock = pmxcfs.lock(&[CRON, JOBS])?;
+        let files = Files::read(&pmxcfs)?;
+        let plan = files.plan(&pmxcfs, mode, patched);
+        // What is taken out must have been remembered.
+        if !plan.memory.same_as(&files.memory) {
+            pmxcfs.replace(MEMORY, &plan.memory.to_json())?;
+        }
+        for (name, content) in [(CRON, &plan.cron), (JOBS, &plan.jobs)] {
+            if let Some(content) = content {
+                pmxcfs.replace(name, content)?;
+            }
+        }
+        Ok(Some(files.seen(&pmxcfs, plan)))
+    })?
+}
+
+/// The files as they were read.
+struct Files {
+    jobs: Option<Vec<u8>>,
+    cron: Option<Vec<u8>>,
+    memory: Memory,
+    /// Why the copy that was there is none.
+    damaged: Option<String>,
+}
+
+impl Files {
+    fn read(pmxcfs: &Pmxcfs) -> Result<Self, OptionsError> {
+        let (memory, damaged) = match pmxcfs.read(MEMORY)?.as_deref().map(Memory::parse) {
+            None => (Memory::default(), None),
+            Some(Ok(memory)) => (memory, None),
+            Some(Err(MemoryError::Damaged(what))) => (Memory::default(), Some(what)),
+            Some(Err(newer)) => return Err(OptionsError::Memory(newer)),
+        };
+        Ok(Self { jobs: pmxcfs.read(JOBS)?, cron: pmxcfs.read(CRON)?, memory, damaged })
+    }
+
+    fn plan(&self, pmxcfs: &Pmxcfs, mode: Mode, patched: bool) -> jobs::Plan {
+        jobs::plan(&Situation {
+            mode,
+            node: pmxcfs.node(),
+            members: pmxcfs.members(),
+            patched,
+            now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+            program: env!("CARGO_PKG_VERSION"),
+            jobs: self.jobs.as_deref(),
+            cron: self.cron.as_deref(),
+            memory: &self.memory,
+        })
+    }
+
+    fn changes(&self, plan: &jobs::Plan) -> bool {
+        plan.jobs.is_some() || plan.cron.is_some() || !plan.memory.same_as(&self.memory)
+    }
+
+    /// What there is after `plan`.
+    fn seen(&self, pmxcfs: &Pmxcfs, plan: jobs::Plan) -> Seen {
+        let after = plan.jobs.as_deref().or(self.jobs.as_deref()).unwrap_or_default();
+        let jobs = sections::jobs(after).into_iter().filter_map(|job| {
+            let days = match job.value {
+                Value::Days(days) => Some(days),
+                Value::None | Value::Odd => None,
+            };
+            let copy = plan.memory.jobs.get(&job.id).copied();
+            (days.is_some() || copy.is_some()).then_some((job.id, SeenJob { days, copy }))
+        });
+        let jobs = jobs.collect();
+        let nodes: &BTreeSet<String> = pmxcfs.members();
+        let damaged = self.damaged.as_ref().map(|what| {
+            format!("/etc/pve/{MEMORY} was damaged ({what}): it is made anew from what the jobs say now")
+        });
+        Seen {
+            node: pmxcfs.node().to_owned(),
+            jobs,
+            nodes: nodes.iter().map(|name| (name.clone(), plan.memory.nodes.get(name).cloned())).collect(),
+            waiting: plan.memory.cron,
+            notes: damaged.into_iter().chain(plan.notes.iter().map(ToString::to_string)).collect(),
+        }
+    }
+}

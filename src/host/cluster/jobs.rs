@@ -1,0 +1,214 @@
+//! The backup jobs that ask for differentials, read from the cluster's configuration.
+//!
+//! Two files hold jobs: `jobs.cfg` (since pve-manager 7.0-15), which pvescheduler reads, and `vzdump.cron` before it, which
+//! cron still runs where it was not converted. What does not read as a job is passed over, as Proxmox does.
+
+use std::io;
+
+use crate::host::root::{Root, RootError, read_bounded};
+
+/// The jobs of pvescheduler, in Proxmox' section format (PVE::SectionConfig).
+const JOBS_CFG: &str = "etc/pve/jobs.cfg";
+
+/// The jobs of cron: lines of a crontab that run vzdump.
+const VZDUMP_CRON: &str = "etc/pve/vzdump.cron";
+
+/// The limit of pmxcfs for one file.
+const MAX_FILE: u64 = 1 << 20;
+
+/// A backup job with the option `fullbackup`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Its name in jobs.cfg, or `line N` of vzdump.cron.
+    pub id: String,
+    /// Which file holds it.
+    pub source: Source,
+    /// A full backup every so many days, never 0.
+    pub every: u32,
+    /// The only node it runs on; `None`: each node backs up its guests.
+    pub node: Option<String>,
+    /// Whether it runs at all.
+    pub enabled: bool,
+}
+
+/// Which file holds a job, and with it what a node does that does not know the option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub enum Source {
+    /// Such a node drops the option and makes full backups.
+    #[serde(rename = "jobs.cfg")]
+    JobsCfg,
+    /// Such a node's vzdump refuses the option: no backup is made.
+    #[serde(rename = "vzdump.cron")]
+    VzdumpCron,
+}
+
+/// Reads the jobs of the host below `root`; a file that is not there holds none.
+///
+/// # Errors
+/// Where a file cannot be read.
+pub fn read(root: &Root) -> Result<Vec<Job>, RootError> {
+    let mut jobs = parse_jobs_cfg(&text(root, JOBS_CFG)?);
+    jobs.extend(parse_vzdump_cron(&text(root, VZDUMP_CRON)?));
+    Ok(jobs)
+}
+
+fn text(root: &Root, path: &str) -> Result<String, RootError> {
+    let path = root.resolve(path)?;
+    match read_bounded(&path, MAX_FILE) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(cause) => Err(RootError::Io { path, cause }),
+    }
+}
+
+/// A section starts with `vzdump: ID`, goes on with indented lines of key and value, and ends at an empty line.
+fn parse_jobs_cfg(text: &str) -> Vec<Job> {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let mut jobs = Vec::new();
+    let mut section: Option<Job> = None;
+    for line in lines.chain([""]) {
+        if line.is_empty() {
+            jobs.extend(section.take());
+        } else if let Some(job) = &mut section {
+            let (key, value) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
+            match (key, value.trim()) {
+                ("fullbackup", value) => job.every = value.parse().unwrap_or(0),
+                ("node", value) => job.node = Some(value.to_owned()),
+                ("enabled", value) => job.enabled = value != "0",
+                _ => {}
+            }
+        } else if let Some(("vzdump", id)) = line.split_once(':') {
+            let id = id.trim().to_owned();
+            section = Some(Job { id, source: Source::JobsCfg, every: 0, node: None, enabled: true });
+        }
+    }
+    jobs.retain(|job| job.every > 0);
+    jobs
+}
+
+/// `MINUTE HOUR * * DAYS root vzdump OPTIONS`; a job that is switched off reads `root #vzdump`.
+fn parse_vzdump_cron(text: &str) -> Vec<Job> {
+    let job = |(number, line): (usize, &str)| {
+        let mut words = words(line).into_iter().skip(5);
+        let command = words.next().filter(|user| user == "root").and_then(|_| words.next())?;
+        let name = command.rsplit('/').next()?;
+        let enabled = match name {
+            "vzdump" => true,
+            "#vzdump" => false,
+            _ => return None,
+        };
+        let options: Vec<String> = words.collect();
+        let value = |name: &str| {
+            options.iter().enumerate().find_map(|(index, word)| {
+                let word = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?;
+                match word.split_once('=') {
+                    Some((key, value)) if key == name => Some(value),
+                    None if word == name => options.get(index + 1).map(String::as_str),
+                    _ => None,
+                }
+            })
+        };
+        let every = value("fullbackup")?.parse().ok().filter(|every| *every > 0)?;
+        let id = format!("line {}", number + 1);
+        Some(Job { id, source: Source::VzdumpCron, every, node: value("node").map(str::to_owned), enabled })
+    };
+    text.lines().enumerate().filter(|(_, line)| !line.starts_with('#')).filter_map(job).collect()
+}
+
+/// The words of a command line, with the quotes that Proxmox writes around values with blanks.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut quote) = (vec![None::<String>], None);
+    for c in line.chars() {
+        match (quote, c) {
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                words.last_mut().map(|word| word.get_or_insert_default());
+            }
+            (Some(open), c) if c == open => quote = None,
+            (None, c) if c.is_whitespace() => words.push(None),
+            (_, c) => words.last_mut().into_iter().for_each(|word| word.get_or_insert_default().push(c)),
+        }
+    }
+    words.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CFG: &str = "\
+# comment
+vzdump: backup-1
+\tschedule 02:00
+\tfullbackup 7
+\tenabled 1
+\tcomment a fullbackup 9 in words
+
+vzdump: backup-2
+\tenabled 0
+\tnode pve2
+\tfullbackup 30
+
+vzdump: backup-3
+\tfullbackup 0
+\tnode pve1
+
+vzdump: backup-4
+\tnode pve1
+
+realmsync: sync
+\tfullbackup 7
+
+vzdump: backup-5
+\tfullbackup often
+";
+
+    #[test]
+    fn jobs_of_the_scheduler() {
+        let jobs = parse_jobs_cfg(CFG);
+        let job = |id: &str, every, node: Option<&str>, enabled| Job {
+            id: id.to_owned(),
+            source: Source::JobsCfg,
+            every,
+            node: node.map(str::to_owned),
+            enabled,
+        };
+        assert_eq!(jobs, [job("backup-1", 7, None, true), job("backup-2", 30, Some("pve2"), false)]);
+        assert_eq!(parse_jobs_cfg(CFG.trim_end()), jobs);
+    }
+
+    #[test]
+    fn jobs_of_cron() {
+        let cron = "\
+# cluster wide vzdump cron schedule
+PATH=\"/usr/sbin:/usr/bin\"
+
+0 2 * * 6           root vzdump 100 --quiet 1 --fullbackup 7 --node pve1 --storage nas
+30 3 * * *          root #vzdump --all 1 --fullbackup=14
+0 4 * * *           root vzdump --all 1 --script '/x y --fullbackup 3' --mailto \"a b\"
+0 5 * * *           root vzdump 101 -fullbackup 0
+0 6 * * *           root /usr/bin/vzdump 101 -fullbackup 2
+0 7 * * *           root echo --fullbackup 2
+#0 8 * * *          root vzdump 101 --fullbackup 2
+0 9 * * *           root vzdump 101 --fullbackup
+";
+        let found: Vec<_> = parse_vzdump_cron(cron)
+            .into_iter()
+            .map(|job| (job.id, job.every, job.node, job.enabled))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("line 4".to_owned(), 7, Some("pve1".to_owned()), true),
+                ("line 5".to_owned(), 14, None, false),
+                ("line 8".to_owned(), 2, None, true),
+            ]
+        );
+    }
+
+    #[test]
+    fn no_files_are_no_jobs() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read(&Root::open(dir.path()).unwrap()).unwrap(), []);
+    }
+}

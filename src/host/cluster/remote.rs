@@ -1,0 +1,259 @@
+//! Our program on the nodes of the cluster: on the own one as a process, on the others through root's SSH, with the
+//! options by which Proxmox' own tools do it (`PVE::SSHInfo`).
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::unix::process::CommandExt;
+use std::time::Duration;
+
+use duct::Expression;
+
+use super::Node;
+use crate::host::Root;
+
+/// Our program, in the PATH of a node.
+const PROGRAM: &str = "pve-diff-backup";
+
+/// SSH's own exit code for all that is not the remote command's.
+const SSH_FAILED: i32 = 255;
+
+/// A shell's exit code where there is no such program.
+const NO_SUCH_PROGRAM: i32 = 127;
+
+/// The most that is read of what a node says.
+const MAX_OUTPUT: u64 = 4 << 20;
+
+/// What a program is run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To look: given up after a minute, and ends with us.
+    Look,
+    /// To change the node: given a quarter of an hour, and not ended by a Ctrl-C that is meant for us.
+    Change,
+}
+
+/// What a node answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The exit code of our program there.
+    pub code: i32,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+}
+
+/// A node did not run our program to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// The cluster does not see the node.
+    #[error("offline")]
+    Offline,
+    /// SSH could not connect.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// The key is not the one known for the node.
+    #[error(
+        "its host key is not the one that the cluster knows; if it was installed anew, run `pvecm updatecerts` there \
+         (ssh: {0})"
+    )]
+    HostKey(String),
+    /// SSH would have asked for a password.
+    #[error("root may not log in without a password; `pvecm updatecerts` there sets that up (ssh: {0})")]
+    Denied(String),
+    /// Our program is not there.
+    #[error("pve-diff-backup is not installed there")]
+    NotInstalled,
+    /// No answer in time. What it does there may go on.
+    #[error("did not answer within {} s", .0.as_secs())]
+    Slow(Duration),
+    /// The connection broke, or the program was killed. What it does there may go on.
+    #[error("broke off: {0}")]
+    BrokeOff(String),
+    /// The program that connects cannot be run here.
+    #[error("cannot run {0}: {1}")]
+    Start(String, io::Error),
+}
+
+/// Runs `pve-diff-backup ARGUMENTS` on `node` of the cluster of the host below `root`.
+///
+/// The arguments are joined by blanks and read by a shell over there: plain words only.
+///
+/// # Errors
+/// [`RemoteError`] where there is no exit code of ours.
+pub fn run(root: &Root, node: &Node, arguments: &[&str], purpose: Purpose) -> Result<Answer, RemoteError> {
+    if !node.online {
+        return Err(RemoteError::Offline);
+    }
+    let (program, words) = match node.own {
+        // Also where an upgrade has replaced the file.
+        true => ("/proc/self/exe", arguments.iter().map(ToString::to_string).collect()),
+        false => ("ssh", ssh(root, node, arguments)),
+    };
+    let start = |cause| RemoteError::Start(program.to_owned(), cause);
+    let answer = bounded(&duct::cmd(program, words), purpose, purpose.limit()).map_err(start)?;
+    let Some((code, out, err)) = answer else { return Err(RemoteError::Slow(purpose.limit())) };
+    match code {
+        None => Err(RemoteError::BrokeOff(last_line(&err))),
+        Some(SSH_FAILED) if !node.own => Err(why(&err, &out)),
+        Some(NO_SUCH_PROGRAM) => Err(RemoteError::NotInstalled),
+        Some(code) => Ok(Answer { code, out, err }),
+    }
+}
+
+impl Purpose {
+    /// How long to wait for the end.
+    fn limit(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Look => 60,
+            Self::Change => 15 * 60,
+        })
+    }
+}
+
+/// The arguments of ssh. The host key is looked up under the node's name, whatever its address: since 8.1 in the node's
+/// own list, before that in the cluster's, to which the system's list is a link.
+fn ssh(root: &Root, node: &Node, arguments: &[&str]) -> Vec<String> {
+    let name = &node.name;
+    let mut options = vec![
+        "BatchMode=yes".to_owned(),
+        format!("HostKeyAlias={name}"),
+        "ConnectTimeout=10".to_owned(),
+        // A node that dies meanwhile is noticed after a minute.
+        "ServerAliveInterval=15".to_owned(),
+        "ServerAliveCountMax=4".to_owned(),
+    ];
+    let known_hosts = format!("/etc/pve/nodes/{name}/ssh_known_hosts");
+    if root.resolve(&known_hosts).is_ok_and(|path| path.is_file()) {
+        options.push(format!("UserKnownHostsFile={known_hosts}"));
+        options.push("GlobalKnownHostsFile=none".to_owned());
+    }
+    let address = node.ip.map_or_else(|| name.to_string(), |ip| ip.to_string());
+    let mut words: Vec<String> = ["-e", "none", "-T"].map(str::to_owned).into();
+    words.extend(options.into_iter().flat_map(|option| ["-o".to_owned(), option]));
+    words.extend([format!("root@{address}"), "--".to_owned(), PROGRAM.to_owned()]);
+    words.extend(arguments.iter().map(ToString::to_string));
+    words
+}
+
+/// Runs `command` until its end or `limit`, which is `None`. Exit code, output and errors; what it says goes to
+/// files, so that a node that never stops talking cannot fill our memory.
+fn bounded(
+    command: &Expression,
+    purpose: Purpose,
+    limit: Duration,
+) -> io::Result<Option<(Option<i32>, String, String)>> {
+    let (out, err) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let handle = command
+        .stdin_null()
+        .stdout_file(out.try_clone()?)
+        .stderr_file(err.try_clone()?)
+        .unchecked()
+        .before_spawn(move |command| {
+            // A Ctrl-C goes to the terminal's process group.
+            if purpose == Purpose::Change {
+                command.process_group(0);
+            }
+            Ok(())
+        })
+        .start()?;
+    let Some(code) = handle.wait_timeout(limit)?.map(|output| output.status.code()) else {
+        handle.kill()?;
+        return Ok(None);
+    };
+    Ok(Some((code, text(out)?, text(err)?)))
+}
+
+fn text(mut file: File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.take(MAX_OUTPUT).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// What ssh's last words mean.
+fn why(err: &str, out: &str) -> RemoteError {
+    let last = last_line(err);
+    if last.contains("Host key verification failed") {
+        // The line before tells which key, where it tells anything.
+        RemoteError::HostKey(last)
+    } else if last.contains("Permission denied") {
+        RemoteError::Denied(last)
+    } else if !out.is_empty() || last.contains("closed by remote host") || last.contains("not responding") {
+        RemoteError::BrokeOff(last)
+    } else {
+        RemoteError::Unreachable(last)
+    }
+}
+
+fn last_line(text: &str) -> String {
+    let line =
+        text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no reason was given");
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::NodeName;
+    use super::*;
+
+    fn node(ip: Option<&str>) -> Node {
+        let name = NodeName::try_from("pve2".to_owned()).unwrap();
+        Node { name, own: false, online: true, ip: ip.map(|ip| ip.parse().unwrap()) }
+    }
+
+    #[test]
+    fn ssh_is_called_as_proxmox_calls_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let before = ssh(&root, &node(Some("fd00::2")), &["status", "--json"]);
+        assert!(
+            before
+                .ends_with(&["root@fd00::2", "--", "pve-diff-backup", "status", "--json"].map(str::to_owned))
+        );
+        assert!(
+            before.contains(&"HostKeyAlias=pve2".to_owned()) && before.contains(&"BatchMode=yes".to_owned())
+        );
+        assert!(!before.iter().any(|word| word.contains("KnownHosts")));
+        fs_err::create_dir_all(dir.path().join("etc/pve/nodes/pve2")).unwrap();
+        fs_err::write(dir.path().join("etc/pve/nodes/pve2/ssh_known_hosts"), "").unwrap();
+        let since = ssh(&root, &node(None), &["status"]);
+        assert!(since.contains(&"UserKnownHostsFile=/etc/pve/nodes/pve2/ssh_known_hosts".to_owned()));
+        assert!(
+            since.contains(&"GlobalKnownHostsFile=none".to_owned())
+                && since.contains(&"root@pve2".to_owned())
+        );
+    }
+
+    #[test]
+    fn output_is_bounded_and_signals_are_no_exit_codes() {
+        let run = |script: &str| {
+            let limit = Duration::from_secs(60);
+            bounded(&duct::cmd("sh", ["-c", script]), Purpose::Look, limit).unwrap().unwrap()
+        };
+        let (code, out, err) = run("head -c 5000000 /dev/zero; echo no >&2; exit 3");
+        assert_eq!((code, out.len() as u64, err.as_str()), (Some(3), MAX_OUTPUT, "no\n"));
+        assert_eq!(run("kill -9 $$").0, None);
+    }
+
+    #[test]
+    fn a_node_that_never_answers_is_given_up() {
+        let limit = Duration::from_millis(10);
+        for purpose in [Purpose::Look, Purpose::Change] {
+            assert!(bounded(&duct::cmd("sleep", ["1000"]), purpose, limit).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn ssh_s_words_become_reasons() {
+        assert!(matches!(why("x\nHost key verification failed.\r\n", ""), RemoteError::HostKey(_)));
+        assert!(matches!(why("root@10.0.0.2: Permission denied (publickey).\n", ""), RemoteError::Denied(_)));
+        let refused = why("ssh: connect to host 10.0.0.2 port 22: Connection refused\n", "");
+        assert!(refused.to_string().contains("Connection refused"), "{refused}");
+        assert!(matches!(
+            why("Connection to 10.0.0.2 closed by remote host.\n", ""),
+            RemoteError::BrokeOff(_)
+        ));
+        assert!(matches!(why("", ""), RemoteError::Unreachable(_)));
+    }
+}

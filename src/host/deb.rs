@@ -1,0 +1,146 @@
+//! Package files that are not installed: unpacked into a temporary folder by dpkg-deb(1).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::dpkg::{Origin, md5_hex};
+use super::root::{Root, RootError, read_bounded};
+use super::version::{Version, VersionError};
+
+/// Largest list of checksums read.
+const MAX_LIST: u64 = 64 << 20;
+
+/// An unpacked package file.
+#[derive(Debug)]
+pub struct Deb {
+    /// The package.
+    pub package: String,
+    /// Its version.
+    pub version: Version,
+    /// Its architecture.
+    pub architecture: String,
+    root: Root,
+    sums: String,
+    _dir: tempfile::TempDir,
+}
+
+/// A package file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DebError {
+    /// dpkg-deb does not start.
+    #[error("dpkg-deb does not start: {0}; it unpacks package files, and every Debian has it")]
+    NoDpkg(io::Error),
+    /// dpkg-deb refuses the file.
+    #[error("{}: no package file that dpkg-deb can unpack: {said}", file.display())]
+    Refused {
+        /// The file.
+        file: PathBuf,
+        /// What it said.
+        said: String,
+    },
+    /// The package says nothing usable of itself.
+    #[error("{}: its control file is incomplete", file.display())]
+    Control {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Its version is none.
+    #[error("{}: {cause}", file.display())]
+    Version {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        cause: VersionError,
+    },
+    /// Something cannot be written or read.
+    #[error("{}: {cause}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A path in the package cannot be followed.
+    #[error(transparent)]
+    Root(#[from] RootError),
+}
+
+impl Deb {
+    /// Unpacks `file`.
+    ///
+    /// # Errors
+    /// [`DebError`]
+    pub fn unpack(file: &Path) -> Result<Self, DebError> {
+        let file =
+            std::path::absolute(file).map_err(|cause| DebError::Io { path: file.to_owned(), cause })?;
+        let temp = tempfile::Builder::new().prefix("pve-diff-backup-").tempdir();
+        let dir = temp.map_err(|cause| DebError::Io { path: std::env::temp_dir(), cause })?;
+        let about = dpkg_deb(&file, &["--field".as_ref(), file.as_os_str()])?;
+        let field = |name: &str| {
+            about.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
+        };
+        let (Some(package), Some(version)) = (field("Package"), field("Version")) else {
+            return Err(DebError::Control { file });
+        };
+        let version =
+            Version::parse(version).map_err(|cause| DebError::Version { file: file.clone(), cause })?;
+        dpkg_deb(&file, &["--raw-extract".as_ref(), file.as_os_str(), dir.path().as_os_str()])?;
+        let root = Root::open(dir.path())?;
+        let list = root.resolve("DEBIAN/md5sums")?;
+        let sums = match read_bounded(&list, MAX_LIST) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(cause) => return Err(DebError::Io { path: list, cause }),
+        };
+        Ok(Self {
+            package: package.to_owned(),
+            version,
+            architecture: field("Architecture").unwrap_or_default().to_owned(),
+            root,
+            sums,
+            _dir: dir,
+        })
+    }
+
+    /// What the package has as `path` (relative to the root of a host); `None` where it has no such file.
+    ///
+    /// # Errors
+    /// [`DebError`]; beyond `max` bytes too.
+    pub fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>, DebError> {
+        let path = self.root.resolve(path)?;
+        match read_bounded(&path, max) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(DebError::Io { path, cause }),
+        }
+    }
+
+    /// Whether `content` is what the package's own checksums say of `path`.
+    pub fn origin(&self, path: &str, content: &[u8]) -> Origin {
+        let mut sums = self.sums.lines().filter_map(|line| line.split_once(char::is_whitespace));
+        match sums.find(|(_, name)| name.trim_start().trim_start_matches("./") == path) {
+            None => Origin::Unknown,
+            Some((md5, _)) if md5.eq_ignore_ascii_case(&md5_hex(content)) => Origin::Pristine,
+            Some(_) => Origin::Modified,
+        }
+    }
+
+    /// Its files, as the root of a host.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+}
+
+/// Runs dpkg-deb; gives what it printed.
+fn dpkg_deb(file: &Path, arguments: &[&std::ffi::OsStr]) -> Result<String, DebError> {
+    let ran =
+        duct::cmd("dpkg-deb", arguments).stdin_null().stdout_capture().stderr_capture().unchecked().run();
+    let output = ran.map_err(DebError::NoDpkg)?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(DebError::Refused {
+            file: file.to_owned(),
+            said: String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "),
+        }),
+    }
+}

@@ -1,0 +1,101 @@
+//! Telling people who are not there: the journal, and Proxmox VE's notifications or a mail.
+//!
+//! Nothing here fails or blocks its caller: whoever installs packages must not wait for a mail server.
+
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use super::root::Root;
+
+/// Where the journal (or syslog) listens.
+const JOURNAL: &str = "/dev/log";
+
+/// Facility daemon (RFC 5424, 6.2.1).
+const DAEMON: u8 = 3;
+
+/// How long a mail server may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Our text as Proxmox VE's notifications want it (named templates, since pve-manager 8.2.3); the package brings it.
+const TEMPLATE: &str = "usr/share/pve-manager/templates/default/pve-diff-backup-body.txt.hbs";
+
+/// Hands the arguments to Proxmox VE, whose administrator has said who gets what and how.
+const PERL: &str = "use PVE::INotify; use PVE::Notify; my ($subject, $text) = @ARGV; \
+                    my $node = PVE::INotify::nodename(); \
+                    PVE::Notify::error('pve-diff-backup', { hostname => $node, subject => $subject, text => $text }, \
+                    { type => 'pve-diff-backup', hostname => $node });";
+
+/// RFC 5424's severities as far as they are used.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+pub enum Severity {
+    /// Something does not work.
+    Error = 3,
+    /// Something happened that people should be able to find.
+    Notice = 5,
+}
+
+/// Writes to the running host's journal, where somebody listens (not in a chroot).
+pub fn journal(root: &Root, severity: Severity, text: &str) {
+    if root.is_running_host() {
+        let priority = DAEMON * 8 + severity as u8;
+        let message = format!("<{priority}>pve-diff-backup: {text}");
+        let _ = UnixDatagram::unbound().and_then(|socket| socket.send_to(message.as_bytes(), JOURNAL));
+    }
+}
+
+/// Sends one message through Proxmox VE's notifications, or else as a mail to root. Tells whether anybody took it.
+pub fn message(root: &Root, subject: &str, text: &str) -> bool {
+    if !root.is_running_host() {
+        return false;
+    }
+    let through_proxmox = || {
+        let known = root.resolve(TEMPLATE).is_ok_and(|path| path.exists());
+        known && runs(duct::cmd!("perl", "-e", PERL, subject, text).stdin_null())
+    };
+    let by_mail = || {
+        let mail = format!(
+            "From: pve-diff-backup <root>\nTo: root\nSubject: {subject}\nAuto-Submitted: auto-generated\n\
+             Content-Type: text/plain; charset=UTF-8\nContent-Transfer-Encoding: 8bit\n\n{text}\n"
+        );
+        let sendmail = ["usr/sbin/sendmail", "usr/bin/sendmail"]
+            .into_iter()
+            .filter_map(|path| root.resolve(path).ok())
+            .find(|path| path.exists());
+        sendmail.is_some_and(|program| runs(duct::cmd!(program, "-i", "--", "root").stdin_bytes(mail)))
+    };
+    through_proxmox() || by_mail()
+}
+
+/// Whether `command` succeeds in time. What it says is nobody's.
+fn runs(command: duct::Expression) -> bool {
+    let Ok(handle) = command.stdout_null().stderr_null().unchecked().start() else { return false };
+    match handle.wait_timeout(PATIENCE) {
+        Ok(Some(output)) => output.status.success(),
+        Ok(None) | Err(_) => {
+            let _ = handle.kill();
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_host_is_told_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        std::fs::create_dir_all(dir.path().join("usr/sbin")).unwrap();
+        std::os::unix::fs::symlink("/bin/true", dir.path().join("usr/sbin/sendmail")).unwrap();
+        assert!(!message(&root, "s", "t"));
+    }
+
+    #[test]
+    fn only_success_counts() {
+        assert!(runs(duct::cmd!("sh", "-c", "cat >/dev/null").stdin_bytes("x")));
+        assert!(!runs(duct::cmd!("sh", "-c", "exit 3").stdin_null()));
+        assert!(!runs(duct::cmd!("/nonexistent/program").stdin_null()));
+    }
+}

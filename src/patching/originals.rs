@@ -1,0 +1,124 @@
+//! The patches this program succeeds (`ayufan/pve-patches`, 2013-2021), found on a host.
+//!
+//! They rewrite the very lines that ours hang on, and both together would make differentials of differentials. So a
+//! host that still holds them is refused, with the way back to Proxmox' own files. They are known by words that no
+//! release of Proxmox has in these files, and only where a file is not what its package shipped.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::text::strip;
+use crate::host::root::read_bounded;
+use crate::host::{Dpkg, DpkgError, Origin, PACKAGES, Root, RootError};
+
+/// What their scripts edited, in any of their 30 versions, and the package that ships it.
+const FILES: [(&str, &str); 14] = [
+    ("libpve-guest-common-perl", "usr/share/perl5/PVE/VZDump/Common.pm"),
+    ("libpve-storage-perl", "usr/share/perl5/PVE/Storage.pm"),
+    ("libpve-storage-perl", "usr/share/perl5/PVE/Storage/Plugin.pm"),
+    ("pve-container", "usr/share/perl5/PVE/LXC/Create.pm"),
+    ("pve-container", "usr/share/perl5/PVE/VZDump/LXC.pm"),
+    ("pve-manager", "usr/share/perl5/PVE/API2/OpenVZ.pm"),
+    ("pve-manager", "usr/share/perl5/PVE/VZDump.pm"),
+    ("pve-manager", "usr/share/perl5/PVE/VZDump/OpenVZ.pm"),
+    ("pve-manager", "usr/share/pve-manager/ext4/pvemanagerlib.js"),
+    ("pve-manager", "usr/share/pve-manager/ext6/pvemanagerlib.js"),
+    ("pve-manager", "usr/share/pve-manager/js/pvemanagerlib.js"),
+    ("qemu-server", "usr/share/perl5/PVE/QemuServer.pm"),
+    ("qemu-server", "usr/share/perl5/PVE/VZDump/QemuServer.pm"),
+    // Where some of their versions put it by mistake.
+    ("pve-container", "usr/share/perl5/PVE/LXC/LXC/Create.pm"),
+];
+
+/// The helper they call, the ending of their files, and their option.
+const WORDS: [&str; 3] = ["pve-xdelta3", "vcdiff", "fullbackup"];
+
+/// Larger than any of the files.
+const MAX_FILE: u64 = 64 << 20;
+
+/// A file that holds lines of theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The package that ships it.
+    pub package: &'static str,
+    /// Its installed version.
+    pub version: String,
+    /// The file, relative to the root.
+    pub file: &'static str,
+    /// The first line of theirs, from 1.
+    pub line: usize,
+}
+
+/// A host cannot be searched.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// dpkg's database is unusable.
+    #[error(transparent)]
+    Dpkg(#[from] DpkgError),
+    /// A path cannot be followed.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// A file cannot be read.
+    #[error("{}: {cause}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// All files below `root` that hold lines of theirs, our own lines aside.
+///
+/// # Errors
+/// [`SearchError`]; files and packages that are not there are none.
+pub fn find(root: &Root) -> Result<Vec<Found>, SearchError> {
+    let dpkg = Dpkg::open(root, &PACKAGES)?;
+    let mut found = Vec::new();
+    for (package, file) in FILES {
+        let Some(installed) = dpkg.package(package) else { continue };
+        let path = root.resolve(file)?;
+        let content = match read_bounded(&path, MAX_FILE) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(cause) => return Err(SearchError::Read { path, cause }),
+        };
+        let content = strip(&content).rest;
+        let Some(line) = first_line(&content) else { continue };
+        if dpkg.origin(package, file, &content)? != Origin::Pristine {
+            found.push(Found { package, version: installed.version.to_string(), file, line });
+        }
+    }
+    Ok(found)
+}
+
+/// The number of the first line with a word of theirs.
+fn first_line(content: &[u8]) -> Option<usize> {
+    let holds = |line: &[u8]| {
+        WORDS.iter().any(|word| line.windows(word.len()).any(|window| window == word.as_bytes()))
+    };
+    content.split(|byte| *byte == b'\n').position(holds).map(|index| index + 1)
+}
+
+/// The command that gives back what the packages of `found` shipped.
+pub fn remedy(found: &[Found]) -> String {
+    let mut packages: Vec<String> =
+        found.iter().map(|found| format!("{}={}", found.package, found.version)).collect();
+    packages.sort();
+    packages.dedup();
+    format!("apt install --reinstall {}", packages.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_found_and_packages_named_once() {
+        assert_eq!(first_line(b"a\nb\n  my $x = 'vma|vcdiff';\n"), Some(3));
+        assert_eq!(first_line(b"full backup, diff\n\xff"), None);
+        let found = |package, file| Found { package, version: "1".to_owned(), file, line: 1 };
+        let all = [found("qemu-server", "a"), found("pve-manager", "b"), found("pve-manager", "c")];
+        assert_eq!(remedy(&all), "apt install --reinstall pve-manager=1 qemu-server=1");
+    }
+}

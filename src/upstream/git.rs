@@ -1,0 +1,196 @@
+//! Reading clones: the one place that runs git, and it only ever reads.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// Larger than any file of Proxmox' sources that is read (a change log of 25 years has some 400 KiB).
+const MAX_BLOB: u64 = 64 << 20;
+
+/// A clone cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// git itself does not work.
+    #[error("git {what} in {}: {cause}", dir.display())]
+    Run {
+        /// The clone.
+        dir: PathBuf,
+        /// The command.
+        what: String,
+        /// What went wrong.
+        cause: io::Error,
+    },
+    /// git said something that was not expected.
+    #[error("git {what} in {}: {said}", dir.display())]
+    Said {
+        /// The clone.
+        dir: PathBuf,
+        /// The command.
+        what: String,
+        /// What it said.
+        said: String,
+    },
+}
+
+/// A commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Its id.
+    pub id: String,
+    /// Committer's time, in seconds since 1970.
+    pub time: i64,
+    /// First line of its message.
+    pub subject: String,
+}
+
+/// A clone, with one `git cat-file --batch` that serves all reads.
+#[derive(Debug)]
+pub struct Clone {
+    dir: PathBuf,
+    child: Child,
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Clone {
+    /// Opens the clone of `repository` below `clones`, where there is one: as `NAME/.git`, `NAME.git`, `NAME` (bare),
+    /// or the same with the owner before the name (`proxmox+NAME/repo`).
+    ///
+    /// # Errors
+    /// [`GitError`] where git does not start.
+    pub fn find(clones: &Path, repository: &str) -> Result<Option<Self>, GitError> {
+        let forms = [
+            format!("{repository}/.git"),
+            format!("{repository}.git"),
+            repository.to_owned(),
+            format!("proxmox+{repository}/repo"),
+        ];
+        let dir = forms.iter().map(|form| clones.join(form)).find(|dir| dir.join("objects").is_dir());
+        dir.map(Self::open).transpose()
+    }
+
+    fn open(dir: PathBuf) -> Result<Self, GitError> {
+        let fail = |cause| GitError::Run { dir: dir.clone(), what: "cat-file".to_owned(), cause };
+        let mut child = git(&dir, &["cat-file", "--batch"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .map_err(fail)?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let (requests, answers) = pipes.ok_or_else(|| fail(io::ErrorKind::BrokenPipe.into()))?;
+        Ok(Self { dir, child, requests, answers: BufReader::new(answers) })
+    }
+
+    /// All commits of all branches that touch one of `paths`, newest first.
+    ///
+    /// # Errors
+    /// [`GitError`]
+    pub fn commits(&self, paths: &[&str]) -> Result<Vec<Commit>, GitError> {
+        let mut arguments = vec!["log", "--all", "--full-history", "--format=%H %ct %s", "--"];
+        arguments.extend(paths);
+        let text = String::from_utf8_lossy(&self.output(&arguments)?).into_owned();
+        text.lines()
+            .map(|line| {
+                let mut words = line.splitn(3, ' ');
+                let commit = (words.next(), words.next().and_then(|time| time.parse().ok()), words.next());
+                match commit {
+                    (Some(id), Some(time), subject) => {
+                        let subject = subject.unwrap_or_default().to_owned();
+                        Ok(Commit { id: id.to_owned(), time, subject })
+                    }
+                    _ => Err(self.said("log", line)),
+                }
+            })
+            .collect()
+    }
+
+    /// The files of a commit: path and blob id.
+    ///
+    /// # Errors
+    /// [`GitError`]
+    pub fn files(&self, commit: &str) -> Result<Vec<(String, String)>, GitError> {
+        let listed = self.output(&["ls-tree", "-r", "-z", "--full-tree", commit])?;
+        let mut files = Vec::new();
+        for entry in listed.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
+            // MODE SP "blob" SP ID TAB PATH; paths that are no text are none of Proxmox' that matter.
+            let Ok(text) = std::str::from_utf8(entry) else { continue };
+            let parsed =
+                text.split_once('\t').map(|(about, path)| (about.split(' ').collect::<Vec<_>>(), path));
+            match parsed {
+                Some((about, path)) if about.len() == 3 => {
+                    // Links (120000) and submodules (commit) are not installed as they are.
+                    if about[1] == "blob" && about[0] != "120000" {
+                        files.push((path.to_owned(), about[2].to_owned()));
+                    }
+                }
+                _ => return Err(self.said("ls-tree", text)),
+            }
+        }
+        Ok(files)
+    }
+
+    /// What `object` (a blob's id, or `COMMIT:PATH`) holds; `None` where there is no such object.
+    ///
+    /// # Errors
+    /// [`GitError`]
+    pub fn read(&mut self, object: &str) -> Result<Option<Vec<u8>>, GitError> {
+        let (mut line, mut content) = (String::new(), Vec::new());
+        let mut asked = || -> io::Result<Option<u64>> {
+            self.requests.write_all(format!("{object}\n").as_bytes())?;
+            self.requests.flush()?;
+            self.answers.read_line(&mut line)?;
+            if line.ends_with(" missing\n") {
+                return Ok(None);
+            }
+            let size = line.trim_end().rsplit_once(" blob ").and_then(|(_, size)| size.parse().ok());
+            match size {
+                Some(size) if size <= MAX_BLOB => {
+                    (&mut self.answers).take(size + 1).read_to_end(&mut content)?;
+                    Ok(Some(size))
+                }
+                _ => Err(io::Error::other(format!("unexpected answer '{}'", line.trim_end()))),
+            }
+        };
+        let size = asked().map_err(|cause| GitError::Run {
+            dir: self.dir.clone(),
+            what: format!("cat-file of {object}"),
+            cause,
+        })?;
+        let Some(size) = size else { return Ok(None) };
+        if content.len() as u64 != size + 1 || content.pop() != Some(b'\n') {
+            return Err(self.said("cat-file", "its output ended early"));
+        }
+        Ok(Some(content))
+    }
+
+    fn output(&self, arguments: &[&str]) -> Result<Vec<u8>, GitError> {
+        let what = arguments[0];
+        let output = git(&self.dir, arguments)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|cause| GitError::Run { dir: self.dir.clone(), what: what.to_owned(), cause })?;
+        match output.status.success() {
+            true => Ok(output.stdout),
+            false => Err(self.said(what, String::from_utf8_lossy(&output.stderr).trim())),
+        }
+    }
+
+    fn said(&self, what: &str, said: &str) -> GitError {
+        GitError::Said { dir: self.dir.clone(), what: what.to_owned(), said: said.to_owned() }
+    }
+}
+
+impl Drop for Clone {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn git(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("git");
+    // A clone of somebody else's (of another user's, or a mirror) is only read.
+    command.arg("-c").arg("safe.directory=*").arg("--git-dir").arg(dir).args(arguments);
+    command
+}

@@ -1,0 +1,190 @@
+//! Every parser on damaged input: the targets of `fuzz/`, on mutations of its seeds that are the same each time.
+//!
+//! FUZZ_ROUNDS sets how many mutations of each seed are tried.
+
+// Memory can only be counted by an allocator, and there is none without unsafe.
+#![allow(unsafe_code)]
+
+#[path = "../fuzz/src/lib.rs"]
+mod fuzz;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+/// What any input may cost beyond the input itself.
+const MEMORY: usize = 64 << 20;
+
+/// The system's allocator, with a count of what is allocated.
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // Both may exist for a moment.
+        count(size);
+        NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+fn count(size: usize) {
+    let now = NOW.fetch_add(size, Relaxed) + size;
+    PEAK.fetch_max(now, Relaxed);
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Memory is counted for the whole program, so one target runs at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Numbers that look random and are the same in each run (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+}
+
+/// Values at the edges of what integers hold, in the encodings that the formats use.
+const EDGES: [&[u8]; 14] = [
+    &[0],
+    &[0x7f],
+    &[0x80],
+    &[0xff],
+    &[0xff, 0x7f],
+    &[0, 0, 0, 0],
+    &[0xff, 0xff, 0xff, 0xff],
+    &[0x7f, 0xff, 0xff, 0xff],
+    &[0xff, 0xff, 0xff, 0x7f],
+    &[0x80, 0, 0, 0],
+    &[0x8f, 0xff, 0xff, 0xff, 0x7f],
+    &[0x88, 0x80, 0x80, 0x80, 0x00],
+    &[0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f],
+    &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+];
+
+/// Changes an input in one to four ways.
+fn mutate(data: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
+    for _ in 0..=random.below(4) {
+        let at = random.below(data.len() + 1);
+        let len = random.below(data.len() - at + 1).min(1 << random.below(8));
+        match random.below(9) {
+            0 => data.truncate(at),
+            1 => _ = data.drain(at..at + len),
+            2 => {
+                let piece = data[at..at + len].to_vec();
+                data.splice(at..at, piece);
+            }
+            3 => {
+                // Where another seed of the kind goes on.
+                let other = &others[random.below(others.len())];
+                data.truncate(at);
+                data.extend_from_slice(&other[random.below(other.len())..]);
+            }
+            4 => data[at..at + len].fill(random.next() as u8),
+            5 | 6 => {
+                let edge = EDGES[random.below(EDGES.len())];
+                let end = (at + edge.len()).min(data.len());
+                data.splice(at..end, edge.iter().copied());
+            }
+            7 => {
+                let edge = EDGES[random.below(EDGES.len())];
+                data.splice(at..at, edge.iter().copied());
+            }
+            _ if at < data.len() => data[at] ^= 1 << random.below(8),
+            _ => {}
+        }
+    }
+}
+
+fn run(name: &str, rounds: usize) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let rounds =
+        std::env::var("FUZZ_ROUNDS").map_or(rounds, |text| text.parse().expect("FUZZ_ROUNDS: a number"));
+    let (_, target) = fuzz::TARGETS.iter().find(|(n, _)| *n == name).expect("a target of that name");
+    let seeds = fuzz::seeds::seeds(name);
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for seed in &seeds {
+        assert!(cheap(name, target, seed), "{name}: a seed is refused: {}", seed.escape_ascii());
+        for len in 0..seed.len().min(rounds) {
+            cheap(name, target, &seed[..len]);
+        }
+        for _ in 0..rounds {
+            let mut data = seed.clone();
+            mutate(&mut data, &seeds, &mut random);
+            cheap(name, target, &data);
+        }
+    }
+}
+
+/// Runs a target, which must not panic, and not take much memory.
+fn cheap(name: &str, target: &fn(&[u8]) -> bool, data: &[u8]) -> bool {
+    let before = NOW.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    let good = std::panic::catch_unwind(|| target(data)).unwrap_or_else(|panic| {
+        eprintln!("{name} panicked on {} bytes: {}", data.len(), data.escape_ascii());
+        std::panic::resume_unwind(panic);
+    });
+    let cost = PEAK.load(Relaxed).saturating_sub(before);
+    assert!(cost <= MEMORY, "{name} took {cost} bytes for {} bytes: {}", data.len(), data.escape_ascii());
+    good
+}
+
+macro_rules! targets {
+    ($($name:ident $rounds:literal,)*) => {
+        $(#[test]
+        fn $name() {
+            run(stringify!($name), $rounds);
+        })*
+
+        #[test]
+        fn every_target_is_run() {
+            assert!(fuzz::TARGETS.iter().map(|(name, _)| *name).eq([$(stringify!($name)),*]));
+        }
+    };
+}
+
+targets! {
+    vcdiff 5_000,
+    secondary 5_000,
+    app_header 5_000,
+    lzop 2_000,
+    lzo 5_000,
+    seekable 2_000,
+    base 10,
+    container 3_000,
+    vma 3_000,
+    names 5_000,
+}

@@ -1,0 +1,105 @@
+#!/bin/bash
+# A host on which systemd runs: which of Proxmox' services reload, and that none restarts. Run as a unit of the booted
+# chroot by tests/packages.sh.
+# shellcheck source=tests/packages/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+services=(pvedaemon pveproxy pvescheduler pvestatd)
+asked=/run/test/services
+before_step() {
+	: >$asked
+	processes=$(main_processes)
+}
+main_processes() { systemctl show --property=MainPID "${services[@]}"; }
+times() { # NUMBER SERVICE...: each of these reloaded so often, and nothing else happened
+	local service number=$1
+	shift
+	cat $asked
+	for service; do
+		test "$(grep -c "^$service reloaded " $asked)" = "$number" || return 1
+	done
+	test "$(wc -l <$asked)" = $((number * $#))
+}
+last_reload_saw() { # NUMBER of files with our lines
+	local service
+	for service in "${services[@]}"; do
+		test "$(sed -n "s/^$service reloaded //p" $asked | tail -1 | sed 's/[1-9][0-9]*/some/')" = "$1" || return 1
+	done
+}
+reloaded() { # TIMES SAW
+	check "each service reloads, $1 times" times "$1" "${services[@]}"
+	check "with the files as they are now" last_reload_saw "$2"
+	check "none restarts" test "$processes" = "$(main_processes)"
+	check "all run" systemctl --quiet is-active "${services[@]}"
+}
+
+check "systemd runs" test -d /run/systemd/system
+step "local repository" apt-get update
+step "Proxmox VE 8" $install "${all_old[@]}"
+check "all services run" systemctl --quiet is-active "${services[@]}"
+pristine
+
+step "installation" $install "${ours_now[@]}"
+patched
+reloaded 1 some
+step "apply where nothing is to be done" pve-diff-backup apply
+reloaded 0 ""
+step "revert by hand" pve-diff-backup revert
+pristine
+reloaded 1 0
+step "apply by hand" pve-diff-backup apply
+patched
+reloaded 1 some
+check "it is told" grep -F "reloaded: pvedaemon" /run/test/output
+step "revert without reload" pve-diff-backup revert --no-restart
+reloaded 0 ""
+step "apply without reload" pve-diff-backup apply --no-restart
+reloaded 0 ""
+
+# pve-manager's own postinst reloads them once; our trigger has it do so once more, now with our lines.
+step "upgrade of pve-manager alone" $install pve-manager=8.4.21
+patched
+reloaded 2 some
+# Proxmox' own trigger on /usr/share/perl5/PVE, and ours.
+step "a package whose files are patched" $install --reinstall libpve-storage-perl=8.3.8
+patched
+check "with the files as they are now" last_reload_saw some
+check "none restarts" test "$processes" = "$(main_processes)"
+check "no more than Proxmox' reload and ours" test "$(sort $asked | uniq -c | awk '{ n = $1 > n ? $1 : n } END { print n }')" -le 2
+
+systemctl stop pvescheduler
+systemctl stop pvestatd
+step "revert while two services are stopped" pve-diff-backup revert
+pristine
+check "the others reload once" times 1 pvedaemon pveproxy
+check "these stay stopped" test "$(systemctl is-active pvescheduler pvestatd | sort -u)" = inactive
+step "our package anew while two services are stopped" $install --reinstall "${ours_now[@]}"
+pve-diff-backup apply >/run/test/output 2>&1
+check "the others reload once" times 1 pvedaemon pveproxy
+step "a trigger while two services are stopped" $install --reinstall libpve-guest-common-perl=5.2.2
+patched
+check "these stay stopped" test "$(systemctl is-active pvescheduler pvestatd | sort -u)" = inactive
+systemctl start pvescheduler pvestatd
+
+step "upgrade of ours, whose hunks have changed" $install "${ours_next[@]}"
+patched
+reloaded 1 some
+step "Proxmox VE 9, all at once" $install "${all_old[@]/=*/}" pve-manager=9.2.2
+patched
+check "with the files as they are now" last_reload_saw some
+step "a pve-manager that is not supported" $install pve-manager=9.9.1
+check "status" status_is 8
+check "the journal has it" grep -F exec_backup_task <(journalctl --quiet --no-pager --boot 2>&1)
+step "removal" apt-get remove pve-diff-backup
+pristine
+reloaded 1 0
+step "its return, where it is not supported" $install "${ours_next[@]}"
+check "status" status_is 8
+reloaded 0 ""
+step "on to a pve-manager that is" $install pve-manager=9.2.2
+patched
+step "purge" apt-get purge pve-diff-backup pve-xdelta3
+pristine
+reloaded 1 0
+
+finish
