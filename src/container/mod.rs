@@ -21,9 +21,9 @@ use zstd::zstd_safe::CParameter;
 
 /// Largest zstd window that a reader accepts, as `zstd -d` does by default: 128 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-/// Window of what we write, 8 MiB, and what one thread compresses of it at a time.
-const ZSTD_WINDOW_LOG: u32 = 23;
-const ZSTD_JOB: u32 = 8 << 20;
+/// Window of what we write, and what one thread compresses of it at a time: 16 MiB.
+const ZSTD_WINDOW_LOG: u32 = 24;
+const ZSTD_JOB: u32 = 16 << 20;
 /// Memory an xz stream may ask of its reader: enough for `xz -9`.
 const XZ_MEMORY: u64 = 128 << 20;
 
@@ -240,7 +240,7 @@ pub fn encoder(out: Box<dyn Write + Send>, how: Compression, threads: usize) -> 
             e.set_parameter(CParameter::WindowLog(ZSTD_WINDOW_LOG))?;
             if level == 1 {
                 // More than its default of 14, which is meant for small windows; it costs no time.
-                e.set_parameter(CParameter::HashLog(16))?;
+                e.set_parameter(CParameter::HashLog(17))?;
             }
             if threads > 1 {
                 e.set_parameter(CParameter::JobSize(ZSTD_JOB))?;
