@@ -1,5 +1,5 @@
 """measure.py PROGRAM DIR RUNS RESULTS: see run.sh."""
-import os, platform, resource, statistics, subprocess, sys, time
+import os, platform, shutil, statistics, subprocess, sys, time
 
 program, folder, runs, results = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 os.chdir(folder)
@@ -36,47 +36,100 @@ def same(command, path):
             sys.exit(f"wrong output: {command}")
 
 
+def first_byte(command):
+    """Seconds until a command has written something."""
+    began = time.time()
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as p:
+        p.stdout.read(1)
+        seconds = time.time() - began
+        p.kill()
+    return seconds
+
+
+def zstd_1(path):
+    """As vzdump would store it; the CPU seconds of that."""
+    cpu = run(["zstd", "-q", "-f", "-1", path, "-o", path + ".zst"])[0]
+    os.replace(path + ".zst", path)
+    return cpu
+
+
+hdiffz = os.environ.get("HDIFFZ") or shutil.which("hdiffz")
+hasher = shutil.which("xxhsum")
 lines = []
 for kind in ("vma", "tar"):
     full, day = f"full.{kind}", f"day.{kind}"
-    many = runs
-    ours = [program, "diff", "--base", "full.zst", "--compress", "zstd", "--level", "1"]
-    stock = [program, "diff", "--base", "stock.zst", "--compress", "zstd", "--level", "1"]
-    subprocess.run(["xdelta3", "-V"], stderr=subprocess.DEVNULL, check=True)
+
+    def diff(base, threads, target=day):
+        return [program, "diff", "--base", base, "--compress", "zstd", "--level", "1", "--threads", threads], target
+
+    def restore(base, delta, threads):
+        return ["taskset", "-c", "0" if threads == "1" else "0,1", program, "restore", "--threads", threads, "--base", base, delta]
+
     run(["zstd", "-q", "-f", "-3", "-T1", full, "-o", "stock.zst"])
+    run(["zstd", "-q", "-f", "-3", "-T1", day, "-o", "stock.day.zst"])
     run([program, "full", "--threads", "1"], full, "full.zst")
-    jobs = {
-        "full backup: zstd -3 -T1": (["zstd", "-q", "-3", "-T1", "-c"], full, "z", many),
-        "full backup: ours, 1 thread": ([program, "full", "--threads", "1"], full, "o", many),
-        "stock full of the new day: zstd -3 -T1": (["zstd", "-q", "-3", "-T1", "-c"], day, "y", many),
-        "diff: xdelta3 -e as the original calls it": (["xdelta3", "-e", "-q", "-c", "-f", "-s", full, day], None, "x", 1),
-        "diff: xdelta3 -e -S none -B 2147483648": (["xdelta3", "-e", "-q", "-c", "-S", "none", "-B", "2147483648", "-s", full, day], None, "x2", 1),
-        "diff: ours, 1 thread": (ours + ["--threads", "1"], day, "d", many),
-        "diff: ours, 2 threads": (ours + ["--threads", "2"], day, "d", many),
-        "diff: ours, base is a stock zstd": (stock + ["--threads", "1"], day, "s", many),
-        "decode: zstd -d of the base": (["zstd", "-q", "-d", "-c", "stock.zst"], None, None, many),
-        "decode: ours, 1 thread": ([program, "restore", "--threads", "1", "--base", "full.zst", "d"], None, None, many),
-        "decode: ours, 2 threads": ([program, "restore", "--threads", "2", "--base", "full.zst", "d"], None, None, many),
-        "decode: ours, base is a stock zstd": ([program, "restore", "--threads", "1", "--base", "stock.zst", "s"], None, None, many),
-    }
+    # name: command, standard input, file made, how often
+    jobs = {}
+    for threads in ("1", "2"):
+        jobs[f"full backup: zstd -3 -T{threads}"] = (["zstd", "-q", "-3", f"-T{threads}", "-c"], full, "z", runs)
+        jobs[f"full backup: ours, threads {threads}"] = ([program, "full", "--threads", threads], full, "o", runs)
+        jobs[f"stock full of the new day: zstd -3 -T{threads}"] = (["zstd", "-q", "-3", f"-T{threads}", "-c"], day, "y", runs)
+    reference = "diff: xdelta3 -e as the original calls it"
+    huge = ["xdelta3", "-e", "-q", "-c", "-f", "-S", "none", "-B", "2147483648", "-s", full, day]
+    jobs[reference] = (["xdelta3", "-e", "-q", "-c", "-f", "-s", full, day], None, "x", 1)
+    jobs["diff: xdelta3 -S none -B 2147483648"] = (huge, None, "x2", 1)
+    jobs["diff: xdelta3 -9 -S none -B 2147483648"] = (huge[:2] + ["-9"] + huge[2:], None, "x9", 1)
+    then_zstd = {"x2": "diff: xdelta3 -S none -B 2147483648", "x9": "diff: xdelta3 -9 -S none -B 2147483648"}
+    if max(os.path.getsize(full), os.path.getsize(day)) < 1 << 31:
+        jobs["diff: zstd -1 --patch-from --long=31"] = (["zstd", "-q", "-1", "-c", "--long=31", f"--patch-from={full}", day], None, "p", 1)
+    if hdiffz:
+        for block in ("64", "1k"):
+            name = f"diff: hdiffz -s-{block}"
+            jobs[name] = ([hdiffz, f"-s-{block}", "-f", full, day, f"h{block}"], None, None, runs)
+            then_zstd[f"h{block}"] = name
+    for threads in ("1", "2"):
+        command, target = diff("full.zst", threads)
+        jobs[f"diff: ours, threads {threads}"] = (command, target, "d", runs)
     if kind == "vma":
-        jobs["diff: ours, nothing changed"] = (ours + ["--threads", "1"], "rerun.vma", "n", many)
+        command, target = diff("full.zst", "1", "rerun.vma")
+        jobs["diff: ours, nothing changed"] = (command, target, "n", runs)
+    command, target = diff("stock.zst", "1")
+    jobs["diff: ours, base is a stock zstd"] = (command, target, "s", runs)
+    if hasher:
+        jobs["floor: read and hash the stream (xxhsum -H2)"] = ([hasher, "-H2"], day, None, runs)
+    jobs["decode: zstd -d of the base, one core"] = (["taskset", "-c", "0", "zstd", "-q", "-d", "-c", "stock.zst"], None, None, runs)
+    jobs["decode: zstd -d of the new day's stock full, one core"] = (["taskset", "-c", "0", "zstd", "-q", "-d", "-c", "stock.day.zst"], None, None, runs)
+    jobs["decode: ours, one core"] = (restore("full.zst", "d", "1"), None, None, runs)
+    jobs["decode: ours, two cores"] = (restore("full.zst", "d", "2"), None, None, runs)
+    jobs["decode: ours, base is a stock zstd"] = (restore("stock.zst", "s", "1"), None, None, runs)
     figures = measure(jobs)
-    same([program, "restore", "--base", "full.zst", "d"], day)
-    same([program, "restore", "--base", "stock.zst", "s"], day)
-    run(["zstd", "-q", "-f", "-1", "x2", "-o", "x2.zst"])
-    os.replace("x2.zst", "x2")
-    reference = figures["diff: xdelta3 -e as the original calls it"][0]
+    for path, name in then_zstd.items():
+        figures[name][0] += zstd_1(path)
+    same(restore("full.zst", "d", "2"), day)
+    same(restore("stock.zst", "s", "1"), day)
+
     lines += [f"\n## {kind}: {megabytes(full):.0f} MB, a day later {megabytes(day):.0f} MB\n"]
-    lines += ["| what | CPU s | of xdelta3's | wall s | peak MiB | stored MB |", "|---|---|---|---|---|---|"]
+    lines += ["| what | CPU s | xdelta3's, times | wall s | peak MiB | stored MB |", "|---|---|---|---|---|---|"]
     for name, (cpu, wall, peak) in figures.items():
-        out = jobs[name][2]
+        out = next((path for path, n in then_zstd.items() if n == name), jobs[name][2])
         size = f"{megabytes(out):.2f}" if out else ""
-        lines.append(f"| {name} | {cpu:.2f} | {cpu / reference:.4f} | {wall:.1f} | {peak:.0f} | {size} |")
+        times = f"{figures[reference][0] / cpu:.1f}" if name.startswith("diff") else ""
+        lines.append(f"| {name} | {cpu:.2f} | {times} | {wall:.1f} | {peak:.0f} | {size} |")
+
+    if kind == "tar":
+        continue
+    run(["lzop", "-q", "-f", full, "-o", "stock.lzo"])
+    run(["gzip", "-1", "-c", full], None, "stock.gz")
+    lines += ["\nSeconds until the first byte of a restore, by the base (the best of three):", ""]
+    for base in ("full.zst", full, "stock.lzo", "stock.zst", "stock.gz"):
+        delta = "s" if base == "stock.zst" else "d"
+        seconds = min(first_byte([program, "restore", "--base", base, delta]) for _ in range(3))
+        lines.append(f"* {base}: {seconds:.2f}")
 
 with open(results, "w") as out:
     out.write("# Results of benches/run.sh\n\n")
-    out.write(f"{time.strftime('%F')}, {os.cpu_count()} cores, {platform.machine()}. CPU seconds are user + system, medians of {runs} runs ")
-    out.write("in turns (xdelta3: one). The machine was shared: wall seconds say little. xdelta3 with -B 2147483648 is stored through zstd -1.\n")
+    out.write(f"{time.strftime('%F')}, {os.cpu_count()} cores, {platform.machine()}. CPU seconds are user + system, medians of {runs} runs in turns ")
+    out.write("(xdelta3 and zstd --patch-from: one). The machine was shared: wall seconds say little. ")
+    out.write("Deltas that are not compressed (xdelta3 -S none, hdiffz) are stored through zstd -1, whose CPU time is in theirs.\n")
     out.write("\n".join(lines) + "\n")
 print(open(results).read())

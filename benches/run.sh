@@ -1,7 +1,9 @@
 #!/bin/bash
-# run.sh [DIR]: measures pve-xdelta3 against xdelta3 and zstd, all in one run on the same files, and
+# run.sh [DIR]: measures pve-xdelta3 against xdelta3, zstd and HDiffPatch, all in one run on the same files, and
 # writes benches/results.md. CPU seconds (user + system), medians of $RUNS (default 3) runs; the long
-# xdelta3 runs once. Data is made below DIR (default: /var/tmp/pve-xdelta3-bench) by data.sh; needs root.
+# xdelta3 runs once. HDiffPatch's hdiffz is no Debian package: taken from $HDIFFZ or PATH, left out without it.
+# Data is made below DIR (default: /var/tmp/pve-xdelta3-bench) by data.sh; needs root.
+# Memory and time by size: see memory.sh.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 dir=${1:-/var/tmp/pve-xdelta3-bench}

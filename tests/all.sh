@@ -1,11 +1,12 @@
 #!/bin/bash
 # All tests: format, lints, Rust and Perl. Installs what it needs (tests/setup.sh). The last line counts.
-# Tests on Proxmox' own code run where PVE_MIRRORS names a folder of clones, and say so where they do not.
+# The packages are tested in Debian chroots where that is possible (tests/packages.sh says where), or the last line says
+# why not. Tests on Proxmox' own code run where PVE_MIRRORS names a folder of clones, and say so where they do not.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 tests/setup.sh || exit 1
 
-passed=0 failed=0
+passed=0 failed=0 skipped=
 step() { # NAME COMMAND...: runs it, and counts it as one test
 	local name=$1
 	shift
@@ -52,6 +53,23 @@ shell() {
 	return $status
 }
 
+packages() { # counts each check; what it needs may be missing
+	local log code counts
+	log=$(mktemp)
+	tests/packages.sh 2>&1 | tee "$log"
+	code=${PIPESTATUS[0]}
+	counts=$(tail -1 "$log")
+	rm -f "$log"
+	if [ "$code" = 77 ]; then
+		skipped+="; packages skipped: ${counts#skipped: }"
+		return 0
+	fi
+	read -r good _ bad rest <<<"$counts"
+	passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-0}))
+	skipped+=${rest#failed}
+	return "$code"
+}
+
 critic() { perl_files | xargs -0 perlcritic --profile .perlcriticrc; }
 
 step "format" cargo fmt --check
@@ -63,6 +81,7 @@ step "Perl tests" prove -r tests/perl
 step "perltidy" tidy
 step "perlcritic" critic
 step "shell scripts" shell
+step "packages" packages
 
-echo "$passed passed, $failed failed"
+echo "$passed passed, $failed failed$skipped"
 [ "$failed" = 0 ]

@@ -3,10 +3,11 @@
 # those of Proxmox VE (tests/packages/repository.sh):
 #   life.sh     every way in which packages are installed, upgraded, interrupted and removed
 #   booted.sh   the same host with systemd running: which services reload
+#   jobs.sh     the option in the settings of backup jobs, and messages about failures
 #   cluster.sh  several hosts, each in a network of its own: status, apply and revert --cluster
-# Usage: tests/packages.sh [FOLDER of our packages] (default: they are built). The last line counts.
-# SUITES (default: bookworm trixie) names the Debian releases, CASES (default: life booted cluster) what of it.
-# Needs root, mmdebstrap and a Debian mirror in this machine's apt configuration: where one of these is missing, this
+# Usage: tests/packages.sh [FOLDER of our packages] (default: they are built, not optimised). The last line counts.
+# SUITES (default: bookworm trixie) names the Debian releases, CASES (default: life jobs booted cluster) what of it.
+# Needs root, mmdebstrap (installed where it is not) and a Debian mirror in apt's configuration: where that cannot be, it
 # ends with code 77 and says so. The chroots are kept as target/chroot-SUITE.tar.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -15,17 +16,21 @@ skip() {
 	echo "skipped: $*"
 	exit 77
 }
-tools() {
-	command -v mmdebstrap >/dev/null && command -v systemd-nspawn >/dev/null && return
+tools() { # installs what is missing
+	local tool missing=
+	for tool in mmdebstrap systemd-nspawn dh dpkg-scanpackages zstd; do
+		command -v $tool >/dev/null || missing=yes
+	done
+	[ "$missing" ] || return 0
 	DEBIAN_FRONTEND=noninteractive timeout 300 apt-get -q -y -o DPkg::Lock::Timeout=120 -o Acquire::Retries=1 \
-		-o Acquire::http::Timeout=30 install --no-install-recommends mmdebstrap systemd-container
+		-o Acquire::http::Timeout=30 install --no-install-recommends mmdebstrap systemd-container debhelper dpkg-dev zstd
 }
 [ "$(id -u)" = 0 ] || skip "packages are tested as root"
 work=$(mktemp -d)
 trap 'rm -rf --one-file-system "$work"' EXIT
 unshare --mount --pid --fork true 2>/dev/null || skip "no namespaces of our own here"
 
-tools || skip "mmdebstrap and systemd-container cannot be installed"
+tools || skip "mmdebstrap, systemd-container and debhelper cannot be installed"
 for suite in $suites; do
 	tests/packages/chroot.sh "$suite" >"$work/$suite.reason" || touch "$work/$suite.missing" &
 done
@@ -33,10 +38,13 @@ wait
 for suite in $suites; do
 	[ ! -e "$work/$suite.missing" ] || skip "$(cat "$work/$suite.reason")"
 done
-packages=${1:-target/packages}
-[ $# -gt 0 ] || debian/build.sh "$packages" >target/packages.log 2>&1 || {
-	tail -40 target/packages.log
-	echo "debian/build.sh failed: target/packages.log"
+packages=${1:-target/test-packages}
+if [ $# = 0 ]; then
+	rm -rf "$packages"
+	DEB_BUILD_OPTIONS=noopt debian/build.sh "$packages" >"$packages.log" 2>&1
+fi || {
+	tail -40 "$packages.log"
+	echo "debian/build.sh failed: $packages.log"
 	echo "0 passed, 1 failed"
 	exit 1
 }
@@ -45,7 +53,7 @@ tests/packages/repository.sh "$work/repository" "$packages" || exit 1
 # Own mounts and processes, which end with it.
 for suite in $suites; do
 	timeout --kill-after=10 1200 unshare --mount --pid --fork --kill-child --propagation private --mount-proc \
-		bash tests/packages/cases.sh "$suite" "$work" "${CASES:-life booted cluster}" >"$work/$suite.log" 2>&1 &
+		bash tests/packages/cases.sh "$suite" "$work" "${CASES:-life jobs booted cluster}" >"$work/$suite.log" 2>&1 &
 done
 wait
 passed=0 failed=0 skipped=

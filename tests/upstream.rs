@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// The newest of each of these is laid out.
-const RELEASES: [&str; 6] = ["7.2", "7.4", "8.4", "9.0", "9.1", "9.2"];
+const RELEASES: [&str; 15] =
+    ["5.0", "5.2", "5.4", "6.0", "6.1", "6.2", "6.3", "6.4", "7.0", "7.1", "7.2", "7.4", "8.4", "9.0", "9.2"];
 
 /// What a tree holds: mode, owner, group, time stamp of files, and content, by path.
 type Snapshot = BTreeMap<PathBuf, (u32, u32, u32, Option<(i64, i64)>, Vec<u8>)>;

@@ -11,12 +11,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 pub struct Cache<T> {
     state: Mutex<State<T>>,
     ready: Condvar,
-    limit: usize,
 }
 
 struct State<T> {
     slots: HashMap<u64, Slot<T>>,
     weight: usize,
+    limit: usize,
     clock: u64,
     /// Turns that will want a key, in order. Those before `turn` are over.
     expected: HashMap<u64, VecDeque<u64>>,
@@ -36,12 +36,18 @@ impl<T> Cache<T> {
         let state = State {
             slots: HashMap::new(),
             weight: 0,
+            limit,
             clock: 0,
             expected: HashMap::new(),
             turn: 0,
             spare: None,
         };
-        Cache { state: Mutex::new(state), ready: Condvar::new(), limit }
+        Cache { state: Mutex::new(state), ready: Condvar::new() }
+    }
+
+    /// Changes the limit.
+    pub fn allow(&self, limit: usize) {
+        self.lock().limit = limit;
     }
 
     /// Tells that `keys` will be wanted in `turn`, which is later than all turns told before. What is wanted
@@ -103,7 +109,7 @@ impl<T> Cache<T> {
         state.weight += weight;
         let used = state.clock;
         state.slots.insert(key, Slot::Ready { value: Arc::clone(&value), weight, used });
-        state.evict(self.limit);
+        state.evict();
         drop(state);
         drop(busy);
         Ok(value)
@@ -130,8 +136,8 @@ impl<T> Drop for Busy<'_, T> {
 }
 
 impl<T> State<T> {
-    fn evict(&mut self, limit: usize) {
-        while self.weight > limit {
+    fn evict(&mut self) {
+        while self.weight > self.limit {
             let State { slots, expected, turn, .. } = self;
             let next = |key: u64| {
                 let turns = expected.get(&key);

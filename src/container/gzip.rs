@@ -1,36 +1,300 @@
-//! gzip output.
+//! gzip output (RFC 1952, RFC 1951), by several threads.
+//!
+//! The stream is cut into blocks of 128 to 512 KiB. Each is compressed alone, but with the 32 KiB before it as
+//! dictionary, so that little is lost, and ends at a byte (an empty stored block). All blocks together are one
+//! ordinary deflate stream: any reader of gzip reads it, and it is the same for every number of threads.
+//!
+//! Blocks end where the content says so. After an insertion the same places are found again and the same
+//! bytes written, as with `gzip --rsyncable`, which vzdump uses.
 
 use std::io::{self, Write};
-use std::mem::ManuallyDrop;
+
+use flate2::{Compress, Compression, Crc, FlushCompress};
+
+use super::blocks::{Block, Blocks};
+
+/// How far back deflate reaches.
+const DICTIONARY: usize = 32 << 10;
+/// Length of blocks.
+const MIN_BLOCK: usize = 128 << 10;
+const MAX_BLOCK: usize = 512 << 10;
+/// What a block may grow to at worst.
+const ROOM: usize = MAX_BLOCK + MAX_BLOCK / 8 + 1024;
+/// Of so many places one ends a block.
+const PLACES: u64 = 128 << 10;
+/// The bytes that decide whether a block ends behind them: what shifts out of 64 bits.
+const REACH: usize = 64;
+
+/// The last block: of fixed codes, empty.
+const END: [u8; 2] = [3, 0];
 
 /// Compresses to gzip.
+///
+/// Memory is bounded by about 3 MiB per thread. Only [`Writer::finish`] makes the file complete; one that was dropped
+/// before is refused by every reader.
 pub struct Writer<W: Write> {
-    // Never dropped: dropping would write the end mark.
-    inner: ManuallyDrop<flate2::write::GzEncoder<W>>,
+    blocks: Blocks<W, Job>,
+    level: Compression,
+    block: Vec<u8>,
+    /// Bytes of the block that were looked at for its end, and what they say.
+    looked: usize,
+    hash: u64,
+    dictionary: Vec<u8>,
+    crc: Crc,
 }
 
-impl<W: Write> Writer<W> {
-    /// Compresses into `sink` at a level from 1 to 9.
-    pub fn new(sink: W, level: u32) -> Self {
-        Writer {
-            inner: ManuallyDrop::new(flate2::write::GzEncoder::new(sink, flate2::Compression::new(level))),
+/// A block to compress.
+struct Job {
+    content: Vec<u8>,
+    dictionary: Vec<u8>,
+    level: Compression,
+    packed: Vec<u8>,
+    crc: Crc,
+}
+
+impl Block for Job {
+    fn pack(&mut self) {
+        self.crc.reset();
+        self.crc.update(&self.content);
+        // A new one each time: what is left in one that was reset would make a difference of some bytes.
+        let mut deflate = Compress::new(self.level, false);
+        // Deflate without a header takes a dictionary before its first byte; neither call can fail otherwise.
+        deflate.set_dictionary(&self.dictionary).expect("a dictionary at the start");
+        self.packed.clear();
+        // Room for all of it even if nothing shrinks: what deflate writes depends on where it has to stop.
+        self.packed.reserve(ROOM);
+        let mut done = false;
+        while !done {
+            let rest = &self.content[deflate.total_in() as usize..];
+            deflate.compress_vec(rest, &mut self.packed, FlushCompress::Sync).expect("deflate to memory");
+            done = self.packed.len() < self.packed.capacity();
+            self.packed.reserve(1024);
         }
     }
 
-    /// Writes the end mark.
+    fn packed(&self) -> &[u8] {
+        &self.packed
+    }
+}
+
+impl<W: Write> Writer<W> {
+    /// Compresses into `sink` at a level from 1 to 9, with `threads` threads (0 or 1: the caller's own).
+    pub fn new(sink: W, level: u32, threads: usize) -> Self {
+        // No name, no time; which of fastest and best; made on Unix.
+        let effort = match level {
+            1 => 4,
+            9 => 2,
+            _ => 0,
+        };
+        let header = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, effort, 3];
+        Writer {
+            blocks: Blocks::new(sink, header, threads),
+            level: Compression::new(level),
+            block: Vec::with_capacity(MAX_BLOCK),
+            looked: 0,
+            hash: 0,
+            dictionary: Vec::new(),
+            crc: Crc::new(),
+        }
+    }
+
+    /// Writes the end mark, flushes and gives the sink back.
     ///
     /// # Errors
-    /// Those of the output.
-    pub fn finish(self) -> io::Result<W> {
-        ManuallyDrop::into_inner(self.inner).finish()
+    /// Those of the output; the file is incomplete then.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.submit()?;
+        let crc = &mut self.crc;
+        self.blocks.drain(0, |job| crc.combine(&job.crc))?;
+        // The length is that of RFC 1952: modulo 2^32, as `Crc` counts it.
+        let trailer = [&END[..], &self.crc.sum().to_le_bytes(), &self.crc.amount().to_le_bytes()].concat();
+        self.blocks.put(|sink| sink.write_all(&trailer).and_then(|()| sink.flush()))?;
+        Ok(self.blocks.into_sink())
+    }
+
+    /// Hands the collected block to the workers.
+    fn submit(&mut self) -> io::Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let mut job = self.blocks.spare().unwrap_or_else(|| Job {
+            content: Vec::with_capacity(MAX_BLOCK),
+            dictionary: Vec::with_capacity(DICTIONARY),
+            level: self.level,
+            packed: Vec::new(),
+            crc: Crc::new(),
+        });
+        std::mem::swap(&mut job.content, &mut self.block);
+        std::mem::swap(&mut job.dictionary, &mut self.dictionary);
+        self.block.clear();
+        self.dictionary.clear();
+        // A shorter block is only the last one, or before a flush.
+        let tail = job.content.len().saturating_sub(DICTIONARY);
+        self.dictionary.extend_from_slice(&job.content[tail..]);
+        (self.looked, self.hash) = (0, 0);
+        let crc = &mut self.crc;
+        self.blocks.submit(job, |job| crc.combine(&job.crc))
+    }
+
+    /// Looks on for the end of the block; where it is among the bytes that are there.
+    fn end(&mut self) -> Option<usize> {
+        let from = self.looked.max(MIN_BLOCK - REACH);
+        for (n, &byte) in self.block.iter().enumerate().skip(from) {
+            // Every bit of a byte moves up and out within REACH steps, so only the last REACH bytes count.
+            self.hash =
+                (self.hash << 1).wrapping_add((u64::from(byte) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            if n + 1 >= MIN_BLOCK && self.hash < u64::MAX / PLACES {
+                return Some(n + 1);
+            }
+        }
+        self.looked = self.block.len();
+        (self.block.len() == MAX_BLOCK).then_some(MAX_BLOCK)
     }
 }
 
 impl<W: Write> Write for Writer<W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.inner.write(buf)
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.blocks.is_broken() {
+            self.blocks.put(|_| Ok(()))?;
+        }
+        let before = self.block.len();
+        let count = data.len().min(MAX_BLOCK - before);
+        self.block.extend_from_slice(&data[..count]);
+        match self.end() {
+            Some(end) => {
+                self.block.truncate(end);
+                self.submit()?;
+                Ok(end - before)
+            }
+            None => Ok(count),
+        }
     }
+
+    /// Writes all data given so far, if need be as a short block, and flushes the sink.
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+        self.submit()?;
+        let crc = &mut self.crc;
+        self.blocks.drain(0, |job| crc.combine(&job.crc))?;
+        self.blocks.put(Write::flush)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::process::Command;
+
+    use flate2::read::GzDecoder;
+
+    use super::*;
+
+    fn packed(data: &[u8], level: u32, threads: usize) -> Vec<u8> {
+        let mut writer = Writer::new(Vec::new(), level, threads);
+        writer.write_all(data).unwrap();
+        writer.finish().unwrap()
+    }
+
+    /// One member, and nothing behind it.
+    fn unpacked(packed: &[u8]) -> io::Result<Vec<u8>> {
+        let mut decoder = GzDecoder::new(packed);
+        let mut out = Vec::new();
+        decoder.read_to_end(&mut out)?;
+        assert!(decoder.into_inner().is_empty(), "bytes behind the end");
+        Ok(out)
+    }
+
+    /// Words, then noise, then a run.
+    fn content() -> Vec<u8> {
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 12
+        };
+        let mut data: Vec<u8> =
+            (0..400_000).flat_map(|_| format!("word{} ", random() % 5000).into_bytes()).collect();
+        data.extend((0..600_000).map(|_| random() as u8));
+        data.resize(data.len() + 1_500_000, 0);
+        data
+    }
+
+    #[test]
+    fn every_length_comes_back() {
+        let data = content();
+        let lens = [0, 1, MIN_BLOCK - 1, MIN_BLOCK, MIN_BLOCK + 1, MAX_BLOCK, 3 * MAX_BLOCK + 7, data.len()];
+        for len in lens {
+            for threads in [1, 3] {
+                assert!(
+                    unpacked(&packed(&data[..len], 6, threads)).unwrap() == data[..len],
+                    "{len} {threads}"
+                );
+            }
+        }
+        for level in 1..=9 {
+            assert!(unpacked(&packed(&data, level, 2)).unwrap() == data, "level {level}");
+        }
+    }
+
+    #[test]
+    fn programs_read_it() {
+        let data = content();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file.gz");
+        std::fs::write(&path, packed(&data, 6, 2)).unwrap();
+        for program in ["gzip", "pigz"] {
+            match Command::new(program).arg("-dc").arg(&path).output() {
+                Ok(output) => assert!(output.status.success() && output.stdout == data, "{program}"),
+                Err(_) => eprintln!("skipped: {program} is not installed"),
+            }
+        }
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let data = content().repeat(4);
+        for level in [1, 6] {
+            assert!(packed(&data, level, 1) == packed(&data, level, 4), "level {level}");
+        }
+        // Nor does how it is handed over.
+        let mut writer = Writer::new(Vec::new(), 6, 2);
+        data.chunks(777).for_each(|part| writer.write_all(part).unwrap());
+        assert!(writer.finish().unwrap() == packed(&data, 6, 1), "in small parts");
+    }
+
+    #[test]
+    fn what_was_inserted_changes_little_of_the_rest() {
+        let mut data = content();
+        data.truncate(3_000_000);
+        let before = packed(&data, 6, 1);
+        data.splice(1000..1000, *b"something new");
+        let after = packed(&data, 6, 1);
+        // The end holds the checksum.
+        let same = before.iter().rev().zip(after.iter().rev()).skip(8).take_while(|(a, b)| a == b).count();
+        assert!(same > before.len() / 2, "{same} of {} bytes", before.len());
+    }
+
+    #[test]
+    fn dropped_early_it_is_refused() {
+        let data = content();
+        for threads in [1, 2] {
+            let mut out = Vec::new();
+            let mut writer = Writer::new(&mut out, 6, threads);
+            writer.write_all(&data).unwrap();
+            writer.flush().unwrap();
+            drop(writer);
+            assert_eq!(unpacked(&out).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+
+    #[test]
+    fn flushed_it_can_be_read_so_far() {
+        let data = content();
+        let mut out = Vec::new();
+        let mut writer = Writer::new(&mut out, 6, 2);
+        for part in data[..900_000].chunks(100_000) {
+            writer.write_all(part).unwrap();
+            writer.flush().unwrap();
+        }
+        writer.finish().unwrap();
+        assert!(unpacked(&out).unwrap() == data[..900_000]);
     }
 }

@@ -3,11 +3,13 @@
 //! One way to read a stream ([`decoder`]), one to read at random places ([`ReadAt`]), one to write
 //! ([`Encoder`]). Anything cut short or damaged ends in an error, as far as the format lets one see it.
 
+mod blocks;
 pub mod cache;
 pub mod gzip;
 pub mod lzo;
 pub mod lzop;
 pub mod lzw;
+mod ordered;
 pub mod seekable;
 
 use std::fmt;
@@ -15,8 +17,13 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 
+use zstd::zstd_safe::CParameter;
+
 /// Largest zstd window that a reader accepts, as `zstd -d` does by default: 128 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Window of what we write, and what one thread compresses of it at a time: 16 MiB.
+const ZSTD_WINDOW_LOG: u32 = 24;
+const ZSTD_JOB: u32 = 16 << 20;
 /// Memory an xz stream may ask of its reader: enough for `xz -9`.
 const XZ_MEMORY: u64 = 128 << 20;
 
@@ -229,13 +236,20 @@ pub fn encoder(out: Box<dyn Write + Send>, how: Compression, threads: usize) -> 
         Compression::Zstd(level) => {
             let mut e = zstd::stream::write::Encoder::new(out, level)?;
             e.include_checksum(true)?;
+            // What a differential holds repeats itself, but not at once: tables of a disk's files, for instance.
+            e.set_parameter(CParameter::WindowLog(ZSTD_WINDOW_LOG))?;
+            if level == 1 {
+                // More than its default of 14, which is meant for small windows; it costs no time.
+                e.set_parameter(CParameter::HashLog(17))?;
+            }
             if threads > 1 {
+                e.set_parameter(CParameter::JobSize(ZSTD_JOB))?;
                 e.multithread(u32::try_from(threads).unwrap_or(u32::MAX))?;
             }
             Box::new(e)
         }
         Compression::Lzo => Box::new(lzop::Writer::new(out, threads)),
-        Compression::Gzip(level) => Box::new(gzip::Writer::new(out, level)),
+        Compression::Gzip(level) => Box::new(gzip::Writer::new(out, level, threads)),
     })
 }
 

@@ -34,9 +34,11 @@ const FOOTER_MAGIC: u32 = 0x8F92_EAB1;
 const FOOTER_LEN: u64 = 9;
 /// Frames with more content are not worth reading at random: such a file is read as a stream.
 const MAX_FRAME: u32 = 16 << 20;
-/// Decompressed frames that are kept. With less, frames of a disk whose blocks moved are decompressed again
-/// and again; with twice as much there is little left to gain.
-const CACHE_BYTES: usize = 112 << 20;
+/// Decompressed frames that are kept.
+const CACHE_BYTES: usize = 48 << 20;
+/// The same where it is known what will be read. With less, frames of a disk whose blocks moved are decompressed
+/// again and again; with twice as much there is little left to gain.
+const PLANNED_BYTES: usize = 112 << 20;
 
 /// Tag of a side frame.
 pub type Tag = [u8; 8];
@@ -291,6 +293,7 @@ impl ReadAt for Seekable {
     }
 
     fn expect(&self, turn: u64, ranges: &[(u64, u64)]) {
+        self.cache.allow(PLANNED_BYTES);
         let frames = ranges.iter().flat_map(|&(pos, len)| self.frames_with(pos, len));
         self.cache.expect(turn, frames.map(|n| n as u64));
     }

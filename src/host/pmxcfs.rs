@@ -179,6 +179,12 @@ impl Pmxcfs {
     }
 }
 
+/// Whether `root` is a host of Proxmox VE whose cluster file system is not mounted: its folder is there, and empty.
+pub fn is_unmounted(root: &Root) -> bool {
+    let entries = root.resolve(MOUNT).ok().and_then(|dir| fs::read_dir(dir).ok());
+    entries.is_some_and(|mut entries| entries.next().is_none())
+}
+
 /// Locks, until dropped.
 #[derive(Debug)]
 pub struct Lock {
@@ -265,6 +271,9 @@ mod tests {
         assert!(Pmxcfs::find(&root).unwrap().is_some());
         fs::remove_file(dir.path().join("etc/pve/.members")).unwrap();
         assert!(Pmxcfs::find(&root).unwrap().is_none());
+        assert!(!is_unmounted(&root));
+        fs::remove_dir(dir.path().join("etc/pve/priv")).unwrap();
+        assert!(is_unmounted(&root));
         fs::remove_dir_all(dir.path().join("etc/pve")).unwrap();
         assert!(Pmxcfs::find(&root).unwrap().is_none());
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::MAX_DAYS;
+
 /// The form written here; another one is not touched.
 const FORMAT: u32 = 1;
 
@@ -72,7 +74,11 @@ impl Memory {
             Some(format) => return Err(MemoryError::Newer(format)),
             None => return Err(MemoryError::Damaged("no \"format\" in it".to_owned())),
         }
-        serde_json::from_value(value).map_err(damaged)
+        let mut memory: Self = serde_json::from_value(value).map_err(damaged)?;
+        // Somebody's hands: no vzdump would take it.
+        memory.jobs.retain(|_, days| *days <= MAX_DAYS);
+        memory.cron.retain(|line| line.days <= MAX_DAYS);
+        Ok(memory)
     }
 
     /// As written to the file.
@@ -118,6 +124,8 @@ mod tests {
             assert!(matches!(Memory::parse(raw.as_bytes()), Err(MemoryError::Damaged(_))), "{raw}");
         }
         assert!(matches!(Memory::parse(b"{\"format\": 2}"), Err(MemoryError::Newer(2))));
-        assert_eq!(Memory::parse(b"{\"format\": 1}").unwrap().jobs.len(), 0);
+        let odd = b"{\"format\": 1, \"jobs\": {\"a\": 366, \"b\": 365}, \"cron\": [{\"line\": \"x\", \"days\": 400}]}";
+        let memory = Memory::parse(odd).unwrap();
+        assert_eq!((memory.jobs.len(), memory.cron.len()), (1, 0));
     }
 }

@@ -3,11 +3,11 @@
 //! A VMA stream is cut into its 4096-byte blocks, known by device, cluster and number: extents only
 //! align to 512 bytes, carry a fresh UUID each time and hold clusters in no certain order, so a block's
 //! place in the stream says little. Everything else is cut by content (a gear hash), so that pieces
-//! are found again whatever was inserted before them.
+//! are found again whatever was inserted before them; a tar archive also where its members begin.
 
 use std::io::Read;
 
-use super::Error;
+use super::{Error, members};
 use crate::container::read_full;
 use crate::vma::{BLOCK, BLOCKS_PER_CLUSTER, EXTENT_HEADER, ExtentHeader, Header};
 
@@ -21,8 +21,8 @@ const MAX_PIECE: usize = 32 << 10;
 /// A cut falls where these bits of the gear hash are zero: every 4 KiB on average, past the minimum.
 const CUT_MASK: u64 = ((1 << 12) - 1) << 48;
 
-/// Most pieces that a segment can have.
-pub const MAX_PIECES: usize = SEGMENT / MIN_PIECE + 1;
+/// Most pieces that a segment can have: none is shorter than a tar header, but the last.
+pub const MAX_PIECES: usize = SEGMENT / 512 + 2;
 
 /// Which block of a virtual machine's disk a piece is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,11 +96,18 @@ impl Segment {
             Layout::Bytes => {
                 let mut pieces = Vec::with_capacity(self.data.len() / (MIN_PIECE + 4096) + 1);
                 let mut at = 0;
-                while at < self.data.len() {
-                    let len = cut(&self.data[at..]);
-                    pieces.push(Piece { at, len, block: None, gap: false });
-                    at += len;
+                let mut cut_to = |end: usize| {
+                    while at < end {
+                        let len = cut(&self.data[at..end]);
+                        pieces.push(Piece { at, len, block: None, gap: false });
+                        at += len;
+                    }
+                };
+                for headers in members::headers(self.start, &self.data) {
+                    cut_to(headers.start);
+                    cut_to(headers.end);
                 }
+                cut_to(self.data.len());
                 pieces
             }
             Layout::Vma(spans) => {

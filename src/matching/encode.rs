@@ -314,6 +314,9 @@ pub(super) enum Stretch {
     Equal(u64),
     /// Changed; the old bytes of the same block, where there are any.
     Changed(Option<(u64, u64)>),
+    /// A header of a VMA archive, most of which is new each time: stored. To compare it, nearly every frame of
+    /// the base would have to be decompressed.
+    Fresh,
 }
 
 /// Encodes one segment.
@@ -354,6 +357,7 @@ impl<'a> Job<'a> {
                     self.copy(from, len);
                     self.drift = Some(from as i64 - (self.segment.start + at as u64) as i64);
                 }
+                Stretch::Fresh => self.literal(&self.segment.data[at..at + len]),
                 Stretch::Changed(_) => {
                     self.changed(at, len, &places(&stretches, n, self.segment.start == 0));
                 }
@@ -369,6 +373,7 @@ impl<'a> Job<'a> {
         let mut all: Vec<Placed> = Vec::new();
         for piece in self.segment.pieces() {
             let stretch = match self.find(&mut cursor, &piece) {
+                None if piece.gap && self.segment.start + piece.at as u64 > 0 => Stretch::Fresh,
                 Some(Found { at, equal: true, .. }) => Stretch::Equal(at),
                 Some(Found { at, len, .. }) => Stretch::Changed(Some((at, len as u64))),
                 None => Stretch::Changed(None),

@@ -29,9 +29,9 @@ const SEED: usize = 8;
 /// SEED + STEP - 1 bytes.
 const STEP: usize = 4;
 /// A copy costs about five bytes; a shorter one is worth it only right behind another, on its diagonal.
-const MIN_COPY: usize = 20;
+const MIN_COPY: usize = 16;
 /// Shortest copy that goes on behind a difference on the same diagonal.
-const MIN_RESUME: usize = 12;
+const MIN_RESUME: usize = 8;
 
 /// Reusable memory of [`compare`].
 #[derive(Default)]
@@ -66,6 +66,25 @@ fn common_back(a: &[u8], b: &[u8]) -> usize {
     a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count()
 }
 
+/// How far `new` equals `old` around `at` and `from`: `from` itself, bytes before it (down to `literal`),
+/// and bytes from there on. `None` where that is less than `least`.
+#[inline]
+fn extend(
+    old: &[u8],
+    new: &[u8],
+    from: usize,
+    literal: usize,
+    at: usize,
+    least: usize,
+) -> Option<(usize, usize, usize)> {
+    let forward = common(&old[from..], &new[at..]);
+    if forward < SEED {
+        return None;
+    }
+    let back = common_back(&old[..from], &new[literal..at]);
+    (back + forward >= least).then_some((from, back, forward))
+}
+
 /// Expresses `new` by `old`; the parts are given to `emit` in order and cover `new`.
 ///
 /// `diagonal`: place in `old` where the first byte of `new` is expected. Both may be up to 4 GiB.
@@ -84,26 +103,17 @@ pub fn compare(old: &[u8], new: &[u8], diagonal: isize, space: &mut Workspace, m
         while at + SEED <= new.len() {
             let word = load(new, at);
             let straight = at.checked_add_signed(diagonal).filter(|&from| from + SEED <= old.len());
-            let (from, least) = match straight {
-                Some(from) if load(old, from) == word => (from, MIN_RESUME),
-                _ => match space.table[slot(word, bits)] {
-                    0 => {
-                        at += 1;
-                        continue;
-                    }
-                    n => (n as usize - 1, MIN_COPY),
-                },
+            let found = straight
+                .filter(|&from| load(old, from) == word)
+                .and_then(|from| extend(old, new, from, literal, at, MIN_RESUME))
+                .or_else(|| match space.table[slot(word, bits)] {
+                    0 => None,
+                    n => extend(old, new, n as usize - 1, literal, at, MIN_COPY),
+                });
+            let Some((from, back, forward)) = found else {
+                at += 1;
+                continue;
             };
-            let forward = common(&old[from..], &new[at..]);
-            if forward < SEED {
-                at += 1;
-                continue;
-            }
-            let back = common_back(&old[..from], &new[literal..at]);
-            if back + forward < least {
-                at += 1;
-                continue;
-            }
             if at - back > literal {
                 emit(Part::Literal { at: literal, len: at - back - literal });
             }

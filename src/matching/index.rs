@@ -8,8 +8,8 @@ use super::cut::{Cluster, Piece};
 use super::map::{Chunk, Entry, Map};
 use super::print::Print;
 
-/// Where a piece lies: 20 bits for the chunk, 12 for the entry (a chunk has at most 4097 entries; the
-/// one beyond is not indexed). That reaches 8 TiB; what lies behind is not indexed either.
+/// Where a piece lies: 20 bits for the chunk, 12 for the entry (where a chunk has more entries, as archives of
+/// very small files do, those are not indexed). That reaches 8 TiB; what lies behind is not indexed either.
 type Id = u32;
 const ENTRY_BITS: u32 = 12;
 

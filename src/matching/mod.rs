@@ -16,6 +16,7 @@ pub mod fine;
 pub mod full;
 pub mod index;
 pub mod map;
+mod members;
 mod old;
 pub mod pipeline;
 pub mod print;

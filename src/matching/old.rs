@@ -24,15 +24,15 @@ pub fn places(stretches: &[Placed], n: usize, front: bool) -> Vec<(u64, u64)> {
     let reach = (len as u64 + SLACK).min(MAX_OLD);
     let block = match stretch {
         Stretch::Changed(block) => block,
-        Stretch::Equal(_) => None,
+        Stretch::Equal(_) | Stretch::Fresh => None,
     };
     let before = stretches[..n].iter().rev().take(NEIGHBOURS).find_map(|&(b, _, s)| match s {
         Stretch::Equal(from) => Some(from + (at - b) as u64),
-        Stretch::Changed(_) => None,
+        Stretch::Changed(_) | Stretch::Fresh => None,
     });
     let after = stretches[n + 1..].iter().take(NEIGHBOURS).find_map(|&(a, _, s)| match s {
         Stretch::Equal(to) => Some(to.saturating_sub((a - at - len) as u64)),
-        Stretch::Changed(_) => None,
+        Stretch::Changed(_) | Stretch::Fresh => None,
     });
     let mut places = Vec::with_capacity(3);
     places.extend(block);
@@ -88,6 +88,9 @@ impl Old {
         let mut error = None;
         for &(from, len) in places {
             let len = len.min(content.size().saturating_sub(from)) as usize;
+            if len == 0 {
+                continue;
+            }
             let at = self.bytes.len();
             self.bytes.resize(at + len, 0);
             match content.read_at(from, &mut self.bytes[at..]) {

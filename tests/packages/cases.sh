@@ -24,6 +24,12 @@ life() {
 	"${environment[@]}" chroot "$work/life" bash /tests/life.sh
 }
 
+jobs() {
+	mount -t proc proc "$work/jobs/proc"
+	mount -t tmpfs run "$work/jobs/run"
+	"${environment[@]}" chroot "$work/jobs" bash /tests/jobs.sh
+}
+
 cluster() {
 	unshare --net true || { echo "skipped: no network namespaces here" && return 77; }
 	mount -t proc proc "$work/cluster/proc"

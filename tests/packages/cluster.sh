@@ -8,6 +8,8 @@
 . "$(dirname "$0")/lib.sh"
 : >/run/test/output
 
+# The exit code where not all nodes are as they should be.
+wrong=20
 nodes=(pve1 pve2 pve3)
 declare -A address=([pve1]=10.99.0.1 [pve2]=10.99.0.2 [pve3]=fd99::3)
 known=/pve/nodes
@@ -141,7 +143,7 @@ wrap() { # NODE: its program becomes the script on standard input
 }
 unwrap() { rm /mnt/$1/usr/local/bin/pve-diff-backup; }
 
-run 17 pve1 status --cluster
+run $wrong pve1 status --cluster
 row pve1 unpatched 0
 row pve2 unpatched
 row pve3 unpatched
@@ -175,10 +177,10 @@ mkdir /pve/aside
 mv $known/* /pve/aside/
 cat /pve/aside/*/ssh_known_hosts >/pve/priv/known_hosts
 for node in "${nodes[@]}"; do ln -sf /etc/pve/priv/known_hosts /mnt/$node/etc/ssh/ssh_known_hosts; done
-run 17 pve1 status --cluster
+run $wrong pve1 status --cluster
 row pve2 unpatched
 rm /mnt/pve?/etc/ssh/ssh_known_hosts
-run 17 pve1 status --cluster
+run $wrong pve1 status --cluster
 row pve2 unknown
 says "its host key is not the one that the cluster knows"
 mv /pve/aside/* $known/
@@ -186,20 +188,20 @@ rmdir /pve/aside
 
 cp $known/pve3/ssh_known_hosts $known/pve2/ssh_known_hosts
 sed -i 's/pve3/pve2/' $known/pve2/ssh_known_hosts
-run 17 pve1 apply --cluster --yes
+run $wrong pve1 apply --cluster --yes
 says "nothing was changed on any node: pve2 (its host key is not"
 row pve2 unknown "not reached"
 stands 3 3 3
 echo "pve2 $(cut -d' ' -f1,2 /mnt/pve2/etc/ssh/ssh_host_ed25519_key.pub)" >$known/pve2/ssh_known_hosts
 
 mv /mnt/pve2/root/.ssh/authorized_keys /mnt/pve2/root/keys
-run 17 pve1 apply --cluster --yes
+run $wrong pve1 apply --cluster --yes
 says "root may not log in without a password"
 stands 3 3 3
 mv /mnt/pve2/root/keys /mnt/pve2/root/.ssh/authorized_keys
 
 members pve1 pve2
-run 17 pve1 apply --cluster --yes
+run $wrong pve1 apply --cluster --yes
 says "nothing was changed on any node: pve3 (offline)"
 row pve3 offline
 stands 3 3 3
@@ -207,24 +209,24 @@ run 0 pve1 apply --cluster --yes --skip-offline
 row pve3 offline "left out"
 says "backup-all: every 7 days, all nodes; unknown on pve3"
 stands 0 0 3
-run 17 pve1 status --cluster
+run $wrong pve1 status --cluster
 run 0 pve1 status --cluster --skip-offline
 members "${nodes[@]}"
 
 kill "${sshd[3]}"
-run 17 pve1 status --cluster
+run $wrong pve1 status --cluster
 says "pve3: cannot be reached"
 says "Connection refused"
 row pve2 patched
 start_sshd pve3
 ip link set pve3 down
-run 17 pve1 revert --cluster --yes
+run $wrong pve1 revert --cluster --yes
 says "nothing was changed on any node: pve3 (cannot be reached"
 stands 0 0 3
 ip link set pve3 up
 
 on pve3 dpkg --remove pve-diff-backup >/dev/null 2>&1
-run 17 pve1 apply --cluster --yes
+run $wrong pve1 apply --cluster --yes
 says "pve3 (pve-diff-backup is not installed there)"
 on pve3 dpkg -i /repository/pve-diff-backup_"$version"_amd64.deb >/dev/null 2>&1
 on pve3 pve-diff-backup apply >/dev/null
@@ -244,7 +246,7 @@ MUCH_OLDER
 run 0 pve1 status --cluster
 row pve3 patched older
 printf '#!/bin/sh\nprintf "\\033[31m{ hello"\nexit 3\n' | wrap pve3
-run 17 pve1 status --cluster
+run $wrong pve1 status --cluster
 row pve3 unknown
 says "status there ended with code 3 and said: ?[31m{ hello"
 unwrap pve3
@@ -252,7 +254,7 @@ unwrap pve3
 run 0 pve1 revert --cluster --yes
 mount --bind /mnt/pve2/usr/share/perl5 /mnt/pve2/usr/share/perl5
 mount -o remount,bind,ro /mnt/pve2/usr/share/perl5
-run 17 pve1 apply --cluster --yes
+run $wrong pve1 apply --cluster --yes
 says "stopped at pve2: apply ended with code 13"
 says "Read-only file system"
 row pve1 patched done
@@ -260,8 +262,8 @@ row pve2 unpatched FAILED
 row pve3 unpatched "not reached"
 says "backup-all: every 7 days, all nodes; only full backups on pve2, pve3 (not patched)"
 stands 0 3 3
-run 17 pve1 apply --cluster --yes --json
-json '$r->{exit} == 17 && $r->{problem} =~ /pve2/ && join(",", map { $_->{action} } @{$r->{nodes}}) eq "done,failed,not-reached"'
+run $wrong pve1 apply --cluster --yes --json
+json '$r->{exit} == '$wrong' && $r->{problem} =~ /pve2/ && join(",", map { $_->{action} } @{$r->{nodes}}) eq "done,failed,not-reached"'
 umount /mnt/pve2/usr/share/perl5
 run 0 pve1 apply --cluster --yes
 stands 0 0 0
@@ -282,7 +284,7 @@ for _ in {1..600}; do [ ! -e /mnt/pve2/run/test/begun ] || break; sleep 0.1; don
 kill -INT -- -$command
 touch /mnt/pve2/run/test/go
 wait $command
-check "exit code" test $? = 17
+check "exit code" test $? = $wrong
 says "interrupted before pve3"
 row pve2 unpatched done
 row pve3 patched "not reached"
@@ -294,7 +296,7 @@ wrap pve2 <<'LOST'
 [ "$1" != apply ] || kill -9 $PPID
 exec /usr/bin/pve-diff-backup "$@"
 LOST
-run 17 pve1 apply --cluster --yes
+run $wrong pve1 apply --cluster --yes
 says "stopped at pve2: broke off"
 says "may go on there"
 row pve1 patched done
@@ -315,7 +317,7 @@ stands 3 3 3
 
 $install -o Dir::Cache::Archives=/tmp "${ours_now[@]}" >/dev/null 2>&1
 on pve3 apt-get install pve-manager=9.9.1 >/dev/null 2>&1
-run 17 pve1 apply --cluster --yes
+run $wrong pve1 apply --cluster --yes
 says "pve3 (cannot be patched)"
 says "exec_backup_task"
 stands 3 3 8

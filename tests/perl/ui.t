@@ -50,6 +50,14 @@ sub scripts {
     return grep { /\.js\z/ } split(/[\s\\]+/, $list);
 }
 
+# The options that a window asks to be removed.
+sub deleted {
+    my ($sent) = @_;
+
+    my $names = $sent->{del} // '';
+    return ref($names) ? join(',', @$names) : $names;
+}
+
 my $theme = 'classic/theme-crisp/resources/theme-crisp-all.css';
 my $override = abs_path(dirname(__FILE__) . '/../../patches/payload/js/pve-diff-backup.js');
 
@@ -59,9 +67,11 @@ var result = { create: null, edit: null, cleared: null, errors: [] };
 window.onerror = function (message) { result.errors.push(String(message)); };
 Ext.Ajax.request = function (options) {
     var data = [];
-    if (/cluster\/backup\/job1/.test(options.url) && (options.method || 'GET') === 'GET') {
-        data = { id: 'job1', type: 'vzdump', vmid: '100', storage: 'local', mode: 'snapshot',
-            schedule: '03:00', compress: 'zstd', enabled: 1, fullbackup: 7 };
+    var job = /cluster\/backup\/(job[12])/.exec(options.url);
+    if (job && (options.method || 'GET') === 'GET') {
+        data = { id: job[1], type: 'vzdump', vmid: '100', storage: 'local', mode: 'snapshot',
+            schedule: '03:00', dow: 'mon', starttime: '03:00', compress: 'zstd', enabled: 1 };
+        if (job[1] === 'job1') { data.fullbackup = 7; }
     }
     var response = { status: 200, responseText: Ext.encode({ success: 1, data: data }) };
     response.request = { options: options };
@@ -95,8 +105,11 @@ Ext.onReady(function () {
         result.createSent = sent(win);
         win.hide();
         win = Ext.create('PVE.dc.BackupEdit', { jobid: 'job1' }); win.show();
+        var other = Ext.create('PVE.dc.BackupEdit', { jobid: 'job2' }); other.show();
         Ext.defer(function () {
             try {
+                result.untouchedSent = sent(other);
+                other.hide();
                 result.edit = look(win);
                 result.editSent = sent(win);
                 win.down('field[name=fullbackup]').setValue('');
@@ -118,7 +131,8 @@ JS
 my @releases =
     $ENV{PVE_UI_RELEASES}
     ? split(/ /, $ENV{PVE_UI_RELEASES})
-    : ('7.1-13', '7.2-15', '7.3-6', '7.4-20', '8.0.9', '8.1.11', '8.4.21', '9.0.11', '9.2.11');
+    : ('5.0-12', '5.4-10', '6.0-9', '6.4-13', '7.0-10', '7.1-13', '7.2-15', '7.3-6', '7.4-20',
+    '8.0.9', '8.1.11', '8.4.21', '9.0.11', '9.2.11');
 for my $release (@releases) {
     my $commit =
         git($manager, 'log', '--all', '--format=%H', '-1', "--grep=^bump version to $release\$");
@@ -130,12 +144,15 @@ for my $release (@releases) {
     my $widget = git($toolkit, 'rev-list', '--all', '-1', "--before=$date");
 
     my $dir = tempdir(CLEANUP => 1);
-    run('sh', '-c', 'git -c safe.directory="*" -C "$0" archive "$1" "$3" | tar x -C "$2"', @$_)
-        for [$manager, $commit, $dir, 'www'], [$toolkit, $widget, $dir, 'src'];
+    # the toolkit's scripts lay in its top folder once
+    my $src = git($toolkit, 'ls-tree', '--name-only', $widget, 'src') ? 'src' : 'toolkit';
+    run('sh', '-c', 'git -c safe.directory="*" -C "$0" archive $2 | tar x -C "$1"', @$_)
+        for [$manager, $dir, "$commit www"],
+        [$toolkit, $dir, $src eq 'src' ? "$widget src" : "--prefix=toolkit/ $widget"];
 
     my @scripts = ("$ext/ext-all-debug.js");
     push @scripts, grep { -e } "$ext/packages/charts/classic/charts-debug.js";
-    my @ours = map { "src/$_" } scripts(read_file("$dir/src/Makefile"));
+    my @ours = map { "$src/$_" } scripts(read_file("$dir/$src/Makefile"));
     push @ours, map { "www/manager6/$_" } scripts(read_file("$dir/www/manager6/Makefile"));
     push @scripts, map { "$dir/$_" } grep { -e "$dir/$_" } @ours;
     write_file("$dir/driver.js", $driver);
@@ -190,15 +207,18 @@ for my $release (@releases) {
         "$release: nothing is sent for an empty field"
     );
     unlike(
-        join(',', $got->{createEmpty}->{del} // ''), qr/fullbackup/,
+        deleted($got->{createEmpty}), qr/fullbackup/,
         "$release: ... nor deleted"
     );
     is($got->{createSent}->{fullbackup}, 14, "$release: what was entered is sent");
     is($got->{edit}->{value}, 7, "$release: the job's value is shown");
     is($got->{editSent}->{fullbackup}, 7, "$release: ... and sent");
-    my $deleted = $got->{clearedSent}->{del} // '';
+    unlike(
+        deleted($got->{untouchedSent}), qr/fullbackup/,
+        "$release: a job without a value that nobody touched is not said to have none"
+    );
     like(
-        ref($deleted) ? join(',', @$deleted) : $deleted, qr/fullbackup/,
+        deleted($got->{clearedSent}), qr/fullbackup/,
         "$release: clearing it deletes the option"
     );
     is_deeply($got->{errors}, [], "$release: no errors");

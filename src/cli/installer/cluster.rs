@@ -180,7 +180,8 @@ impl Cluster {
                 break;
             }
         }
-        report.judge_jobs();
+        // apply and revert look after the option in them.
+        report.set_jobs(jobs::read(&self.root)?);
         Ok(())
     }
 

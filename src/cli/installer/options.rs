@@ -39,6 +39,11 @@ const CRONTABS: [&str; 3] = ["etc/crontab", "etc/cron.d", "var/spool/cron/cronta
 /// Largest of these files read.
 const MAX_FILE: u64 = 4 << 20;
 
+/// Said where a host loses our lines while nobody can see what its jobs ask for.
+const UNSEEN: &str = "/etc/pve is not mounted, so backup jobs were not looked after: where vzdump.cron holds \
+                      --fullbackup, no backup would be made. Run `pve-diff-backup revert` once more when this host \
+                      runs";
+
 /// Why the settings cannot be looked after.
 #[derive(Debug, thiserror::Error)]
 enum OptionsError {
@@ -52,6 +57,7 @@ enum OptionsError {
 pub(super) fn settle(host: &Host, mode: Mode) {
     let notes = match work(host, mode) {
         Ok(Some(seen)) => seen.notes,
+        Ok(None) if mode == Mode::Leave && pmxcfs::is_unmounted(&host.root) => vec![UNSEEN.to_owned()],
         Ok(None) => Vec::new(),
         Err(error) => {
             eprintln!("warning: the settings of backup jobs could not be looked after: {error}");

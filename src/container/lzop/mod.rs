@@ -18,7 +18,6 @@
 //!   stored: both lengths are equal.
 
 mod format;
-mod ordered;
 mod reader;
 mod seekable;
 #[cfg(test)]

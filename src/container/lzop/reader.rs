@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read};
 
 use super::Error;
 use super::format::{Block, Scanner};
-use super::ordered::Ordered;
+use crate::container::ordered::Ordered;
 
 /// Blocks in flight per thread: one being worked on, one waiting.
 const DEPTH: usize = 2;

@@ -6,6 +6,7 @@
 use std::io;
 
 use crate::host::root::{Root, RootError, read_bounded};
+use crate::jobs::cron;
 
 /// The jobs of pvescheduler, in Proxmox' section format (PVE::SectionConfig).
 const JOBS_CFG: &str = "etc/pve/jobs.cfg";
@@ -86,50 +87,15 @@ fn parse_jobs_cfg(text: &str) -> Vec<Job> {
     jobs
 }
 
-/// `MINUTE HOUR * * DAYS root vzdump OPTIONS`; a job that is switched off reads `root #vzdump`.
+/// A crontab's lines; a job that is switched off reads `root #vzdump`.
 fn parse_vzdump_cron(text: &str) -> Vec<Job> {
     let job = |(number, line): (usize, &str)| {
-        let mut words = words(line).into_iter().skip(5);
-        let command = words.next().filter(|user| user == "root").and_then(|_| words.next())?;
-        let name = command.rsplit('/').next()?;
-        let enabled = match name {
-            "vzdump" => true,
-            "#vzdump" => false,
-            _ => return None,
-        };
-        let options: Vec<String> = words.collect();
-        let value = |name: &str| {
-            options.iter().enumerate().find_map(|(index, word)| {
-                let word = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?;
-                match word.split_once('=') {
-                    Some((key, value)) if key == name => Some(value),
-                    None if word == name => options.get(index + 1).map(String::as_str),
-                    _ => None,
-                }
-            })
-        };
-        let every = value("fullbackup")?.parse().ok().filter(|every| *every > 0)?;
-        let id = format!("line {}", number + 1);
-        Some(Job { id, source: Source::VzdumpCron, every, node: value("node").map(str::to_owned), enabled })
+        let job = cron::parse(line.as_bytes()).ok()??;
+        let every = job.days.filter(|days| *days > 0)?;
+        let (id, enabled) = (format!("line {}", number + 1), !line.contains("#vzdump"));
+        Some(Job { id, source: Source::VzdumpCron, every, node: job.node, enabled })
     };
-    text.lines().enumerate().filter(|(_, line)| !line.starts_with('#')).filter_map(job).collect()
-}
-
-/// The words of a command line, with the quotes that Proxmox writes around values with blanks.
-fn words(line: &str) -> Vec<String> {
-    let (mut words, mut quote) = (vec![None::<String>], None);
-    for c in line.chars() {
-        match (quote, c) {
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                words.last_mut().map(|word| word.get_or_insert_default());
-            }
-            (Some(open), c) if c == open => quote = None,
-            (None, c) if c.is_whitespace() => words.push(None),
-            (_, c) => words.last_mut().into_iter().for_each(|word| word.get_or_insert_default().push(c)),
-        }
-    }
-    words.into_iter().flatten().collect()
+    text.lines().enumerate().filter_map(job).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use File::Basename qw(dirname);
 use File::Path qw(make_path);
 use File::Temp qw(tempdir);
 
-our @EXPORT_OK = qw(program new_tree run read_file write_file vma random);
+our @EXPORT_OK = qw(program new_tree old_tree run read_file write_file vma random);
 
 my $REPO = abs_path(dirname(__FILE__) . '/../../..');
 
@@ -34,6 +34,26 @@ sub new_tree {
             qw(var/lib/vz/dump var/lib/lxc etc/pve/lxc etc/pve/qemu-server guests));
     run('cp', program('pve-xdelta3'), "$root/usr/bin/pve-xdelta3")->{ok}
         or die "cannot copy pve-xdelta3\n";
+    return $root;
+}
+
+# The same in the shape of Proxmox VE 5, with the dpkg database of the given versions; C<$change> may
+# edit the files first.
+sub old_tree {
+    my ($versions, $change) = @_;
+
+    my $root = new_tree();
+    run('cp', '-a', "$REPO/tests/tree-5/.", $root)->{ok} or die "cannot copy tests/tree-5\n";
+    unlink map { "$root/usr/$_" }
+        qw(bin/vzdump sbin/pct sbin/pvesm sbin/qmrestore share/perl5/PVE/VZDump/Common.pm
+        share/perl5/PVE/Jobs.pm share/perl5/PVE/API2/Backup.pm);
+    $change->($root) if $change;
+    rename("$root/usr/bin/pve-xdelta3", "$root/guests/x");
+    unlink glob("$root/var/lib/dpkg/info/*");
+    my $made =
+        run("$REPO/tests/make-tree-dpkg", $root, map { "$_=$versions->{$_}" } keys %$versions);
+    die $made->{out} if !$made->{ok};
+    rename("$root/guests/x", "$root/usr/bin/pve-xdelta3");
     return $root;
 }
 

@@ -101,6 +101,20 @@ struct JobReport {
 
 impl Report {
     pub fn new(members: &Members, nodes: Vec<NodeReport>, jobs: Vec<Job>) -> Self {
+        let mut report = Self {
+            cluster: members.cluster.clone(),
+            quorate: members.quorate,
+            exit: Exit::Success,
+            problem: None,
+            nodes,
+            jobs: Vec::new(),
+        };
+        report.set_jobs(jobs);
+        report
+    }
+
+    /// Takes the jobs as they are now, and finds where they cannot have their way.
+    pub fn set_jobs(&mut self, jobs: Vec<Job>) {
         let jobs = jobs.into_iter().map(|Job { id, source, every, node, enabled }| JobReport {
             id,
             file: source,
@@ -110,16 +124,8 @@ impl Report {
             unpatched: Vec::new(),
             unknown: Vec::new(),
         });
-        let mut report = Self {
-            cluster: members.cluster.clone(),
-            quorate: members.quorate,
-            exit: Exit::Success,
-            problem: None,
-            nodes,
-            jobs: jobs.collect(),
-        };
-        report.judge_jobs();
-        report
+        self.jobs = jobs.collect();
+        self.judge_jobs();
     }
 
     /// Leaves out the nodes that are offline.
@@ -143,8 +149,7 @@ impl Report {
             .for_each(|node| node.action = Some(Action::NotReached));
     }
 
-    /// Finds anew where the jobs cannot have their way.
-    pub fn judge_jobs(&mut self) {
+    fn judge_jobs(&mut self) {
         for job in &mut self.jobs {
             let runs = |node: &&NodeReport| job.node.as_deref().is_none_or(|name| name == node.name.as_str());
             let names = |wanted: &dyn Fn(&NodeReport) -> bool| {

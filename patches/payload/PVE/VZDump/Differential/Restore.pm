@@ -67,7 +67,9 @@ sub recover_config {
     );
     my $dir = tempdir('pve-diff-backup-XXXXXX', TMPDIR => 1, CLEANUP => 1);
     make_path(dirname("$dir/$file"));
-    PVE::Tools::file_set_contents("$dir/$file", $raw);
+    open(my $fh, '>', "$dir/$file") or die "cannot write '$dir/$file' - $!\n";
+    print {$fh} $raw;
+    close($fh) or die "cannot write '$dir/$file' - $!\n";
     PVE::Tools::run_command(['tar', '-cf', "$dir/config.tar", '-C', $dir, $file]);
     return PVE::VZDump::Differential::upstream('recover_config', "$dir/config.tar");
 }

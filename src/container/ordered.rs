@@ -38,7 +38,7 @@ impl<J: Send + 'static> Ordered<J> {
         let (jobs, taken) = unbounded::<Parcel<J>>();
         for _ in 0..if threads > 1 { threads } else { 0 } {
             let taken = taken.clone();
-            let worker = Builder::new().name("lzop".into()).spawn(move || {
+            let worker = Builder::new().name("blocks".into()).spawn(move || {
                 for (mut job, back) in taken {
                     work(&mut job);
                     // Nobody waits any more: the owner was dropped, and the next receive ends this loop.
