@@ -22,27 +22,28 @@ const fn repository(
     Repository { name, package, starts }
 }
 
-/// Those whose Perl modules take part in backups, or are needed to load one that does.
+/// Those whose Perl modules take part in backups, or are needed to load one that does. They begin with what came to be
+/// 2.3, the first with VMA archives, and with the first pve-container (a beta of 4.0) that has a module for restores.
 pub const REPOSITORIES: [Repository; 13] = [
     repository(
         "pve-manager",
         "pve-manager",
-        &[(2, "2~"), (3, "3~"), (4, "4~"), (5, "5~"), (6, "6~"), (7, "7~"), (8, "8~"), (9, "9~")],
+        &[(2, "2.3~"), (3, "3~"), (4, "4~"), (5, "5~"), (6, "6~"), (7, "7~"), (8, "8~"), (9, "9~")],
     ),
     repository(
         "pve-storage",
         "libpve-storage-perl",
-        &[(2, "2~"), (3, "3~"), (4, "4~"), (5, "5~"), (6, "6~"), (7, "7~"), (8, "8~"), (9, "9~")],
+        &[(2, "2.3~"), (3, "3~"), (4, "4~"), (5, "5~"), (6, "6~"), (7, "7~"), (8, "8~"), (9, "9~")],
     ),
     repository(
         "qemu-server",
         "qemu-server",
-        &[(2, "2~"), (3, "3~"), (4, "4~"), (5, "5~"), (6, "6~"), (7, "7~"), (8, "8~"), (9, "9~")],
+        &[(2, "2.3~"), (3, "3~"), (4, "4~"), (5, "5~"), (6, "6~"), (7, "7~"), (8, "8~"), (9, "9~")],
     ),
     repository(
         "pve-container",
         "pve-container",
-        &[(4, "0"), (5, "2~"), (6, "3~"), (7, "4~"), (8, "5~"), (9, "6~")],
+        &[(4, "0.9-11~"), (5, "2~"), (6, "3~"), (7, "4~"), (8, "5~"), (9, "6~")],
     ),
     repository(
         "pve-guest-common",
@@ -134,6 +135,8 @@ mod tests {
         assert_eq!(of("pve-manager", "1.9-24"), None);
         assert_eq!(of("pve-container", "2.0-4"), Some(5));
         assert_eq!(of("pve-container", "1.0-93"), Some(4));
+        assert_eq!(of("pve-container", "0.9-10"), None);
+        assert_eq!((of("pve-manager", "2.2-32"), of("pve-manager", "2.3-1")), (None, Some(2)));
         assert_eq!(of("pve-ha-manager", "3.1-1"), Some(6));
         assert_eq!(of("pve-ha-manager", "3.3-4"), Some(7));
     }

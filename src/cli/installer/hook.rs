@@ -24,7 +24,7 @@ use crate::patching::sha256_hex;
 use crate::patching::transaction::{self, TransactionError};
 
 /// Why our lines are owed to this host, relative to the root: written by hooks only, deleted by `apply` and `revert`.
-const NOTE: &str = "var/lib/pve-diff-backup/pending";
+pub(super) const NOTE: &str = "var/lib/pve-diff-backup/pending";
 
 /// Which failure people were told of last: a digest, so that each is told once.
 const TOLD: &str = "var/lib/pve-diff-backup/told";

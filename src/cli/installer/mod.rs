@@ -74,7 +74,8 @@ impl Host {
         let changed = self.recover(&session)?;
         let files = self.sets.iter().flat_map(|set| set.hunks.iter().map(|hunk| hunk.file.as_str()));
         let ours = || self.sets.iter().flat_map(|set| set.payload.iter().map(|file| file.target.as_str()));
-        session.sweep(files.chain(ours()), ours())?;
+        let state = [record::PATH, record::PATCH_PATH, hook::NOTE];
+        session.sweep(files.chain(ours()).chain(state), ours())?;
         Ok((session, changed))
     }
 
