@@ -382,7 +382,7 @@ mod tests {
             ("format: 1", "format: 2", "form 2 is unknown"),
             (&ONE[..10], "x", "is no sha256"),
             ("\"1\"\n", "\"1 to\"\n", "no Debian package version"),
-            ("contents", "content", "unknown field"),
+            ("contents:", "content:", "unknown field"),
         ] {
             let error = Verified::parse(yaml.replacen(from, to, 1).as_bytes()).unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
