@@ -164,9 +164,11 @@ fn spot(all: &[Line], index: usize) -> Spot {
     }
 }
 
-/// The line that opens the sub or class around a line: Proxmox' code has these at the beginning of a line.
+/// The line that opens the sub or class around a line: Proxmox' code has these, and where they end, at the beginning of
+/// a line.
 fn opening(all: &[Line], index: usize) -> Option<usize> {
-    (0..=index).rev().find(|above| {
+    let last_end = all[..index].iter().rposition(|line| line.body.starts_with(b"}")).map_or(0, |end| end + 1);
+    (last_end..=index).rev().find(|above| {
         let body = all[*above].body;
         let opens = [&b"sub "[..], b"Ext.define("].iter().any(|word| body.starts_with(word));
         opens || body.starts_with(b"my $") && body.windows(6).any(|window| window == b"= sub ")

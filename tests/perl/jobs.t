@@ -50,8 +50,10 @@ ok(ours('apply')->{ok}, 'apply');
 is_deeply(remembered(), {}, 'no job, nothing to remember');
 
 # each change through our lines is remembered at once
-ok(api("PVE::API2::Backup::create_job('a', { storage => 'nas', fullbackup => 7 })")->{ok},
-    'create');
+ok(
+    api("PVE::API2::Backup::create_job('a', { storage => 'nas', fullbackup => 7 })")->{ok},
+    'create'
+);
 ok(api("PVE::API2::Backup::create_job('b', { storage => 'nas' })")->{ok}, 'create without');
 is_deeply(remembered(), { a => 7 }, 'a new job with the option');
 ok(api("PVE::API2::Backup::update_job('b', { fullbackup => 0 })")->{ok}, 'set to 0');
@@ -98,8 +100,10 @@ ok(api("PVE::API2::Backup::delete_job('a')")->{ok}, 'delete the job');
 is_deeply(remembered(), { b => 0 }, 'a deleted job is forgotten');
 
 # made anew under its name, whoever deleted it
-ok(api("PVE::API2::Backup::create_job('a', { storage => 'nas', fullbackup => 5 })")->{ok},
-    'create');
+ok(
+    api("PVE::API2::Backup::create_job('a', { storage => 'nas', fullbackup => 5 })")->{ok},
+    'create'
+);
 write_file("$root/etc/pve/jobs.cfg", "vzdump: b\n\tstorage nas\n\n");
 ok(api("PVE::API2::Backup::create_job('a', { storage => 'nas' })")->{ok}, 'create anew, without');
 ours('apply');
