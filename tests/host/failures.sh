@@ -183,8 +183,8 @@ if [ -n "$jobs" ]; then
 mkdir -p /var/lib/pve-manager/jobs
 run pvesh create /cluster/backup --id job1 --schedule '03:00' --vmid 200 --storage local --fullbackup 7; check job-create $?
 run grep -A12 'job1' /etc/pve/jobs.cfg; grep -q 'fullbackup 7' $L/last.log; check job-stored $?
-run pvesh set /cluster/backup/job1 --fullbackup 14; check job-set $?; run pvesh get /cluster/backup/job1 --output-format json; grep -qE '"fullbackup":"?14' $L/last.log; check job-get $?
-run pvesh set /cluster/backup/job1 --mode snapshot --delete fullbackup; check job-delete-option $?; ! grep -q fullbackup /etc/pve/jobs.cfg; check job-option-gone $?
+run pvesh set /cluster/backup/job1 --schedule 03:00 --fullbackup 14; check job-set $?; run pvesh get /cluster/backup/job1 --output-format json; grep -qE '"fullbackup":"?14' $L/last.log; check job-get $?
+run pvesh set /cluster/backup/job1 --schedule 03:00 --mode snapshot --delete fullbackup; check job-delete-option $?; ! grep -q fullbackup /etc/pve/jobs.cfg; check job-option-gone $?
 else
 run pvesh create /cluster/backup --dow mon --starttime 03:00 --vmid 200 --storage local --fullbackup 7; check job-create $?
 grep -q 'vzdump .*--fullbackup 7' /etc/pve/vzdump.cron; check job-stored $?

@@ -54,7 +54,7 @@ if run pve-diff-backup test; then
 		new() { run pvesh create /cluster/backup --id "$1" --schedule '03:00' --vmid 210 --storage local "${@:2}"; check "create-$1" $?; }
 		new job-1 --fullbackup 7; new job_2; new Job-3 --fullbackup 14
 		is created "job-1=7 job_2=- Job-3=14"
-		stock; run pvesh set /cluster/backup/job_2 --mode suspend; check stock-edits $?
+		stock; run pvesh set /cluster/backup/job_2 --schedule 03:00 --mode suspend; check stock-edits $?
 		! grep -q fullbackup $pve/jobs.cfg; check stock-drops-all $?
 		run pve-diff-backup doctor; [ $? = 1 ]; check doctor-sees-it $?
 		run pve-diff-backup apply; says "job Job-3: its Full Backup Every 14 is back"; check window-ends $?
@@ -63,16 +63,16 @@ if run pve-diff-backup test; then
 		run pve-diff-backup doctor; check doctor-is-content $?
 
 		# 4. what an administrator removes stays away
-		run pvesh set /cluster/backup/job-1 --enabled 1 --delete fullbackup; check removed $?
-		stock; run pvesh set /cluster/backup/job_2 --mode stop; run pve-diff-backup apply
+		run pvesh set /cluster/backup/job-1 --schedule 03:00 --enabled 1 --delete fullbackup; check removed $?
+		stock; run pvesh set /cluster/backup/job_2 --schedule 03:00 --mode stop; run pve-diff-backup apply
 		is removed-stays-removed "job-1=- job_2=- Job-3=14"
-		run pvesh set /cluster/backup/job-1 --fullbackup 0; stock; run pvesh set /cluster/backup/job_2 --mode snapshot; run pve-diff-backup apply
+		run pvesh set /cluster/backup/job-1 --schedule 03:00 --fullbackup 0; stock; run pvesh set /cluster/backup/job_2 --schedule 03:00 --mode snapshot; run pve-diff-backup apply
 		is zero-stays-zero "job-1=0 job_2=- Job-3=14"
 		run pvesh delete /cluster/backup/Job-3; check deleted $?
 		new Job-3; is made-anew "job-1=0 job_2=- Job-3=-"
 
 		# 5. a backup's start brings back what another node dropped
-		run pvesh set /cluster/backup/job_2 --fullbackup 30; sed -i '/fullbackup/d' $pve/jobs.cfg
+		run pvesh set /cluster/backup/job_2 --schedule 03:00 --fullbackup 30; sed -i '/fullbackup/d' $pve/jobs.cfg
 		sleep 1.1; run vzdump 210 --mode stop --storage local; check backup $?
 		is backup-start-gives-back "job-1=0 job_2=30 Job-3=-"
 		sed -i '/fullbackup/d' $pve/jobs.cfg; sleep 1.1
