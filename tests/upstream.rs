@@ -178,7 +178,7 @@ fn the_patches_we_succeed_are_recognised() {
             .args(["show", &format!("HEAD:{script}")])
             .output();
         let text = text.unwrap().stdout;
-        let at = text.windows(11).position(|window| window == b"__PATCH__\nc").unwrap();
+        let at = text.windows(11).position(|window| window == b"\n__PATCH__\n").unwrap();
         let patch = dir.path().join("patch");
         std::fs::write(&patch, &text[at..]).unwrap();
         let run_patch = |reverse: bool| {
@@ -211,7 +211,10 @@ fn the_patches_we_succeed_are_recognised() {
         for path in &theirs {
             assert!(said.contains(&format!("/{path}, from line ")), "{release}: {path}: {said}");
         }
-        assert!(said.contains("apt install --reinstall libpve-storage-perl="), "{said}");
+        assert!(
+            said.contains("apt install --reinstall ") && said.contains(" libpve-storage-perl="),
+            "{said}"
+        );
         assert!(snapshot(&root) == after, "{release}: something was changed");
 
         for path in &theirs {
