@@ -96,6 +96,11 @@ my $root = old_tree(\%five);
 my $applied = patch($root, 'apply');
 ok($applied->{ok}, 'apply') or BAIL_OUT($applied->{out});
 like(
+    $applied->{out},
+    qr/unverified: libpve-storage-perl 5\.0-44: .* never tried with exactly these/,
+    '... made-up files are known not to be those that were tried'
+);
+like(
     perl($root, 'print PVE::VZDump::option_exists("fullbackup") ? "known" : "unknown"')->{out},
     qr/\Aknown/, 'the option is known'
 );
