@@ -5,11 +5,11 @@
 //! release of Proxmox has in these files, and only where a file is not what its package shipped.
 
 use std::io;
-use std::path::PathBuf;
 
+use super::survey::SurveyError;
 use super::text::strip;
 use crate::host::root::read_bounded;
-use crate::host::{Dpkg, DpkgError, Origin, PACKAGES, Root, RootError};
+use crate::host::{Dpkg, Origin, PACKAGES, Root};
 
 /// What their scripts edited, in any of their 30 versions, and the package that ships it.
 const FILES: [(&str, &str); 14] = [
@@ -49,30 +49,11 @@ pub struct Found {
     pub line: usize,
 }
 
-/// A host cannot be searched.
-#[derive(Debug, thiserror::Error)]
-pub enum SearchError {
-    /// dpkg's database is unusable.
-    #[error(transparent)]
-    Dpkg(#[from] DpkgError),
-    /// A path cannot be followed.
-    #[error(transparent)]
-    Root(#[from] RootError),
-    /// A file cannot be read.
-    #[error("{}: {cause}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
-    },
-}
-
 /// All files below `root` that hold lines of theirs, our own lines aside.
 ///
 /// # Errors
-/// [`SearchError`]; files and packages that are not there are none.
-pub fn find(root: &Root) -> Result<Vec<Found>, SearchError> {
+/// [`SurveyError`]; files and packages that are not there are none.
+pub fn find(root: &Root) -> Result<Vec<Found>, SurveyError> {
     let dpkg = Dpkg::open(root, &PACKAGES)?;
     let mut found = Vec::new();
     for (package, file) in FILES {
@@ -81,7 +62,7 @@ pub fn find(root: &Root) -> Result<Vec<Found>, SearchError> {
         let content = match read_bounded(&path, MAX_FILE) {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(cause) => return Err(SearchError::Read { path, cause }),
+            Err(cause) => return Err(SurveyError::Read { path, cause }),
         };
         let content = strip(&content).rest;
         let Some(line) = first_line(&content) else { continue };
