@@ -26,8 +26,8 @@ const LEAD: u64 = 32 << 20;
 /// How many clusters of a disk a one-way VMA base is read ahead: QEMU mixes those of 16 MiB.
 const LEAD_CLUSTERS: u32 = 512;
 /// A base without a map that can be read anywhere is known this far back: what is further is found no
-/// more. Its fingerprints take 5 MiB for every GiB.
-const REACH: u64 = 16 << 30;
+/// more. Its fingerprints take 6 MiB for every GiB.
+const REACH: u64 = 4 << 30;
 /// Shortest run of one byte worth an instruction of its own.
 const MIN_RUN: usize = 64;
 
@@ -180,6 +180,8 @@ impl Growing {
         };
         let seed = Secret::draw().map_err(io("cannot read random numbers from /dev/urandom"))?;
         let secret = Secret::new(&seed);
+        // Of a one-way base the window, with some room.
+        let known = content.as_ref().map_or(2 * WINDOW, |content| content.size().min(REACH));
         let (send, feed) = bounded(1);
         let key = secret.clone();
         std::thread::Builder::new()
@@ -199,7 +201,7 @@ impl Growing {
             })
             .map_err(io("cannot start a thread"))?;
         let growing = Growing {
-            index: Index::growing(),
+            index: Index::growing(known),
             feed,
             ring: Ring::default(),
             content,
