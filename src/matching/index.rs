@@ -282,7 +282,10 @@ mod tests {
         }
         assert_eq!(table.buckets.len() * BUCKET, room);
         let strange = (1 << 40..(1 << 40) + 10_000).filter(|&n| table.get(print(n)).is_some()).count();
-        assert!(strange < 10_000 * BUCKET / (1 << TAG_BITS) * 2, "{strange} were found that never were there");
+        assert!(
+            strange < 10_000 * BUCKET / (1 << TAG_BITS) * 2,
+            "{strange} were found that never were there"
+        );
     }
 
     /// A segment of 100 pieces of random content.
