@@ -29,6 +29,8 @@ const LEAD_CLUSTERS: u32 = 512;
 /// A base without a map that can be read anywhere is known this far back: what is further is found no
 /// more. Its fingerprints take 6 MiB for every GiB.
 const REACH: u64 = 4 << 30;
+/// More threads than these take memory, and are faster than any pipe.
+const MAX_THREADS: usize = 4;
 /// Shortest run of one byte worth an instruction of its own.
 const MIN_RUN: usize = 64;
 
@@ -145,7 +147,7 @@ impl Engine {
         let (secret, view, threads) = match base.content {
             Content::Mapped(map) => {
                 let index = Index::of_map(Arc::clone(&map))?;
-                (map.secret().clone(), View::Whole { index, content: map }, threads)
+                (map.secret().clone(), View::Whole { index, content: map }, threads.min(MAX_THREADS))
             }
             Content::Random(content) => {
                 let stream = Box::new(Sequential { content: Arc::clone(&content), at: 0 });
