@@ -2,64 +2,11 @@
 //!
 //! FUZZ_ROUNDS sets how many mutations of each seed are tried.
 
-// Memory can only be counted by an allocator, and there is none without unsafe.
-#![allow(unsafe_code)]
-
+mod counting;
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
-
-/// What any input may cost beyond the input itself.
-const MEMORY: usize = 64 << 20;
-
-/// The system's allocator, with a count of what is allocated.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: everything is passed on to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
-        // SAFETY: the caller's promises are those that `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both may exist for a moment.
-        count(size);
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as above.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-fn count(size: usize) {
-    let now = NOW.fetch_add(size, Relaxed) + size;
-    PEAK.fetch_max(now, Relaxed);
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Memory is counted for the whole program, so one target runs at a time.
-static TURN: Mutex<()> = Mutex::new(());
+use counting::MEMORY;
 
 /// Numbers that look random and are the same in each run (xorshift64*).
 struct Random(u64);
@@ -130,7 +77,7 @@ fn mutate(data: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
 }
 
 fn run(name: &str, rounds: usize) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = counting::turn();
     let rounds =
         std::env::var("FUZZ_ROUNDS").map_or(rounds, |text| text.parse().expect("FUZZ_ROUNDS: a number"));
     let (_, target) = fuzz::TARGETS.iter().find(|(n, _)| *n == name).expect("a target of that name");
@@ -151,13 +98,13 @@ fn run(name: &str, rounds: usize) {
 
 /// Runs a target, which must not panic, and not take much memory.
 fn cheap(name: &str, target: &fn(&[u8]) -> bool, data: &[u8]) -> bool {
-    let before = NOW.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    let good = std::panic::catch_unwind(|| target(data)).unwrap_or_else(|panic| {
-        eprintln!("{name} panicked on {} bytes: {}", data.len(), data.escape_ascii());
-        std::panic::resume_unwind(panic);
-    });
-    let cost = PEAK.load(Relaxed).saturating_sub(before);
+    let run = || {
+        std::panic::catch_unwind(|| target(data)).unwrap_or_else(|panic| {
+            eprintln!("{name} panicked on {} bytes: {}", data.len(), data.escape_ascii());
+            std::panic::resume_unwind(panic);
+        })
+    };
+    let (good, cost) = counting::cost(run);
     assert!(cost <= MEMORY, "{name} took {cost} bytes for {} bytes: {}", data.len(), data.escape_ascii());
     good
 }

@@ -7,6 +7,7 @@
 
 use std::io::Read;
 
+use super::spare::Spare;
 use super::{Error, members};
 use crate::container::read_full;
 use crate::vma::{BLOCK, BLOCKS_PER_CLUSTER, EXTENT_HEADER, ExtentHeader, Header};
@@ -177,6 +178,7 @@ pub struct Segmenter<R> {
     state: State,
     /// Bytes that were read but belong to the next segment.
     held: Vec<u8>,
+    spare: Spare<Vec<u8>>,
 }
 
 #[derive(PartialEq)]
@@ -190,7 +192,12 @@ enum State {
 impl<R: Read> Segmenter<R> {
     /// Cuts what `reader` gives.
     pub fn new(reader: R) -> Segmenter<R> {
-        Segmenter { reader, position: 0, state: State::Start, held: Vec::new() }
+        Segmenter { reader, position: 0, state: State::Start, held: Vec::new(), spare: Spare::default() }
+    }
+
+    /// Where the memory of segments that are done with is to be left.
+    pub(super) fn spare(&self) -> Spare<Vec<u8>> {
+        self.spare.clone()
     }
 
     /// The next segment; `None` at the end of the stream.
@@ -198,8 +205,10 @@ impl<R: Read> Segmenter<R> {
     /// # Errors
     /// Those of reading.
     pub fn next_segment(&mut self) -> Result<Option<Segment>, Error> {
-        let mut data = std::mem::take(&mut self.held);
-        data.reserve_exact(SEGMENT - data.len());
+        let mut data = self.spare.take();
+        data.clear();
+        data.reserve_exact(SEGMENT);
+        data.append(&mut self.held);
         let layout = match self.state {
             State::End => return Ok(None),
             State::Bytes => self.bytes(&mut data)?,

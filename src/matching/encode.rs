@@ -16,6 +16,7 @@ use super::old::{MAX_OLD, Old, Placed, places};
 use super::pipeline::ordered;
 use super::print::Secret;
 use super::sliding::{Ring, WINDOW, keep};
+use super::spare::Spare;
 use super::{Error, chain};
 use crate::container::{Encoder, ReadAt};
 use crate::vcdiff::{AppHeader, MAX_SEGMENT, TargetHasher, WindowBuilder, write_header};
@@ -26,8 +27,10 @@ const LEAD: u64 = 32 << 20;
 /// How many clusters of a disk a one-way VMA base is read ahead: QEMU mixes those of 16 MiB.
 const LEAD_CLUSTERS: u32 = 512;
 /// A base without a map that can be read anywhere is known this far back: what is further is found no
-/// more. Its fingerprints take 5 MiB for every GiB.
-const REACH: u64 = 16 << 30;
+/// more. Its fingerprints take 6 MiB for every GiB.
+const REACH: u64 = 4 << 30;
+/// More threads than these take memory, and are faster than any pipe.
+const MAX_THREADS: usize = 4;
 /// Shortest run of one byte worth an instruction of its own.
 const MIN_RUN: usize = 64;
 
@@ -66,6 +69,7 @@ pub fn diff(
     let hasher = Arc::new(Mutex::new(TargetHasher::new()));
 
     let mut segments = Segmenter::new(input);
+    let spare = segments.spare();
     let hash = Arc::clone(&hasher);
     let worker = Arc::clone(&engine);
     ordered(
@@ -77,7 +81,11 @@ pub fn diff(
             }
             Ok(segment)
         },
-        move |segment| worker.encode(&segment),
+        move |segment| {
+            let windows = worker.encode(&segment);
+            spare.give(segment.data);
+            windows
+        },
         |windows| out.write_all(&windows).map_err(output),
     )?;
 
@@ -99,6 +107,15 @@ struct Engine {
     new: AtomicU64,
     /// Damage of the base; the first few cases.
     findings: Mutex<Vec<String>>,
+    scratch: Spare<Scratch>,
+}
+
+/// What a worker needs for every segment.
+#[derive(Default)]
+struct Scratch {
+    window: WindowBuilder,
+    old: Old,
+    space: Workspace,
 }
 
 /// The base, as the workers see it.
@@ -114,6 +131,7 @@ struct Growing {
     index: Index,
     feed: Receiver<Result<(Segment, Chunk), Error>>,
     ring: Ring,
+    spare: Spare<Vec<u8>>,
     /// Can be read anywhere: what has left the ring can still be had.
     content: Option<Arc<dyn ReadAt>>,
     /// Where the base's bytes lie relative to the new stream's, as seen last.
@@ -129,7 +147,7 @@ impl Engine {
         let (secret, view, threads) = match base.content {
             Content::Mapped(map) => {
                 let index = Index::of_map(Arc::clone(&map))?;
-                (map.secret().clone(), View::Whole { index, content: map }, threads)
+                (map.secret().clone(), View::Whole { index, content: map }, threads.min(MAX_THREADS))
             }
             Content::Random(content) => {
                 let stream = Box::new(Sequential { content: Arc::clone(&content), at: 0 });
@@ -141,7 +159,16 @@ impl Engine {
                 (secret, View::Growing(Box::new(Mutex::new(growing))), 1)
             }
         };
-        Ok((Engine { secret, view, new: AtomicU64::new(0), findings: Mutex::default() }, threads))
+        Ok((
+            Engine {
+                secret,
+                view,
+                new: AtomicU64::new(0),
+                findings: Mutex::default(),
+                scratch: Spare::default(),
+            },
+            threads,
+        ))
     }
 
     fn encode(&self, segment: &Segment) -> Result<Vec<u8>, Error> {
@@ -180,12 +207,15 @@ impl Growing {
         };
         let seed = Secret::draw().map_err(io("cannot read random numbers from /dev/urandom"))?;
         let secret = Secret::new(&seed);
+        // Of a one-way base the window, with some room.
+        let known = content.as_ref().map_or(2 * WINDOW, |content| content.size().min(REACH));
+        let mut segments = Segmenter::new(stream);
+        let spare = segments.spare();
         let (send, feed) = bounded(1);
         let key = secret.clone();
         std::thread::Builder::new()
             .name("base".into())
             .spawn(move || {
-                let mut segments = Segmenter::new(stream);
                 while let Some(next) = segments.next_segment().transpose() {
                     let failed = next.is_err();
                     let next = next.map(|segment| {
@@ -199,9 +229,10 @@ impl Growing {
             })
             .map_err(io("cannot start a thread"))?;
         let growing = Growing {
-            index: Index::growing(),
+            index: Index::growing(known),
             feed,
             ring: Ring::default(),
+            spare,
             content,
             drift: 0,
             disks: HashMap::new(),
@@ -267,7 +298,9 @@ impl Growing {
             }
         }
         self.index.push(chunk);
-        keep(&mut self.ring, segment, WINDOW - SEGMENT as u64);
+        for gone in keep(&mut self.ring, segment, WINDOW - SEGMENT as u64) {
+            self.spare.give(gone);
+        }
         let kept = match self.content {
             Some(_) => self.ring.end().saturating_sub(REACH),
             None => self.ring.start(),
@@ -324,13 +357,11 @@ struct Job<'a> {
     engine: &'a Engine,
     segment: &'a Segment,
     content: &'a dyn ReadAt,
-    window: WindowBuilder,
     /// Where the window in work began in the segment.
     begun: usize,
     out: Vec<u8>,
     drift: Option<i64>,
-    old: Old,
-    space: Workspace,
+    scratch: Scratch,
 }
 
 impl<'a> Job<'a> {
@@ -339,12 +370,10 @@ impl<'a> Job<'a> {
             engine,
             segment,
             content,
-            window: WindowBuilder::new(),
             begun: 0,
             out: Vec::new(),
             drift: None,
-            old: Old::default(),
-            space: Workspace::default(),
+            scratch: engine.scratch.take(),
         }
     }
 
@@ -364,6 +393,7 @@ impl<'a> Job<'a> {
             }
         }
         self.finish_window(self.segment.data.len());
+        self.engine.scratch.give(self.scratch);
         (self.out, self.drift)
     }
 
@@ -414,7 +444,8 @@ impl<'a> Job<'a> {
 
     fn changed(&mut self, at: usize, len: usize, places: &[(u64, u64)]) {
         let new = &self.segment.data[at..at + len];
-        let (mut old, mut space) = (std::mem::take(&mut self.old), std::mem::take(&mut self.space));
+        let (mut old, mut space) =
+            (std::mem::take(&mut self.scratch.old), std::mem::take(&mut self.scratch.space));
         if let Some(e) = old.fetch(self.content, places) {
             // No longer in the sliding window: to be expected. Anything else is damage.
             if e.kind() != io::ErrorKind::NotFound {
@@ -425,14 +456,14 @@ impl<'a> Job<'a> {
             Part::Literal { at, len } => self.literal(&new[at..at + len]),
             Part::Copy { from, len } => old.origins(from, len).for_each(|(from, len)| self.copy(from, len)),
         });
-        (self.old, self.space) = (old, space);
+        (self.scratch.old, self.scratch.space) = (old, space);
     }
 
     fn copy(&mut self, from: u64, len: usize) {
-        if self.window.span_with(from, len as u64) > MAX_SEGMENT {
-            self.finish_window(self.begun + self.window.target_len());
+        if self.scratch.window.span_with(from, len as u64) > MAX_SEGMENT {
+            self.finish_window(self.begun + self.scratch.window.target_len());
         }
-        self.window.copy_source(from, len);
+        self.scratch.window.copy_source(from, len);
     }
 
     fn literal(&mut self, bytes: &[u8]) {
@@ -447,8 +478,8 @@ impl<'a> Job<'a> {
                 let start = at - bytes[done..at].iter().rev().take_while(|&&c| c == b).count();
                 let end = at + bytes[at..].iter().take_while(|&&c| c == b).count();
                 if end - start >= MIN_RUN {
-                    self.window.add(&bytes[done..start]);
-                    self.window.run(b, end - start);
+                    self.scratch.window.add(&bytes[done..start]);
+                    self.scratch.window.run(b, end - start);
                     done = end;
                 }
                 at = end;
@@ -456,13 +487,13 @@ impl<'a> Job<'a> {
                 at += STEP;
             }
         }
-        self.window.add(&bytes[done..]);
+        self.scratch.window.add(&bytes[done..]);
     }
 
     /// Ends the window in work, which reaches to `end` in the segment.
     fn finish_window(&mut self, end: usize) {
         let adler = simd_adler32::adler32(&&self.segment.data[self.begun..end]);
-        self.window.finish(Some(adler), &mut self.out);
+        self.scratch.window.finish(Some(adler), &mut self.out);
         self.begun = end;
     }
 }

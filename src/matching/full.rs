@@ -65,6 +65,7 @@ fn compress_with_map(
     })?;
     let secret = Secret::new(&seed);
     let mut segments = Segmenter::new(input);
+    let spare = segments.spare();
     let mut out = Writer::new(out);
     let mut end = End { content: 0, checksum: [0; 16], segments: 0 };
     let mut whole = Chain::default();
@@ -80,7 +81,9 @@ fn compress_with_map(
                 .collect::<io::Result<_>>()
                 .map_err(|source| Error::Io { what: "zstd failed".into(), source })?;
             let chunk = Chunk::new(&segment, &segment.pieces(), &secret).encode();
-            Ok(Compressed { frames, chunk, len: segment.data.len(), checksum: checksum(&segment.data) })
+            let (len, checksum) = (segment.data.len(), checksum(&segment.data));
+            spare.give(segment.data);
+            Ok(Compressed { frames, chunk, len, checksum })
         },
         |done| {
             for (n, (frame, content)) in done.frames.iter().enumerate() {

@@ -7,111 +7,68 @@ use super::Error;
 use super::cut::{Cluster, Piece};
 use super::map::{Chunk, Entry, Map};
 use super::print::Print;
+use crate::container::ReadAt;
 
-/// Where a piece lies: 20 bits for the chunk, 12 for the entry (where a chunk has more entries, as archives of
-/// very small files do, those are not indexed). That reaches 8 TiB; what lies behind is not indexed either.
+/// Where a cluster's first piece lies: 20 bits for the chunk, 12 for the entry. That reaches 8 TiB; what lies behind
+/// is found by content only where it follows something found.
 type Id = u32;
 const ENTRY_BITS: u32 = 12;
+/// Chunks that can be told apart.
+const MAX_CHUNKS: usize = (1 << (32 - ENTRY_BITS)) - 1;
 
 fn id(chunk: usize, entry: usize) -> Option<Id> {
-    // One less, so that an id plus one still fits a slot.
-    (chunk < (1 << (32 - ENTRY_BITS)) - 1 && entry < 1 << ENTRY_BITS)
-        .then_some((chunk << ENTRY_BITS | entry) as Id)
+    (chunk < MAX_CHUNKS && entry < 1 << ENTRY_BITS).then_some((chunk << ENTRY_BITS | entry) as Id)
 }
 
-/// A set of fingerprints: open addressing, 8 bytes a slot. The slot holds 32 bits of the fingerprint
-/// and the piece's place; whoever finds it checks the whole fingerprint there.
+/// Which chunk holds a fingerprint: a hash table of fixed size, 4 bytes a slot. A slot holds the chunk's number
+/// (20 bits, one more, so that none is 0) and 12 bits of the fingerprint; whoever finds it looks into the chunk.
 ///
-/// Memory is bounded: when the table may not grow any more, a random half of the fingerprints is dropped
-/// (those with a certain bit set), and again. Pieces found in the neighbourhood of another are
-/// found without the table, so that little is lost.
+/// Memory is bounded: where a bucket is full, the new fingerprint takes the place of another. Pieces found in the
+/// neighbourhood of another are found without the table, so that little is lost.
 struct Table {
-    slots: Vec<u64>,
-    used: usize,
-    limit: usize,
-    /// Fingerprints whose tag has one of these bits set are left out.
-    skip: u32,
+    buckets: Vec<[u32; BUCKET]>,
 }
 
-const FIRST_SLOTS: usize = 1 << 12;
+/// Slots of a bucket: a line of the processor's cache.
+const BUCKET: usize = 16;
+const TAG_BITS: u32 = 12;
+const TAG_MASK: u32 = (1 << TAG_BITS) - 1;
 
 fn tag(print: Print) -> u32 {
-    (print.high >> 32) as u32
+    print.high as u32 & TAG_MASK
 }
 
 impl Table {
-    fn new() -> Table {
-        Table { slots: vec![0; FIRST_SLOTS], used: 0, limit: FIRST_SLOTS, skip: 0 }
+    /// A table for a base of this size: 4 slots for 4 KiB of it, which is more than it has pieces; from 5 GiB on
+    /// 16 MiB of memory and 0.5 MiB for every GiB.
+    fn new(base: u64) -> Table {
+        let bytes = (base >> 8).min((16 << 20) + (base >> 11)).max(1 << 14);
+        Table { buckets: vec![[0; BUCKET]; bytes as usize / (4 * BUCKET)] }
     }
 
-    /// Slots that a base of this size may have: 64 MiB of memory and 0.5 MiB for every GiB.
-    fn allow(&mut self, base: u64) {
-        let bytes = (64 << 20) + (base >> 11) as usize;
-        // The largest power of two that is not larger.
-        self.limit = 1 << (bytes / 8).ilog2();
+    fn bucket(&self, print: Print) -> usize {
+        ((u128::from(print.high) * self.buckets.len() as u128) >> 64) as usize
     }
 
-    fn start(&self, tag: u32) -> usize {
-        ((u64::from(tag) * self.slots.len() as u64) >> 32) as usize
-    }
-
-    fn insert(&mut self, print: Print, id: Id) {
-        let tag = tag(print);
-        if tag & self.skip != 0 {
+    /// The last one with its tag stays: of a base that is read alongside, the others may be forgotten already.
+    fn insert(&mut self, print: Print, chunk: usize) {
+        if chunk >= MAX_CHUNKS {
             return;
         }
-        if self.used * 4 >= self.slots.len() * 3 {
-            self.make_room();
-        }
-        self.put(tag, id);
+        let (n, tag) = (self.bucket(print), tag(print));
+        let bucket = &mut self.buckets[n];
+        let slot = bucket.iter().position(|&slot| slot != 0 && slot & TAG_MASK == tag);
+        let slot = slot.or_else(|| bucket.iter().position(|&slot| slot == 0));
+        // Bits of the fingerprint that neither tag nor bucket depend on.
+        let slot = slot.unwrap_or((print.high >> TAG_BITS) as usize % BUCKET);
+        bucket[slot] = (chunk as u32 + 1) << TAG_BITS | tag;
     }
 
-    /// The first one with its tag stays, so that a base full of equal pieces makes no long chains.
-    fn put(&mut self, tag: u32, id: Id) {
-        let mut at = self.start(tag);
-        loop {
-            let slot = self.slots[at];
-            if slot == 0 {
-                self.slots[at] = (u64::from(tag) << 32) | (u64::from(id) + 1);
-                self.used += 1;
-                return;
-            }
-            if (slot >> 32) as u32 == tag {
-                return;
-            }
-            at = (at + 1) % self.slots.len();
-        }
-    }
-
-    fn make_room(&mut self) {
-        let mut size = self.slots.len() * 2;
-        if size > self.limit {
-            size = self.slots.len();
-            self.skip = self.skip << 1 | 1;
-        }
-        let old = std::mem::replace(&mut self.slots, vec![0; size]);
-        self.used = 0;
-        for slot in old {
-            let (tag, id) = ((slot >> 32) as u32, (slot & 0xffff_ffff) as u32);
-            if id != 0 && tag & self.skip == 0 {
-                self.put(tag, id - 1);
-            }
-        }
-    }
-
-    fn get(&self, print: Print) -> Option<Id> {
+    fn get(&self, print: Print) -> Option<u32> {
         let tag = tag(print);
-        let mut at = self.start(tag);
-        loop {
-            let slot = self.slots[at];
-            if slot == 0 {
-                return None;
-            }
-            if (slot >> 32) as u32 == tag {
-                return Some((slot & 0xffff_ffff) as u32 - 1);
-            }
-            at = (at + 1) % self.slots.len();
-        }
+        let bucket = &self.buckets[self.bucket(print)];
+        let slot = bucket.iter().find(|&&slot| slot != 0 && slot & TAG_MASK == tag)?;
+        Some((slot >> TAG_BITS) - 1)
     }
 }
 
@@ -129,7 +86,6 @@ pub struct Index {
     /// By device and cluster: the first entry and the mask.
     clusters: HashMap<u8, Vec<(Id, u16)>>,
     store: Store,
-    size: u64,
 }
 
 /// Clusters of one device that are indexed: those of 16 TiB.
@@ -152,20 +108,20 @@ impl Index {
     /// # Errors
     /// Where the map cannot be read or is damaged.
     pub fn of_map(map: Arc<Map>) -> Result<Index, Error> {
-        let mut index = Index::new(Store::Mapped(Arc::clone(&map)));
+        let mut index = Index::new(Store::Mapped(Arc::clone(&map)), map.size());
         for n in 0..map.chunks() {
             index.learn(n, &map.read_chunk(n)?);
         }
         Ok(index)
     }
 
-    /// An empty index, to be filled with [`Index::push`].
-    pub fn growing() -> Index {
-        Index::new(Store::Resident { first: 0, chunks: Default::default() })
+    /// An empty index, to be filled with [`Index::push`]. It will know about `bytes` of the base at a time.
+    pub fn growing(bytes: u64) -> Index {
+        Index::new(Store::Resident { first: 0, chunks: Default::default() }, bytes)
     }
 
-    fn new(store: Store) -> Index {
-        Index { table: Table::new(), clusters: HashMap::new(), store, size: 0 }
+    fn new(store: Store, bytes: u64) -> Index {
+        Index { table: Table::new(bytes), clusters: HashMap::new(), store }
     }
 
     /// Adds the next segment of the base (where the index has no map).
@@ -188,12 +144,8 @@ impl Index {
     }
 
     fn learn(&mut self, n: usize, chunk: &Chunk) {
-        self.size += u64::from(chunk.len);
-        self.table.allow(self.size);
-        for (e, entry) in chunk.entries.iter().enumerate() {
-            if let Some(id) = id(n, e) {
-                self.table.insert(entry.print, id);
-            }
+        for entry in &chunk.entries {
+            self.table.insert(entry.print, n);
         }
         for (c, e) in &chunk.clusters {
             let (Some(id), number) = (id(n, *e as usize), c.number as usize) else { continue };
@@ -224,11 +176,14 @@ impl Index {
     }
 }
 
+/// Where a piece of the base is: chunk and entry.
+type Place = (u32, usize);
+
 /// Looks up one piece after another; knows where the last one was found.
 pub struct Cursor<'a> {
     index: &'a Index,
     chunk: Option<(u32, Arc<Chunk>)>,
-    next: Option<Id>,
+    next: Option<Place>,
 }
 
 impl Cursor<'_> {
@@ -243,42 +198,50 @@ impl Cursor<'_> {
         if let Some(found) = same.filter(|f| f.equal) {
             return Ok(Some(found));
         }
-        for candidate in [self.next, self.index.table.get(print)] {
-            if let Some(found) = self.check(candidate, piece, print)?.filter(|f| f.equal) {
-                return Ok(Some(found));
-            }
+        if let Some(found) = self.check(self.next, piece, print)?.filter(|f| f.equal) {
+            return Ok(Some(found));
+        }
+        let anywhere = self.anywhere(print)?;
+        if let Some(found) = self.check(anywhere, piece, print)?.filter(|f| f.equal) {
+            return Ok(Some(found));
         }
         self.next = None;
         Ok(same)
     }
 
     /// The entry of the same block of the same disk.
-    fn block(&self, cluster: Cluster, n: u8) -> Option<Id> {
+    fn block(&self, cluster: Cluster, n: u8) -> Option<Place> {
         let &(first, mask) = self.index.clusters.get(&cluster.device)?.get(cluster.number as usize)?;
         let below = mask & ((1u16 << n) - 1);
-        (mask >> n & 1 == 1).then(|| first + below.count_ones())
+        let entry = (first & ((1 << ENTRY_BITS) - 1)) + below.count_ones();
+        (mask >> n & 1 == 1).then_some((first >> ENTRY_BITS, entry as usize))
     }
 
-    fn check(&mut self, id: Option<Id>, piece: &Piece, print: Print) -> Result<Option<Found>, Error> {
-        let Some(id) = id else { return Ok(None) };
-        let Some((id, start, entry)) = self.entry(id)? else { return Ok(None) };
+    /// An entry with this fingerprint.
+    fn anywhere(&mut self, print: Print) -> Result<Option<Place>, Error> {
+        let Some(n) = self.index.table.get(print) else { return Ok(None) };
+        let chunk = self.load(n)?;
+        Ok(chunk.and_then(|c| c.entries.iter().position(|e| e.print == print)).map(|entry| (n, entry)))
+    }
+
+    fn check(&mut self, place: Option<Place>, piece: &Piece, print: Print) -> Result<Option<Found>, Error> {
+        let Some(place) = place else { return Ok(None) };
+        let Some((place, start, entry)) = self.entry(place)? else { return Ok(None) };
         let equal = entry.print == print && entry.len as usize == piece.len;
         if equal {
-            self.next = Some(id + 1);
+            self.next = Some((place.0, place.1 + 1));
         }
         Ok(Some(Found { at: start + u64::from(entry.at), len: entry.len as usize, equal }))
     }
 
-    /// The entry with this id; behind the last entry of a chunk comes the first of the next.
-    fn entry(&mut self, id: Id) -> Result<Option<(Id, u64, Entry)>, Error> {
-        let (n, e) = (id >> ENTRY_BITS, (id & ((1 << ENTRY_BITS) - 1)) as usize);
+    /// The entry at this place; behind the last entry of a chunk comes the first of the next.
+    fn entry(&mut self, (n, e): Place) -> Result<Option<(Place, u64, Entry)>, Error> {
         let Some(chunk) = self.load(n)? else { return Ok(None) };
         if let Some(entry) = chunk.entries.get(e) {
-            return Ok(Some((id, chunk.start, *entry)));
+            return Ok(Some(((n, e), chunk.start, *entry)));
         }
-        let following = (n + 1) << ENTRY_BITS;
         let next = if e == chunk.entries.len() { self.load(n + 1)? } else { None };
-        Ok(next.and_then(|chunk| chunk.entries.first().map(|entry| (following, chunk.start, *entry))))
+        Ok(next.and_then(|chunk| chunk.entries.first().map(|entry| ((n + 1, 0), chunk.start, *entry))))
     }
 
     fn load(&mut self, n: u32) -> Result<Option<&Chunk>, Error> {
@@ -302,16 +265,27 @@ mod tests {
 
     #[test]
     fn the_table_finds_what_it_holds_and_stays_in_its_bounds() {
-        let mut table = Table::new();
-        table.limit = 1 << 14;
-        for n in 0..100_000 {
-            table.insert(print(n), n as u32);
-            assert!(table.slots.len() <= 1 << 14);
+        let gib = |n: u64| Table::new(n << 30).buckets.len() * 4 * BUCKET >> 20;
+        assert_eq!([1, 4, 16, 64, 1024].map(gib), [4, 16, 24, 48, 528]);
+
+        let mut table = Table::new(8 << 20);
+        let room = table.buckets.len() * BUCKET;
+        let found = |table: &Table, all: &[u64]| {
+            all.iter().filter(|&&n| table.get(print(n)) == Some(n as u32 / 10)).count()
+        };
+        let all: Vec<u64> = (0..4 * room as u64).collect();
+        for (n, part) in all.chunks(room / 4).enumerate() {
+            part.iter().for_each(|&n| table.insert(print(n), n as usize / 10));
+            let found = found(&table, &all[..(n + 1) * (room / 4)]);
+            let least = [24, 48, 68, 82, 90, 90][n.min(5)];
+            assert!(found * 100 >= room * least, "{found} of {} in {room}", (n + 1) * (room / 4));
         }
-        let found = (0..100_000).filter(|&n| table.get(print(n)) == Some(n as u32)).count();
-        let kept = 100_000 >> table.skip.count_ones();
-        assert!(found > kept * 9 / 10 && found < kept * 11 / 10, "{found} of {kept}");
-        assert!((100_000..200_000).filter(|&n| table.get(print(n)).is_some()).count() < 20);
+        assert_eq!(table.buckets.len() * BUCKET, room);
+        let strange = (1 << 40..(1 << 40) + 10_000).filter(|&n| table.get(print(n)).is_some()).count();
+        assert!(
+            strange < 10_000 * BUCKET / (1 << TAG_BITS) * 2,
+            "{strange} were found that never were there"
+        );
     }
 
     /// A segment of 100 pieces of random content.
@@ -325,20 +299,17 @@ mod tests {
     #[test]
     fn pieces_are_found_by_content_and_by_neighbourhood() {
         let secret = Secret::new(&[7; 32]);
-        let mut index = Index::growing();
+        let mut index = Index::growing(1 << 20);
         let segments = [segment(0, 1), segment(100 * 4096 / 16 * 12, 2)];
         for s in &segments {
             index.push(Chunk::new(s, &s.pieces(), &secret));
         }
-        // As if the table had lost nearly everything.
-        index.table.skip = 0xff;
         for thin in [false, true] {
             if thin {
-                index.table.slots.fill(0);
+                // As if the table had lost nearly everything.
+                index.table = Table::new(0);
                 let first = &segments[0].pieces()[0];
-                let print = secret.print(&segments[0].data[..first.len]);
-                index.table.skip = 0;
-                index.table.insert(print, 0);
+                index.table.insert(secret.print(&segments[0].data[..first.len]), 0);
             }
             let mut cursor = index.cursor();
             for s in &segments {

@@ -74,6 +74,13 @@ impl Chunk {
         chunk
     }
 
+    /// Bytes that it takes.
+    fn memory(&self) -> usize {
+        size_of::<Chunk>()
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.clusters.capacity() * size_of::<(Cluster, u32)>()
+    }
+
     /// As stored in the side frame [`MAP`].
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.entries.len() * (PRINT_LEN + 2) + 32);
@@ -243,8 +250,8 @@ pub struct Map {
     recent: Cache<Chunk>,
 }
 
-/// Chunks that are kept; each takes about 50 KB.
-const RECENT: usize = 128;
+/// Bytes of decoded chunks that are kept; one takes about 50 KB, with many small pieces up to 400 KB.
+const RECENT: usize = 8 << 20;
 
 impl Map {
     /// Reads the map's outer parts; gives the file back where it has no map of ours.
@@ -317,10 +324,9 @@ impl Map {
     }
 }
 
-/// Chunks are counted.
 impl Value for Chunk {
     fn weight(&self) -> usize {
-        1
+        self.memory()
     }
 }
 

@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod print;
 pub mod restore;
 pub mod sliding;
+mod spare;
 
 use std::io;
 use std::path::{Path, PathBuf};

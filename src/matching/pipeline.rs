@@ -1,7 +1,7 @@
 //! Ordered parallel work with bounded memory.
 //!
 //! One thread produces items, several work on them, the caller's thread consumes the results in the
-//! order of production. At most `threads + AHEAD` items are under way, which bounds memory: a slow
+//! order of production. At most `threads + AHEAD` items are under way, two of them not begun, which bounds memory: a slow
 //! consumer stops the producer (and through the pipe it reads, the guest's backup job).
 
 use std::sync::Arc;
@@ -33,7 +33,7 @@ where
     U: Send + 'static,
 {
     let threads = threads.max(1);
-    let (job_in, job_out) = bounded::<(T, crossbeam_channel::Sender<Result<U, Error>>)>(threads);
+    let (job_in, job_out) = bounded::<(T, crossbeam_channel::Sender<Result<U, Error>>)>(1);
     let (order_in, order_out) = bounded(threads + AHEAD);
     let work = Arc::new(work);
 

@@ -41,11 +41,10 @@ impl Ring {
         self.parts.push_back((start, part));
     }
 
-    /// Drops the oldest parts as long as `keep` bytes remain.
-    pub fn trim(&mut self, keep: u64) {
-        while self.parts.front().is_some_and(|(start, part)| start + part.len() as u64 + keep <= self.end) {
-            self.parts.pop_front();
-        }
+    /// Takes the oldest parts out as long as `keep` bytes remain.
+    pub fn trim(&mut self, keep: u64) -> impl Iterator<Item = Vec<u8>> {
+        let gone = self.parts.partition_point(|(start, part)| start + part.len() as u64 + keep <= self.end);
+        self.parts.drain(..gone).map(|(_, part)| part)
     }
 
     /// Copies out what lies at `pos`; `None` where some of it is not kept.
@@ -111,15 +110,15 @@ impl SlidingBase {
             part.truncate(n);
             ring.push(part);
             // Parts are longer than what is wanted: nothing of it may go with them.
-            ring.trim(self.window.max(ring.end().saturating_sub(pos)));
+            drop(ring.trim(self.window.max(ring.end().saturating_sub(pos))));
         }
         ring.get(pos, buf).ok_or_else(|| io::Error::other("the window on the base lost what it must hold"))
     }
 }
 
-/// Bytes of a segment for the ring.
-pub(super) fn keep(ring: &mut Ring, segment: Segment, window: u64) {
+/// Bytes of a segment for the ring; gives those that are no longer kept.
+pub(super) fn keep(ring: &mut Ring, segment: Segment, window: u64) -> impl Iterator<Item = Vec<u8>> {
     debug_assert_eq!(segment.start, ring.end());
     ring.push(segment.data);
-    ring.trim(window);
+    ring.trim(window)
 }
