@@ -53,15 +53,15 @@ shell() {
 	return $status
 }
 
-packages() { # counts each check; what it needs may be missing
+counted() { # NAME COMMAND...: counts each check; what it needs may be missing
 	local log code counts
 	log=$(mktemp)
-	tests/packages.sh 2>&1 | tee "$log"
+	"${@:2}" 2>&1 | tee "$log"
 	code=${PIPESTATUS[0]}
 	counts=$(tail -1 "$log")
 	rm -f "$log"
 	if [ "$code" = 77 ]; then
-		skipped+="; packages skipped: ${counts#skipped: }"
+		skipped+="; $1 skipped: ${counts#skipped: }"
 		return 0
 	fi
 	read -r good _ bad rest <<<"$counts"
@@ -81,7 +81,8 @@ step "Perl tests" prove -r tests/perl
 step "perltidy" tidy
 step "perlcritic" critic
 step "shell scripts" shell
-step "packages" packages
+step "other Perls" counted "other Perls" tests/perls.sh
+step "packages" counted packages tests/packages.sh
 
 [ -z "$skipped" ] || echo "not run here: ${skipped#; }"
 echo "$passed passed, $failed failed"

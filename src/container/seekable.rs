@@ -16,6 +16,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use zstd::zstd_safe::DParameter;
 
 use super::ReadAt;
-use super::cache::Cache;
+use super::cache::{Cache, Value};
 
 /// Magic number of our side frames (one of the sixteen that RFC 8878 leaves to users).
 const SIDE_MAGIC: u32 = 0x184D_2A5A;
@@ -36,9 +37,8 @@ const FOOTER_LEN: u64 = 9;
 const MAX_FRAME: u32 = 16 << 20;
 /// Decompressed frames that are kept.
 const CACHE_BYTES: usize = 48 << 20;
-/// The same where it is known what will be read. With less, frames of a disk whose blocks moved are decompressed
-/// again and again; with twice as much there is little left to gain.
-const PLANNED_BYTES: usize = 112 << 20;
+/// The same where it is known what will be read: then no more of a frame is kept than that.
+const PLANNED_BYTES: usize = 96 << 20;
 
 /// Tag of a side frame.
 pub type Tag = [u8; 8];
@@ -130,7 +130,7 @@ pub struct Seekable {
     frames: Vec<Frame>,
     sides: Vec<(u64, u32)>,
     size: u64,
-    cache: Cache<Vec<u8>>,
+    cache: Cache<Content>,
     /// Frames are decompressed without a look at their checksums.
     trusted: AtomicBool,
 }
@@ -213,18 +213,22 @@ impl Seekable {
         self.frames.partition_point(|f| f.start + u64::from(f.content) <= pos)
     }
 
-    /// Numbers of the frames with these places.
-    fn frames_with(&self, pos: u64, len: u64) -> std::ops::Range<usize> {
+    /// The frames with these places, and where in each of them.
+    fn frames_with(&self, pos: u64, len: u64) -> impl Iterator<Item = (usize, Range<usize>)> {
         let end = pos.saturating_add(len).min(self.size);
-        if pos >= end { 0..0 } else { self.frame_at(pos)..self.frame_at(end - 1) + 1 }
+        let frames = if pos < end { &self.frames[self.frame_at(pos)..] } else { &[] };
+        let first = self.frames.len() - frames.len();
+        frames.iter().take_while(move |f| f.start < end).enumerate().map(move |(n, f)| {
+            let within = |at: u64| at.saturating_sub(f.start).min(f.content.into()) as usize;
+            (first + n, within(pos)..within(end))
+        })
     }
 
-    fn frame(&self, n: usize) -> io::Result<Arc<Vec<u8>>> {
-        self.cache.get(n as u64, |spare| {
-            let mut content = spare.unwrap_or_default();
-            self.load(n, &mut content, !self.trusted.load(Ordering::Relaxed))?;
-            let weight = content.capacity();
-            Ok((content, weight))
+    fn frame(&self, n: usize, range: Range<usize>) -> io::Result<Arc<Content>> {
+        self.cache.get(n as u64, range, |spare| {
+            let mut bytes = spare.map(|content| content.bytes).unwrap_or_default();
+            self.load(n, &mut bytes, !self.trusted.load(Ordering::Relaxed))?;
+            Ok(Content { bytes, parts: vec![(0, 0)] })
         })
     }
 
@@ -253,6 +257,53 @@ impl Seekable {
     }
 }
 
+/// What is kept of a frame's content.
+struct Content {
+    bytes: Vec<u8>,
+    /// Its parts: where in the frame's content they begin, and where in `bytes`.
+    parts: Vec<(usize, usize)>,
+}
+
+impl Content {
+    fn get(&self, range: &Range<usize>) -> Option<&[u8]> {
+        let n = self.parts.partition_point(|part| part.0 <= range.start).checked_sub(1)?;
+        let (at, start) = self.parts[n];
+        let end = self.parts.get(n + 1).map_or(self.bytes.len(), |next| next.1);
+        self.bytes[start..end].get(range.start - at..range.end - at)
+    }
+}
+
+impl Value for Content {
+    fn weight(&self) -> usize {
+        self.bytes.capacity() + self.parts.capacity() * size_of::<(usize, usize)>()
+    }
+
+    fn holds(&self, range: &Range<usize>) -> bool {
+        self.get(range).is_some()
+    }
+
+    fn only(&self, ranges: &[Range<usize>]) -> Option<Content> {
+        let mut joined: Vec<Range<usize>> = Vec::new();
+        // What was left out before is not there to be kept.
+        for range in ranges.iter().filter(|range| self.holds(range)) {
+            match joined.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => joined.push(range.clone()),
+            }
+        }
+        let rest: usize = joined.iter().map(Range::len).sum();
+        if rest > self.bytes.len() / 4 * 3 {
+            return None;
+        }
+        let mut less = Content { bytes: Vec::with_capacity(rest), parts: Vec::with_capacity(joined.len()) };
+        for range in joined {
+            less.parts.push((range.start, less.bytes.len()));
+            less.bytes.extend_from_slice(self.get(&range)?);
+        }
+        Some(less)
+    }
+}
+
 /// A thread's decompressor, and its memory for compressed frames.
 fn with_zstd<R>(
     work: impl FnOnce(&mut zstd::bulk::Decompressor<'static>, &mut Vec<u8>) -> io::Result<R>,
@@ -275,27 +326,26 @@ impl ReadAt for Seekable {
         self.size
     }
 
-    fn read_at(&self, mut pos: u64, mut buf: &mut [u8]) -> io::Result<()> {
+    fn read_at(&self, pos: u64, mut buf: &mut [u8]) -> io::Result<()> {
         if pos.checked_add(buf.len() as u64).is_none_or(|end| end > self.size) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        while !buf.is_empty() {
-            let n = self.frame_at(pos);
-            let content = self.frame(n)?;
-            let from = (pos - self.frames[n].start) as usize;
-            let len = buf.len().min(content.len() - from);
-            let (now, later) = buf.split_at_mut(len);
-            now.copy_from_slice(&content[from..from + len]);
+        for (n, range) in self.frames_with(pos, buf.len() as u64) {
+            let (now, later) = buf.split_at_mut(range.len());
+            let content = self.frame(n, range.clone())?;
+            let bytes = content
+                .get(&range)
+                .ok_or_else(|| invalid(format!("frame {n} of the zstd file is too short")))?;
+            now.copy_from_slice(bytes);
             buf = later;
-            pos += len as u64;
         }
         Ok(())
     }
 
     fn expect(&self, turn: u64, ranges: &[(u64, u64)]) {
         self.cache.allow(PLANNED_BYTES);
-        let frames = ranges.iter().flat_map(|&(pos, len)| self.frames_with(pos, len));
-        self.cache.expect(turn, frames.map(|n| n as u64));
+        let wanted = ranges.iter().flat_map(|&(pos, len)| self.frames_with(pos, len));
+        self.cache.expect(turn, wanted.map(|(n, range)| (n as u64, range)));
     }
 
     fn passed(&self, turn: u64) {
@@ -308,7 +358,7 @@ impl ReadAt for Seekable {
 
     fn verify(&self, pos: u64, len: u64) -> io::Result<()> {
         let mut content = Vec::new();
-        self.frames_with(pos, len).try_for_each(|n| self.load(n, &mut content, true))
+        self.frames_with(pos, len).try_for_each(|(n, _)| self.load(n, &mut content, true))
     }
 }
 
@@ -430,6 +480,24 @@ mod tests {
         assert_eq!(s.sides(), 12);
         assert_eq!(s.side(3, 10).unwrap(), (*b"testtest", content[300_000..300_010].to_vec()));
         assert!(s.side(3, 9).is_err());
+    }
+
+    #[test]
+    fn content_is_reduced_to_parts() {
+        let whole = Content { bytes: (0..100).collect(), parts: vec![(0, 0)] };
+        assert_eq!(whole.get(&(90..100)).unwrap(), Vec::from_iter(90..100));
+        assert!(whole.get(&(90..101)).is_none());
+        assert!(whole.only(&[0..50, 20..90]).is_none());
+
+        let less = whole.only(&[10..20, 15..30, 30..35, 60..70]).unwrap();
+        assert_eq!(less.parts, [(10, 0), (60, 25)]);
+        assert_eq!(less.get(&(12..33)).unwrap(), Vec::from_iter(12..33));
+        assert_eq!(less.get(&(69..70)).unwrap(), [69]);
+        for missing in [0..5, 9..11, 30..36, 30..65, 69..71, 70..70 + 1] {
+            assert!(!less.holds(&missing), "{missing:?}");
+        }
+        let least = less.only(&[5..15, 12..14, 61..62]).unwrap();
+        assert_eq!((least.bytes, least.parts), (vec![12, 13, 61], vec![(12, 0), (61, 2)]));
     }
 
     #[test]

@@ -12,9 +12,13 @@ use crate::container::ReadAt;
 use crate::vcdiff::{Inst, Item, Reader, Window};
 
 /// Windows that are read ahead, at most.
-const WINDOWS: usize = 64;
+const WINDOWS: usize = 256;
 /// Bytes of windows that are read ahead: a window of new data holds all of it.
-const BYTES: usize = 16 << 20;
+const BYTES: usize = 24 << 20;
+/// How many windows are read, and bytes of them, before one is handed out: the first is not kept waiting long, and
+/// the lead grows from there.
+const STEP_WINDOWS: usize = 16;
+const STEP_BYTES: usize = 1 << 20;
 /// Places that the base is told of for one window, and for all that are read ahead. A real window has some hundred.
 pub const RANGES: usize = 1 << 12;
 const ALL_RANGES: usize = 1 << 16;
@@ -45,14 +49,15 @@ impl<R: Read> Ahead<R> {
     /// # Errors
     /// Those of the reader, where they belong: behind the items that came before.
     pub fn next_item(&mut self) -> Result<Option<Item>, Error> {
-        // Two at a time: the first window is not kept waiting, and the lead grows from there.
-        for _ in 0..2 {
-            let full =
-                self.queue.len() >= WINDOWS || self.held.bytes >= BYTES || self.held.ranges >= ALL_RANGES;
-            if self.ended || (full && !self.queue.is_empty()) {
-                break;
-            }
+        let (mut steps, before) = (STEP_WINDOWS, self.held.bytes);
+        let full =
+            |held: &Cost, windows| windows >= WINDOWS || held.bytes >= BYTES || held.ranges >= ALL_RANGES;
+        while !self.ended
+            && (self.queue.is_empty()
+                || steps > 0 && self.held.bytes < before + STEP_BYTES && !full(&self.held, self.queue.len()))
+        {
             self.read();
+            steps -= 1;
         }
         let Some((item, cost)) = self.queue.pop_front() else { return Ok(None) };
         self.held.bytes -= cost.bytes;

@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_table_finds_what_it_holds_and_stays_in_its_bounds() {
-        let gib = |n: u64| Table::new(n << 30).buckets.len() * 4 * BUCKET >> 20;
+        let gib = |n: u64| (Table::new(n << 30).buckets.len() * 4 * BUCKET) >> 20;
         assert_eq!([1, 4, 16, 64, 1024].map(gib), [4, 16, 24, 48, 528]);
 
         let mut table = Table::new(8 << 20);

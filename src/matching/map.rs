@@ -20,7 +20,7 @@ use super::cut::{Cluster, MAX_PIECES, Piece, SEGMENT, Segment};
 use super::print::{PRINT_LEN, Print, SEED_LEN, Secret, checksum};
 use super::{BaseProblem, Error};
 use crate::container::ReadAt;
-use crate::container::cache::Cache;
+use crate::container::cache::{Cache, Value};
 use crate::container::seekable::{Seekable, Tag};
 use crate::vma::BLOCK;
 
@@ -320,11 +320,13 @@ impl Map {
     /// # Errors
     /// See [`Map::read_chunk`].
     pub fn chunk(&self, n: u32) -> Result<Arc<Chunk>, Error> {
-        self.recent.get(n.into(), |_| {
-            let chunk = self.read_chunk(n as usize)?;
-            let weight = chunk.memory();
-            Ok((chunk, weight))
-        })
+        self.recent.get(n.into(), 0..1, |_| self.read_chunk(n as usize))
+    }
+}
+
+impl Value for Chunk {
+    fn weight(&self) -> usize {
+        self.memory()
     }
 }
 

@@ -33,11 +33,38 @@ reloaded() { # TIMES SAW
 	check "all run" systemctl --quiet is-active "${services[@]}"
 }
 
+upgrades() { # CHECK: each kind of upgrade, with how often the services reload without us and with us
+	step "pve-manager alone" $install pve-manager=8.4.21
+	$1 1 2
+	step "pve-manager and qemu-server" $install pve-manager=8.4.20 qemu-server=8.4.11
+	$1 1 2
+	step "qemu-server alone, of which nothing is patched" $install qemu-server=8.4.10
+	$1 1 1
+	# dpkg orders the pending triggers of pve-manager and ours as it likes: where ours is first, one reload does for both.
+	step "a package whose files are patched" $install --reinstall libpve-storage-perl=8.3.8
+	$1 1 "1 2"
+	step "another" $install --reinstall pve-container=5.3.5
+	$1 1 "1 2"
+	step "all at once" $install --reinstall "${all_old[@]}"
+	$1 1 2
+}
+stock() { # TIMES _: without us
+	reloaded "$1" 0
+}
+ours() { # _ TIMES: one of these numbers, each service as often as the others
+	local number
+	patched
+	number=$(grep -c "^pvedaemon reloaded " $asked)
+	check "$number is one of $2" test "${2/$number/}" != "$2"
+	reloaded "$number" some
+}
+
 check "systemd runs" test -d /run/systemd/system
 step "local repository" apt-get update
 step "Proxmox VE 8" $install "${all_old[@]}"
 check "all services run" systemctl --quiet is-active "${services[@]}"
 pristine
+upgrades stock
 
 step "installation" $install "${ours_now[@]}"
 patched
@@ -56,16 +83,7 @@ reloaded 0 ""
 step "apply without reload" pve-diff-backup apply --no-restart
 reloaded 0 ""
 
-# pve-manager's own postinst reloads them once; our trigger has it do so once more, now with our lines.
-step "upgrade of pve-manager alone" $install pve-manager=8.4.21
-patched
-reloaded 2 some
-# Proxmox' own trigger on /usr/share/perl5/PVE, and ours.
-step "a package whose files are patched" $install --reinstall libpve-storage-perl=8.3.8
-patched
-check "with the files as they are now" last_reload_saw some
-check "none restarts" test "$processes" = "$(main_processes)"
-check "no more than Proxmox' reload and ours" test "$(sort $asked | uniq -c | awk '{ n = $1 > n ? $1 : n } END { print n }')" -le 2
+upgrades ours
 
 systemctl stop pvescheduler
 systemctl stop pvestatd

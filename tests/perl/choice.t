@@ -147,11 +147,12 @@ my @needing = (
     "$full--differential-2026_06_20-01_00_00.vcdiff.dat",
     "$full--differential-2026_06_20-02_00_00.dat",
 );
+(my $dotless = $needing[0]) =~ s/\.vma/_vma/;
 my @others = (
     $full, "$full.notes", "$full.protected", differential($day_old, $HOUR),
     map({ differential($full, $DAY) . ".$_" } qw(notes protected)),
     "$full--differential-2026_06_19-12_00_00.log", "x$needing[0]",
-    (my $dotless = $needing[0]) =~ s/\.vma/_vma/r,
+    $dotless,
 );
 is_deeply([dependants($full, @others, @needing)], [sort @needing], 'who needs a full');
 

@@ -181,7 +181,8 @@ ok(!$refused->{ok}, '... so is one with half a full');
 rename("$root/guests/full", "$root/var/lib/vz/dump/$full");
 ok(perl($root, $delete, "local:backup/$differential")->{ok}, 'a differential is deleted');
 is(logs($root), 1, '... with its own log');
-ok(-e "$root/var/lib/vz/dump/" . $full =~ s/\.vma.*/.log/r, '... not the log of its full');
+(my $log = $full) =~ s/\.vma.*/.log/;
+ok(-e "$root/var/lib/vz/dump/$log", '... not the log of its full');
 ok(perl($root, $delete, "local:backup/$full")->{ok}, 'then the full');
 is(logs($root), 0, '... with its log');
 
@@ -215,11 +216,9 @@ for my $file ('Storage/Plugin.pm', 'QemuServer.pm') {
 }
 
 ok(patch($root, 'revert')->{ok}, 'revert');
-is(
-    run('diff', '-r', "$here/../tree-5/usr/share/perl5", "$root/usr/share/perl5")->{out} =~
-        s/^Only in \Q$root\E.*\n//mgr,
-    '', 'the tree is what it was'
-);
+my $differ = run('diff', '-r', "$here/../tree-5/usr/share/perl5", "$root/usr/share/perl5")->{out};
+$differ =~ s/^Only in \Q$root\E.*\n//mg;
+is($differ, '', 'the tree is what it was');
 
 # 5. Proxmox VE 3 and early 4: OpenVZ, vzdump.conf line by line, the page as text in a module, a
 # compressor of one word, a configuration that tar is asked for.
@@ -318,7 +317,9 @@ my $three = old_tree(
         write_file("$lib/$_", $files{$_}) for keys %files;
         for my $more (['VZDump.pm', $CONF], ['LXC/Create.pm', $RECOVER]) {
             my ($file, $text) = @$more;
-            write_file("$lib/$file", read_file("$lib/$file") =~ s/^1;\n\z/$text/mr);
+            my $module = read_file("$lib/$file");
+            $module =~ s/^1;\n\z/$text/m;
+            write_file("$lib/$file", $module);
         }
         run('rm', '-r', "$lib/API2/Storage", "$tree/usr/share/pve-manager");
     },
@@ -348,7 +349,7 @@ my @made = map { set_guests($root, $_); backup($root, 100, $_, qw(compress lzo f
 ok((!grep { !$_->{ok} } @made), 'archives to restore') or diag($made[1]->{out});
 ($full, $differential) = archives($root);
 for my $name ($full, $differential) {
-    my $copy = $name =~ s/vzdump-lxc/vzdump-openvz/r;
+    (my $copy = $name) =~ s/vzdump-lxc/vzdump-openvz/;
     run('cp', "$root/var/lib/vz/dump/$name", "$three/var/lib/vz/dump/$_") for $name, $copy;
 }
 my $recover = 'print PVE::LXC::Create::recover_config($ARGV[0])';
@@ -356,10 +357,10 @@ is(
     perl($three, $recover, "$three/var/lib/vz/dump/$differential")->{out},
     "memory: 1\n", 'the configuration that tar is asked for'
 );
-my $openvz = "$three/var/lib/vz/dump/" . $differential =~ s/vzdump-lxc/vzdump-openvz/r;
+my ($gone, $openvz) = map { "$three/var/lib/vz/dump/$_" } $full, $differential;
+s/vzdump-lxc/vzdump-openvz/ for $gone, $openvz;
 my $create = 'require PVE::API2::OpenVZ; PVE::API2::OpenVZ::create_vm(@ARGV[1, 0], 101, 1)';
 write_file("$three/guests/private/old", 'precious');
-my $gone = "$three/var/lib/vz/dump/" . $full =~ s/vzdump-lxc/vzdump-openvz/r;
 rename($gone, "$three/guests/full");
 ok(
     !perl($three, $create, $openvz, "$three/guests/private")->{ok},

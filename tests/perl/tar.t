@@ -23,7 +23,7 @@ write_file("$dir/in/" . 'long' x 50, 'x');
 sub find {
     my ($tar) = @_;
 
-    open(my $fh, '<:raw', \$tar) or die;
+    open(my $fh, '<', \$tar) or die;
     my ($raw, $file) = eval { PVE::VZDump::Differential::Storage::_find_in_tar($fh, $CONFIG_RE) };
     return { raw => $raw, file => $file, error => $@, read => tell($fh) };
 }

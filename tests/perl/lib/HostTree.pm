@@ -12,9 +12,12 @@ use File::Basename qw(dirname);
 use File::Path qw(make_path);
 use File::Temp qw(tempdir);
 
-our @EXPORT_OK = qw(program new_tree old_tree run read_file write_file vma random);
+our @EXPORT_OK = qw(program new_tree old_tree run host read_file write_file vma random);
 
 my $REPO = abs_path(dirname(__FILE__) . '/../../..');
+
+# `pve-diff-backup apply` has modules loaded by the Perl that runs the test (tests/perls.sh).
+$ENV{PATH} = dirname($^X) . ":$ENV{PATH}";
 
 # The path of one of our programs, from $PVE_DIFF_BACKUP_PROGRAMS or the build folders; undef
 # without it.
@@ -74,6 +77,14 @@ sub run {
         // '';
     close($fh);
     return { ok => $? == 0, code => $? >> 8, out => $out };
+}
+
+# Runs a Perl program of a tree, such as C<bin/vzdump>, by the Perl that runs the test.
+sub host {
+    my ($root, $program, @arguments) = @_;
+
+    my ($switches) = read_file("$root/usr/$program") =~ /\A#!\S+(.*)/;
+    return run($^X, split(' ', $switches), "$root/usr/$program", @arguments);
 }
 
 sub read_file {

@@ -149,10 +149,15 @@ sub plan_backup {
     my $target = _target_key($task);
     return if !defined($opts->{dumpdir}) || ($task->{$target} // '-') eq '-';
 
-    local $@;
-    local $SIG{__DIE__} = 'DEFAULT';
-    my $plan = eval { _make_plan($opts, $task, $vmid, $$comp) };
-    if (my $err = $@) {
+    my ($plan, $err);
+    {
+        # no further: Perl 5.10 would lose the message of a die below
+        local $@;
+        local $SIG{__DIE__} = 'DEFAULT';
+        $plan = eval { _make_plan($opts, $task, $vmid, $$comp) };
+        $err = $@;
+    }
+    if ($err) {
         die $err if $err =~ /^interrupted by signal/;
         chomp $err;
         PVE::VZDump::debugmsg('warn', "no differential backup is possible: $err", $logfd);
