@@ -9,7 +9,6 @@ use std::io::Read;
 
 use super::spare::Spare;
 use super::{Error, members};
-use crate::container::read_full;
 use crate::vma::{BLOCK, BLOCKS_PER_CLUSTER, EXTENT_HEADER, ExtentHeader, Header};
 
 /// The longest segment. A segment is the unit of work and becomes one VCDIFF window or a few; 8 MiB
@@ -226,11 +225,9 @@ impl<R: Read> Segmenter<R> {
 
     /// Appends up to `want` bytes; tells whether all of them were there.
     fn fill(&mut self, data: &mut Vec<u8>, want: usize) -> Result<bool, Error> {
-        let at = data.len();
-        data.resize(at + want, 0);
-        let n = read_full(&mut self.reader, &mut data[at..])
+        // Unlike `read_full` it need not clear the memory before.
+        let n = (self.reader.by_ref().take(want as u64).read_to_end(data))
             .map_err(|source| Error::Io { what: "cannot read the stream".into(), source })?;
-        data.truncate(at + n);
         Ok(n == want)
     }
 
