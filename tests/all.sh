@@ -81,6 +81,7 @@ step "Perl tests" prove -r tests/perl
 step "perltidy" tidy
 step "perlcritic" critic
 step "shell scripts" shell
+step "old kernels" counted "old kernels" tests/old-kernel.sh
 step "other Perls" counted "other Perls" tests/perls.sh
 step "packages" counted packages tests/packages.sh
 

@@ -275,6 +275,24 @@ fn a_disk_that_filled_up_still_matches_a_one_way_base() {
 }
 
 #[test]
+fn a_larger_window_finds_what_moved_further_in_a_one_way_base() {
+    if !have("gzip") {
+        return;
+    }
+    let dir = Dir::new();
+    let full = Random(6).bytes(100 << 20);
+    let base = dir.file("base", &ok(pipe(Command::new("gzip").args(["-1", "-c"]), &full)));
+    let day = [&full[70 << 20..], &full[..70 << 20]].concat();
+    for (window, limit) in [("64", 40 << 20), ("256", 1 << 20)] {
+        let delta = ok(run(&["diff", "--base", text(&base), "--window", window], &day));
+        assert!(delta.len() < limit, "{window}: {}", delta.len());
+        assert_eq!(delta.len() > 20 << 20, window == "64");
+        let delta = dir.file("delta", &delta);
+        same(&ok(run(&["restore", "--base", text(&base), text(&delta)], &[])), &day, window);
+    }
+}
+
+#[test]
 fn odd_streams_survive() {
     let dir = Dir::new();
     let (full, day) = vm();
@@ -398,8 +416,14 @@ fn a_damaged_differential_never_gives_wrong_output() {
         let packed = dir.0.path().join("delta");
         let sink = pve_diff_backup::container::encoder(Box::new(fs::File::create(&packed).unwrap()), how, 1)
             .unwrap();
-        encode::diff(Cursor::new(day.clone()), Base::open(&base).unwrap(), sink, 1, |w| panic!("{w}"))
-            .unwrap();
+        encode::diff(
+            Cursor::new(day.clone()),
+            Base::open(&base).unwrap(),
+            sink,
+            encode::Options::default(),
+            |w| panic!("{w}"),
+        )
+        .unwrap();
         let good = fs::read(&packed).unwrap();
 
         let restore = |delta: Vec<u8>| {

@@ -76,7 +76,13 @@ fn packed(form: Form, content: &[u8]) -> Vec<u8> {
 fn diff(base: &Path, target: &[u8], how: Compression) -> Result<Vec<u8>, Error> {
     let out = Shared::default();
     let encoder = container::encoder(Box::new(out.clone()), how, 2).unwrap();
-    encode::diff(Cursor::new(target.to_vec()), Base::open(base)?, encoder, 2, drop)?;
+    encode::diff(
+        Cursor::new(target.to_vec()),
+        Base::open(base)?,
+        encoder,
+        encode::Options { threads: 2, ..encode::Options::default() },
+        drop,
+    )?;
     Ok(out.take())
 }
 

@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::archive;
 use crate::container::Compression;
 use crate::matching::base::{Base, Content};
-use crate::matching::restore::{Differential, Options};
+use crate::matching::restore::{self, Differential, Options};
 use crate::matching::sliding::WINDOW;
 use crate::matching::{self, encode, full};
 
@@ -108,6 +108,10 @@ struct DiffArgs {
     /// The full backup; may be percent-encoded (%20 for a blank)
     #[arg(long, value_name = "PATH")]
     base: Encoded,
+    /// MiB kept of a base that can only be read from the front (zstd without a map, gzip, xz): what lies further
+    /// back is stored anew. Restoring takes as much memory
+    #[arg(long, value_name = "MIB", default_value_t = WINDOW >> 20, value_parser = clap::value_parser!(u64).range(16..=restore::MAX_WINDOW >> 20))]
+    window: u64,
     /// Tell on standard error how much was new
     #[arg(long, short)]
     verbose: bool,
@@ -231,7 +235,8 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
     let threads = args.output.threads.get();
     let base = Base::open(&args.base.0)?;
     let out = crate::container::encoder(Box::new(stdout()?), args.output.compression()?, threads)?;
-    let summary = encode::diff(stdin()?, base, out, threads, |w| eprintln!("pve-xdelta3: warning: {w}"))?;
+    let options = encode::Options { threads, window: args.window << 20 };
+    let summary = encode::diff(stdin()?, base, out, options, |w| eprintln!("pve-xdelta3: warning: {w}"))?;
     if args.verbose {
         let mib = |n: u64| n as f64 / (1u64 << 20) as f64;
         eprintln!("{:.1} MiB, of which {:.1} MiB are new", mib(summary.total), mib(summary.new));

@@ -20,12 +20,8 @@ use super::spare::Spare;
 use super::{Error, chain};
 use crate::container::{Encoder, ReadAt};
 use crate::vcdiff::{AppHeader, MAX_SEGMENT, TargetHasher, WindowBuilder, write_header};
-use crate::vma::{Device, Header};
+use crate::vma::{CLUSTER, Device, Header};
 
-/// How far a one-way base is read ahead of the place where the next match is expected.
-const LEAD: u64 = 32 << 20;
-/// How many clusters of a disk a one-way VMA base is read ahead: QEMU mixes those of 16 MiB.
-const LEAD_CLUSTERS: u32 = 512;
 /// A base without a map that can be read anywhere is known this far back: what is further is found no
 /// more. Its fingerprints take 6 MiB for every GiB.
 const REACH: u64 = 4 << 30;
@@ -33,6 +29,21 @@ const REACH: u64 = 4 << 30;
 const MAX_THREADS: usize = 4;
 /// Shortest run of one byte worth an instruction of its own.
 const MIN_RUN: usize = 64;
+
+/// How to make a differential.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Threads that compare, where the base has a map.
+    pub threads: usize,
+    /// Bytes kept of a base that can only be read from the front, 16 MiB at least; whoever restores needs as many.
+    pub window: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { threads: 1, window: WINDOW }
+    }
+}
 
 /// What a differential was made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,17 +65,20 @@ pub fn diff(
     input: impl Read + Send + 'static,
     base: Base,
     mut out: Box<dyn Encoder>,
-    threads: usize,
+    options: Options,
     mut warn: impl FnMut(String),
 ) -> Result<Summary, Error> {
     let output = |source| Error::Io { what: "cannot write the differential".into(), source };
     let mut header = AppHeader { end_record: true, ..AppHeader::default() };
     base.describe(&mut header);
+    if matches!(base.content, Content::Stream(_)) {
+        header.base_window = Some(options.window);
+    }
     out.write_all(&write_header(Some(&header.encode()), None)).map_err(output)?;
 
     let path = base.path.clone();
     let name = path.display();
-    let (engine, threads) = Engine::new(base, threads)?;
+    let (engine, threads) = Engine::new(base, options)?;
     let engine = Arc::new(engine);
     let hasher = Arc::new(Mutex::new(TargetHasher::new()));
 
@@ -131,6 +145,10 @@ struct Growing {
     index: Index,
     feed: Receiver<Result<(Segment, Chunk), Error>>,
     ring: Ring,
+    keep: u64,
+    /// How far a one-way base is read ahead of the place where the next match is expected: half of what is kept,
+    /// which is more than the 16 MiB whose clusters QEMU mixes.
+    lead: u64,
     spare: Spare<Vec<u8>>,
     /// Can be read anywhere: what has left the ring can still be had.
     content: Option<Arc<dyn ReadAt>>,
@@ -143,19 +161,19 @@ struct Growing {
 
 impl Engine {
     /// Also tells how many workers may be used.
-    fn new(base: Base, threads: usize) -> Result<(Engine, usize), Error> {
+    fn new(base: Base, options: Options) -> Result<(Engine, usize), Error> {
         let (secret, view, threads) = match base.content {
             Content::Mapped(map) => {
                 let index = Index::of_map(Arc::clone(&map))?;
-                (map.secret().clone(), View::Whole { index, content: map }, threads.min(MAX_THREADS))
+                (map.secret().clone(), View::Whole { index, content: map }, options.threads.min(MAX_THREADS))
             }
             Content::Random(content) => {
                 let stream = Box::new(Sequential { content: Arc::clone(&content), at: 0 });
-                let (secret, growing) = Growing::new(stream, Some(content))?;
+                let (secret, growing) = Growing::new(stream, Some(content), WINDOW)?;
                 (secret, View::Growing(Box::new(Mutex::new(growing))), 1)
             }
             Content::Stream(stream) => {
-                let (secret, growing) = Growing::new(stream, None)?;
+                let (secret, growing) = Growing::new(stream, None, options.window)?;
                 (secret, View::Growing(Box::new(Mutex::new(growing))), 1)
             }
         };
@@ -200,6 +218,7 @@ impl Growing {
     fn new(
         stream: Box<dyn Read + Send>,
         content: Option<Arc<dyn ReadAt>>,
+        window: u64,
     ) -> Result<(Secret, Growing), Error> {
         let io = |what: &str| {
             let what = what.to_owned();
@@ -208,7 +227,7 @@ impl Growing {
         let seed = Secret::draw().map_err(io("cannot read random numbers from /dev/urandom"))?;
         let secret = Secret::new(&seed);
         // Of a one-way base the window, with some room.
-        let known = content.as_ref().map_or(2 * WINDOW, |content| content.size().min(REACH));
+        let known = content.as_ref().map_or(2 * window, |content| content.size().min(REACH));
         let mut segments = Segmenter::new(stream);
         let spare = segments.spare();
         let (send, feed) = bounded(1);
@@ -232,6 +251,9 @@ impl Growing {
             index: Index::growing(known),
             feed,
             ring: Ring::default(),
+            // One segment is added before the oldest one goes.
+            keep: window.max(2 * SEGMENT as u64) - SEGMENT as u64,
+            lead: window / 2,
             spare,
             content,
             drift: 0,
@@ -247,7 +269,7 @@ impl Growing {
     /// Elsewhere the last match tells.
     fn advance(&mut self, segment: &Segment) -> Result<(), Error> {
         let end = segment.start + segment.data.len() as u64;
-        let want = end.saturating_add_signed(self.drift).saturating_add(LEAD);
+        let want = end.saturating_add_signed(self.drift).saturating_add(self.lead);
         let mut reach = HashMap::new();
         for cluster in segment.clusters() {
             let highest = reach.entry(cluster.device).or_insert(cluster.number);
@@ -256,13 +278,14 @@ impl Growing {
         if self.ring.end() == 0 {
             self.read()?;
         }
+        let lead = (self.lead / CLUSTER as u64) as u32;
         loop {
             let wanted = if self.disks.is_empty() || reach.is_empty() {
                 self.ring.end() < want
             } else {
                 reach.iter().any(|(device, number)| {
                     let disk = self.disks.get(device);
-                    disk.is_some_and(|(last, seen)| *seen < number.saturating_add(LEAD_CLUSTERS).min(*last))
+                    disk.is_some_and(|(last, seen)| *seen < number.saturating_add(lead).min(*last))
                 })
             };
             if !wanted || self.exhausted {
@@ -298,7 +321,7 @@ impl Growing {
             }
         }
         self.index.push(chunk);
-        for gone in keep(&mut self.ring, segment, WINDOW - SEGMENT as u64) {
+        for gone in keep(&mut self.ring, segment, self.keep) {
             self.spare.give(gone);
         }
         let kept = match self.content {

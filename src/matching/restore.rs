@@ -19,11 +19,16 @@ use crate::vcdiff::{self, AppHeader, Item, Limits, Reader, TargetHasher, Window}
 pub struct Options {
     /// Threads that apply windows, where the base can be read at any place.
     pub threads: usize,
-    /// Bytes kept of a base that can only be read from the front.
+    /// Bytes kept of a base that can only be read from the front; as many as the header asks for, if that is more,
+    /// up to [`MAX_WINDOW`].
     pub window: u64,
     /// Whether a base that its header does not describe is refused.
     pub check_base: bool,
 }
+
+/// What a header can ask to be kept of a base: 2 GiB, as much as xdelta3's `-B` can. With less, a base is read anew
+/// from its start now and then.
+pub const MAX_WINDOW: u64 = 2 << 30;
 
 /// A differential whose header was read.
 pub struct Differential {
@@ -98,7 +103,8 @@ impl Differential {
             Some((_, Content::Mapped(map))) => (Source::Random(map), options.threads),
             Some((_, Content::Random(content))) => (Source::Random(content), options.threads),
             Some((path, Content::Stream(stream))) => {
-                (Source::Sliding(SlidingBase::new(&path, stream, options.window)), 1)
+                let asked = header.base_window.unwrap_or(0).min(MAX_WINDOW);
+                (Source::Sliding(SlidingBase::new(&path, stream, options.window.max(asked))), 1)
             }
         };
         let known = match &source {

@@ -31,6 +31,8 @@ pub struct AppHeader {
     pub base_form: Option<String>,
     /// Checksum of the first bytes of the decompressed base, in whatever form it was.
     pub base_head: Option<[u8; 16]>,
+    /// Bytes of a base that can only be read from the front which the delta goes back at most.
+    pub base_window: Option<u64>,
     /// The delta ends in an [`EndRecord`](super::EndRecord); one that does not is truncated.
     pub end_record: bool,
     /// Fields of ours are there, but not as they were written.
@@ -66,6 +68,7 @@ impl AppHeader {
                 match word.split_once('=') {
                     Some(("end", value)) => header.end_record = value == "1",
                     Some(("len", value)) => header.base_len = value.parse().ok(),
+                    Some(("window", value)) => header.base_window = value.parse().ok(),
                     Some(("id", value)) => header.base_identity = unhex(value.as_bytes()),
                     Some(("form", value)) => header.base_form = Some(value.into()),
                     Some(("head", value)) => header.base_head = unhex(value.as_bytes()),
@@ -98,6 +101,7 @@ impl AppHeader {
             self.base_len.map(|len| format!(" len={len}")),
             self.base_identity.map(|id| format!(" id={}", hex(&id))),
             self.base_form.as_ref().map(|form| format!(" form={form}")),
+            self.base_window.map(|window| format!(" window={window}")),
             self.base_head.map(|head| format!(" head={}", hex(&head))),
         ];
         let fields: String = fields.into_iter().flatten().collect();
@@ -218,12 +222,12 @@ mod tests {
         #[test]
         fn round_trip(
             target in "[^/#\0]{1,20}", base in "[^/#\0]{0,20}", base_len: Option<u64>, base_identity: Option<[u8; 16]>,
-            form in "[a-z]{1,8}", base_head: Option<[u8; 16]>, end_record: bool, blake3: Option<[u8; 32]>,
+            form in "[a-z]{1,8}", base_window: Option<u64>, base_head: Option<[u8; 16]>, end_record: bool, blake3: Option<[u8; 32]>,
         ) {
             let header = AppHeader {
                 blake3: [blake3, blake3.filter(|_| !base.is_empty())],
                 target_name: target.into(), base_name: base.into(), compressors: Default::default(),
-                base_len, base_identity, base_form: Some(form), base_head, end_record, damaged: false,
+                base_len, base_identity, base_form: Some(form), base_window, base_head, end_record, damaged: false,
             };
             prop_assert_eq!(AppHeader::parse(&header.encode()), header);
         }

@@ -16,7 +16,7 @@ use super::files::{self, Counted, Output};
 use super::own::Matcher;
 use super::print::letter;
 use crate::container::{self, read_full};
-use crate::matching::base::Base;
+use crate::matching::base::{Base, Content};
 use crate::matching::{self, encode};
 use crate::vcdiff::{
     AppHeader, Inst, Item, Limits, Reader, TargetHasher, Window, WindowBuilder, secondary, write_header,
@@ -28,6 +28,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let (kind, input) = files::input(options)?;
     let base = options.source.as_deref().map(|path| open_base(path, options)).transpose()?.flatten();
 
+    let one_way = base.as_ref().is_some_and(|base| matches!(base.content, Content::Stream(_)));
     let name = |path: &Option<std::path::PathBuf>| {
         let name = path.as_deref().and_then(Path::file_name);
         name.map(|n| n.as_bytes().to_vec()).unwrap_or_default()
@@ -41,6 +42,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
                 target_name: name(&options.input),
                 base_name: name(&options.source),
                 compressors: [letter(kind).to_vec(), Vec::new()],
+                base_window: one_way.then_some(options.source_window),
                 end_record: true,
                 ..AppHeader::default()
             };
@@ -102,7 +104,7 @@ fn stream(
     let checksums = options.checksums;
     let mut stage = Stage { builder: WindowBuilder::new(), matcher, secondary, checksums, bytes, out };
     match base {
-        Some(base) => against(base, options.window, input, &mut stage),
+        Some(base) => against(base, options, input, &mut stage),
         None => alone(options.window, input, &mut stage),
     }
 }
@@ -134,24 +136,25 @@ fn alone(
 /// Against a source: the delta engine's windows, with the settings it has no notion of applied to them.
 fn against(
     base: Base,
-    window: usize,
+    options: &Options,
     input: Box<dyn Read + Send>,
     stage: &mut Stage<impl Write>,
 ) -> anyhow::Result<u64> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let how = encode::Options { threads, window: options.source_window };
     // The engine's own windows are as long as the default, or shorter.
-    let (input, cutter) = match window {
+    let (input, cutter) = match options.window {
         DEFAULT_WINDOW => (input, None),
         _ => {
             let (tee, target) = Tee::new(input);
-            (Box::new(tee) as Box<dyn Read + Send>, Some(Cutter::new(window, target)))
+            (Box::new(tee) as Box<dyn Read + Send>, Some(Cutter::new(options.window, target)))
         }
     };
     let (send, receive) = bounded(2);
     std::thread::scope(|scope| {
         let engine = scope.spawn(move || {
             let warn = |warning| eprintln!("{}: warning: {warning}", super::NAME);
-            encode::diff(input, base, Box::new(PipeIn(send)), threads, warn)
+            encode::diff(input, base, Box::new(PipeIn(send)), how, warn)
         });
         let staged = restage(PipeOut { receive, part: Vec::new(), at: 0 }, cutter, stage);
         let encoded = engine.join().map_err(|_| matching::Error::Internal("the encoder stopped"))?;
