@@ -7,11 +7,11 @@ cd "$(dirname "$0")"
 seconds=${1:-180}
 coverage='-sanitizer-coverage-level=4 -sanitizer-coverage-inline-8bit-counters -sanitizer-coverage-pc-table
 	-sanitizer-coverage-trace-compares'
-RUSTFLAGS="--cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module -Cdebug-assertions -Ccodegen-units=4"
+RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module"
 for option in $coverage; do
 	RUSTFLAGS+=" -Cllvm-args=$option"
 done
-export RUSTFLAGS
+export RUSTFLAGS+=" -Zsanitizer=address -Cdebug-assertions -Ccodegen-units=4"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 # With a target named, flags are not for build scripts and macros.
 triple=$(rustc +nightly -vV | sed -n 's/^host: //p')

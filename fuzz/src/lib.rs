@@ -4,7 +4,7 @@
 //! The functions are run in two ways: by `tests/fuzz.rs` with every `cargo test`, on the seeds and on mutations that
 //! are the same each time; and by libFuzzer, which learns what leads into new code and can run for days:
 //! ```text
-//! cd fuzz && cargo run --bin seed && cargo +nightly fuzz run vcdiff -- -max_len=4096 -rss_limit_mb=512
+//! fuzz/run.sh 600 vcdiff
 //! ```
 
 pub mod seeds;
