@@ -2,6 +2,7 @@
 import os, platform, shutil, statistics, subprocess, sys, time
 
 program, folder, runs, results = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+unpack = os.path.join(os.path.dirname(program), "examples", "unpack")
 os.chdir(folder)
 
 
@@ -106,6 +107,24 @@ for kind in ("vma", "tar"):
     jobs["decode: ours, one core"] = (restore("full.zst", "d1", "1"), None, None, runs)
     jobs["decode: ours, two cores"] = (restore("full.zst", "d2", "2"), None, None, runs)
     jobs["decode: ours, base is a stock zstd"] = (restore("stock.zst", "s", "1"), None, None, runs)
+    if kind == "tar":
+        # What is measured of lzop and gzip: half a GB, and what each makes of it.
+        with open(full, "rb") as source, open("part", "wb") as part:
+            part.write(source.read(500_000_000))
+        run(["lzop", "-q", "-f", "part", "-o", "part.lzo"])
+        run(["gzip", "-1", "-c", "part"], None, "part.gz")
+        jobs["lzop, 500 MB: lzop"] = (["lzop", "-q", "-c", "part"], None, "part.l", runs)
+        jobs["lzop, 500 MB decoded: lzop -d"] = (["lzop", "-q", "-d", "-c", "part.lzo"], None, None, runs)
+        jobs["gzip, 500 MB: gzip -1"] = (["gzip", "-1", "-c", "part"], None, "part.g", runs)
+        if shutil.which("pigz"):
+            jobs["gzip, 500 MB: pigz -1 -p2"] = (["pigz", "-1", "-p2", "-c", "part"], None, "part.p", runs)
+        jobs["gzip, 500 MB decoded: gzip -d"] = (["gzip", "-d", "-c", "part.gz"], None, None, runs)
+        jobs["gzip, 500 MB decoded: ours"] = ([unpack, "part.gz"], None, None, runs)
+        for threads in ("1", "2"):
+            full_of = [program, "full", "--threads", threads, "--compress"]
+            jobs[f"lzop, 500 MB: ours, threads {threads}"] = ([*full_of, "lzo"], "part", f"part.l{threads}", runs)
+            jobs[f"lzop, 500 MB decoded: ours, threads {threads}"] = ([unpack, "part.lzo", threads], None, None, runs)
+            jobs[f"gzip, 500 MB: ours, level 1, threads {threads}"] = ([*full_of, "gzip", "--level", "1"], "part", f"part.g{threads}", runs)
     figures = measure(jobs)
     for path, name in then_zstd.items():
         figures[name][0] += zstd_1(path)

@@ -8,6 +8,6 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 dir=${1:-/var/tmp/pve-xdelta3-bench}
 runs=${RUNS:-3}
-(cd "$here" && cargo build --release --locked --bin pve-xdelta3)
+(cd "$here" && cargo build --release --locked --bin pve-xdelta3 --example unpack)
 "$here/benches/data.sh" "$dir"
 exec python3 "$here/benches/measure.py" "$here/target/release/pve-xdelta3" "$dir" "$runs" "$here/benches/results.md"

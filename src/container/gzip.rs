@@ -15,6 +15,9 @@ use super::blocks::{Block, Blocks};
 
 /// How far back deflate reaches.
 const DICTIONARY: usize = 32 << 10;
+/// What level 1 stands for: the backend's own is twice as fast as `gzip -1`, but a fifth larger; this one is faster and
+/// no larger.
+const LEAST_LEVEL: u32 = 2;
 /// Length of blocks.
 const MIN_BLOCK: usize = 128 << 10;
 const MAX_BLOCK: usize = 512 << 10;
@@ -89,7 +92,7 @@ impl<W: Write> Writer<W> {
         let header = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, effort, 3];
         Writer {
             blocks: Blocks::new(sink, header, threads),
-            level: Compression::new(level),
+            level: Compression::new(level.max(LEAST_LEVEL)),
             block: Vec::with_capacity(MAX_BLOCK),
             looked: 0,
             hash: 0,

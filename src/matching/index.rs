@@ -40,9 +40,9 @@ fn tag(print: Print) -> u32 {
 
 impl Table {
     /// A table for a base of this size: 4 slots for 4 KiB of it, which is more than it has pieces; from 5 GiB on
-    /// 16 MiB of memory and 0.5 MiB for every GiB.
+    /// 18 MiB of memory and 3/8 MiB for every GiB.
     fn new(base: u64) -> Table {
-        let bytes = (base >> 8).min((16 << 20) + (base >> 11)).max(1 << 14);
+        let bytes = (base >> 8).min((18 << 20) + (base >> 12) + (base >> 13)).max(1 << 14);
         Table { buckets: vec![[0; BUCKET]; bytes as usize / (4 * BUCKET)] }
     }
 
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn the_table_finds_what_it_holds_and_stays_in_its_bounds() {
         let gib = |n: u64| (Table::new(n << 30).buckets.len() * 4 * BUCKET) >> 20;
-        assert_eq!([1, 4, 16, 64, 1024].map(gib), [4, 16, 24, 48, 528]);
+        assert_eq!([1, 4, 16, 64, 1024].map(gib), [4, 16, 24, 42, 402]);
 
         let mut table = Table::new(8 << 20);
         let room = table.buckets.len() * BUCKET;
