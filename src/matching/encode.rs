@@ -1,30 +1,23 @@
 //! Making a differential.
 
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crossbeam_channel::{Receiver, bounded};
-
 use super::base::{Base, Content};
-use super::cut::{Layout, Piece, SEGMENT, Segment, Segmenter, Span};
+use super::cut::{Piece, Segment, Segmenter};
 use super::fine::{self, Part, Workspace};
+use super::growing::Growing;
 use super::index::{Found, Index};
-use super::map::Chunk;
 use super::old::{MAX_OLD, Old, Placed, places};
 use super::pipeline::ordered;
 use super::print::Secret;
-use super::sliding::{Ring, WINDOW, keep};
+use super::sliding::WINDOW;
 use super::spare::Spare;
 use super::{Error, chain};
 use crate::container::{Encoder, ReadAt};
 use crate::vcdiff::{AppHeader, MAX_SEGMENT, TargetHasher, WindowBuilder, write_header};
-use crate::vma::{CLUSTER, Device, Header};
 
-/// A base without a map that can be read anywhere is known this far back: what is further is found no
-/// more. Its fingerprints take 6 MiB for every GiB.
-const REACH: u64 = 4 << 30;
 /// More threads than these take memory, and are faster than any pipe.
 const MAX_THREADS: usize = 4;
 /// Shortest run of one byte worth an instruction of its own.
@@ -140,25 +133,6 @@ enum View {
     Growing(Box<Mutex<Growing>>),
 }
 
-/// A base without a map.
-struct Growing {
-    index: Index,
-    feed: Receiver<Result<(Segment, Chunk), Error>>,
-    ring: Ring,
-    keep: u64,
-    /// How far a one-way base is read ahead of the place where the next match is expected: half of what is kept,
-    /// which is more than the 16 MiB whose clusters QEMU mixes.
-    lead: u64,
-    spare: Spare<Vec<u8>>,
-    /// Can be read anywhere: what has left the ring can still be had.
-    content: Option<Arc<dyn ReadAt>>,
-    /// Where the base's bytes lie relative to the new stream's, as seen last.
-    drift: i64,
-    /// Of each disk in a VMA base: its last cluster, and the highest one read.
-    disks: HashMap<u8, (u32, u32)>,
-    exhausted: bool,
-}
-
 impl Engine {
     /// Also tells how many workers may be used.
     fn new(base: Base, options: Options) -> Result<(Engine, usize), Error> {
@@ -168,12 +142,11 @@ impl Engine {
                 (map.secret().clone(), View::Whole { index, content: map }, options.threads.min(MAX_THREADS))
             }
             Content::Random(content) => {
-                let stream = Box::new(Sequential { content: Arc::clone(&content), at: 0 });
-                let (secret, growing) = Growing::new(stream, Some(content), WINDOW)?;
+                let (secret, growing) = Growing::anywhere(content)?;
                 (secret, View::Growing(Box::new(Mutex::new(growing))), 1)
             }
             Content::Stream(stream) => {
-                let (secret, growing) = Growing::new(stream, None, options.window)?;
+                let (secret, growing) = Growing::one_way(stream, options.window)?;
                 (secret, View::Growing(Box::new(Mutex::new(growing))), 1)
             }
         };
@@ -211,155 +184,6 @@ impl Engine {
         if findings.len() < 3 && !findings.contains(&text) {
             findings.push(text);
         }
-    }
-}
-
-impl Growing {
-    fn new(
-        stream: Box<dyn Read + Send>,
-        content: Option<Arc<dyn ReadAt>>,
-        window: u64,
-    ) -> Result<(Secret, Growing), Error> {
-        let io = |what: &str| {
-            let what = what.to_owned();
-            move |source| Error::Io { what, source }
-        };
-        let seed = Secret::draw().map_err(io("cannot read random numbers from /dev/urandom"))?;
-        let secret = Secret::new(&seed);
-        // Of a one-way base the window, with some room.
-        let known = content.as_ref().map_or(2 * window, |content| content.size().min(REACH));
-        let mut segments = Segmenter::new(stream);
-        let spare = segments.spare();
-        let (send, feed) = bounded(1);
-        let key = secret.clone();
-        std::thread::Builder::new()
-            .name("base".into())
-            .spawn(move || {
-                while let Some(next) = segments.next_segment().transpose() {
-                    let failed = next.is_err();
-                    let next = next.map(|segment| {
-                        let chunk = Chunk::new(&segment, &segment.pieces(), &key);
-                        (segment, chunk)
-                    });
-                    if send.send(next).is_err() || failed {
-                        break;
-                    }
-                }
-            })
-            .map_err(io("cannot start a thread"))?;
-        let growing = Growing {
-            index: Index::growing(known),
-            feed,
-            ring: Ring::default(),
-            // One segment is added before the oldest one goes.
-            keep: window.max(2 * SEGMENT as u64) - SEGMENT as u64,
-            lead: window / 2,
-            spare,
-            content,
-            drift: 0,
-            disks: HashMap::new(),
-            exhausted: false,
-        };
-        Ok((secret, growing))
-    }
-
-    /// Reads the base as far as a segment of the new stream may need it.
-    ///
-    /// In VMA archives the numbers of the clusters tell how far that is, however much was inserted or removed.
-    /// Elsewhere the last match tells.
-    fn advance(&mut self, segment: &Segment) -> Result<(), Error> {
-        let end = segment.start + segment.data.len() as u64;
-        let want = end.saturating_add_signed(self.drift).saturating_add(self.lead);
-        let mut reach = HashMap::new();
-        for cluster in segment.clusters() {
-            let highest = reach.entry(cluster.device).or_insert(cluster.number);
-            *highest = cluster.number.max(*highest);
-        }
-        if self.ring.end() == 0 {
-            self.read()?;
-        }
-        let lead = (self.lead / CLUSTER as u64) as u32;
-        loop {
-            let wanted = if self.disks.is_empty() || reach.is_empty() {
-                self.ring.end() < want
-            } else {
-                reach.iter().any(|(device, number)| {
-                    let disk = self.disks.get(device);
-                    disk.is_some_and(|(last, seen)| *seen < number.saturating_add(lead).min(*last))
-                })
-            };
-            if !wanted || self.exhausted {
-                return Ok(());
-            }
-            self.read()?;
-        }
-    }
-
-    /// Reads the next segment of the base.
-    fn read(&mut self) -> Result<(), Error> {
-        let (segment, chunk) = match self.feed.recv() {
-            Ok(Ok(next)) => next,
-            Ok(Err(e)) => {
-                self.exhausted = true;
-                return Err(e);
-            }
-            Err(_) => {
-                self.exhausted = true;
-                return Ok(());
-            }
-        };
-        if let (0, Layout::Vma(spans)) = (segment.start, &segment.layout)
-            && let Some(Span::Gap(len)) = spans.first()
-            && let Ok(header) = Header::parse(&segment.data[..*len as usize])
-        {
-            let last = |d: &Device| u32::try_from(d.clusters()).unwrap_or(u32::MAX).saturating_sub(1);
-            self.disks = header.devices.iter().map(|d| (d.id, (last(d), 0))).collect();
-        }
-        for cluster in segment.clusters() {
-            if let Some((_, seen)) = self.disks.get_mut(&cluster.device) {
-                *seen = cluster.number.max(*seen);
-            }
-        }
-        self.index.push(chunk);
-        for gone in keep(&mut self.ring, segment, self.keep) {
-            self.spare.give(gone);
-        }
-        let kept = match self.content {
-            Some(_) => self.ring.end().saturating_sub(REACH),
-            None => self.ring.start(),
-        };
-        self.index.forget(kept);
-        Ok(())
-    }
-}
-
-impl ReadAt for Growing {
-    /// As far as it was read.
-    fn size(&self) -> u64 {
-        self.ring.end()
-    }
-
-    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
-        match (self.ring.get(pos, buf), &self.content) {
-            (Some(()), _) => Ok(()),
-            (None, Some(content)) => content.read_at(pos, buf),
-            (None, None) => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-}
-
-/// Reads any content from its start.
-struct Sequential {
-    content: Arc<dyn ReadAt>,
-    at: u64,
-}
-
-impl Read for Sequential {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = (self.content.size() - self.at).min(buf.len() as u64) as usize;
-        self.content.read_at(self.at, &mut buf[..n])?;
-        self.at += n as u64;
-        Ok(n)
     }
 }
 

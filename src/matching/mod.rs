@@ -14,6 +14,7 @@ pub mod cut;
 pub mod encode;
 pub mod fine;
 pub mod full;
+mod growing;
 pub mod index;
 pub mod map;
 mod members;
