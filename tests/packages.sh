@@ -6,7 +6,7 @@
 #   jobs.sh     the option in the settings of backup jobs, and messages about failures
 #   cluster.sh  several hosts, each in a network of its own: status, apply and revert --cluster
 # Usage: tests/packages.sh [FOLDER of our packages] (default: they are built, not optimised). The last line counts.
-# SUITES (default: bookworm trixie) names the Debian releases, CASES (default: life jobs booted cluster) what of it.
+# SUITES (default: bookworm trixie; bullseye passes too) names the Debian releases, CASES (default: life jobs booted cluster) what of it.
 # Needs root, mmdebstrap (installed where it is not) and a Debian mirror in apt's configuration: where that cannot be, it
 # ends with code 77 and says so. The chroots are kept as target/chroot-SUITE.tar.
 set -uo pipefail

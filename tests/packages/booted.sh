@@ -102,7 +102,7 @@ systemctl start pvescheduler pvestatd
 step "upgrade of ours, whose hunks have changed" $install "${ours_next[@]}"
 patched
 reloaded 1 some
-step "Proxmox VE 9, all at once" $install "${all_old[@]/=*/}" pve-manager=9.2.2
+step "Proxmox VE 9, all at once" $install "${others[@]}" pve-manager=9.2.2
 patched
 check "with the files as they are now" last_reload_saw some
 step "a pve-manager that is not supported" $install pve-manager=9.9.1

@@ -19,6 +19,9 @@ own=(/usr/share/perl5/PVE/VZDump/Differential.pm /usr/share/perl5/PVE/VZDump/Dif
 install="apt-get install"
 all_old=(pve-manager=8.4.20 libpve-storage-perl=8.3.8 libpve-guest-common-perl=5.2.2 libpve-common-perl=8.3.8
 	pve-container=5.3.5 qemu-server=8.4.10)
+# By name, for another version: apt before Debian 12's takes the first of `pve-manager pve-manager=9.2.2`.
+others=("${all_old[@]:1}")
+others=("${others[@]/=*/}")
 version=$(dpkg-deb -f /repository/next-pve-diff-backup_*.deb Version)
 version=${version%+next}
 ours_now=(pve-diff-backup="$version" pve-xdelta3=1:"$version")

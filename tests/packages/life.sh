@@ -132,7 +132,7 @@ check "our old lines are in" no_new_hunks
 step "upgrade of ours" $install "${ours_next[@]}"
 patched
 
-step "Proxmox VE 9, all at once" $install "${all_old[@]/=*/}" pve-manager=9.2.2
+step "Proxmox VE 9, all at once" $install "${others[@]}" pve-manager=9.2.2
 patched
 check "no warning before" test -z "$(grep -F "is coming" /run/test/output)"
 check "it is the new one's file" grep -F "libpve-storage-perl 9.1.0" /usr/share/perl5/PVE/Storage.pm
