@@ -75,7 +75,7 @@ struct Output {
 
 #[derive(Args)]
 struct Threads {
-    /// Threads to work with; 0 means all processors
+    /// Threads to work with; 0 means all processors. diff and restore use no more than 3, for the sake of memory
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
     threads: u16,
 }

@@ -26,7 +26,7 @@ const ZSTD_WINDOW_LOG: u32 = 24;
 /// What one thread compresses of it at a time. zstd holds some of these for each thread; longer ones would make
 /// differentials 0.1 to 0.3 % smaller, and take 16 MiB more for each MiB at two threads.
 const ZSTD_JOB: u32 = 4 << 20;
-const ZSTD_THREADS: usize = 4;
+const ZSTD_THREADS: usize = 3;
 /// Memory an xz stream may ask of its reader: enough for `xz -9`.
 const XZ_MEMORY: u64 = 128 << 20;
 

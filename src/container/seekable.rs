@@ -38,7 +38,7 @@ const MAX_FRAME: u32 = 16 << 20;
 /// Decompressed frames that are kept.
 const CACHE_BYTES: usize = 48 << 20;
 /// The same where it is known what will be read: then no more of a frame is kept than that.
-const PLANNED_BYTES: usize = 96 << 20;
+const PLANNED_BYTES: usize = 80 << 20;
 
 /// Tag of a side frame.
 pub type Tag = [u8; 8];

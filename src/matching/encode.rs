@@ -14,12 +14,10 @@ use super::pipeline::ordered;
 use super::print::Secret;
 use super::sliding::WINDOW;
 use super::spare::Spare;
-use super::{Error, chain};
+use super::{Error, MAX_THREADS, chain};
 use crate::container::{Encoder, ReadAt};
 use crate::vcdiff::{AppHeader, MAX_SEGMENT, TargetHasher, WindowBuilder, write_header};
 
-/// More threads than these take memory, and are faster than any pipe.
-const MAX_THREADS: usize = 4;
 /// Shortest run of one byte worth an instruction of its own.
 const MIN_RUN: usize = 64;
 

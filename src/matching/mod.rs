@@ -30,6 +30,9 @@ use std::path::{Path, PathBuf};
 
 use crate::vcdiff;
 
+/// Threads that compare or apply windows at most: each takes memory, and these are faster than any pipe.
+const MAX_THREADS: usize = 3;
+
 /// What can go wrong with a full backup, a differential or a restore.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

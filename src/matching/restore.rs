@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::Error;
 use super::ahead::{Ahead, RANGES, copied};
 use super::base::{Base, Content};
 use super::pipeline::ordered;
 use super::sliding::SlidingBase;
+use super::{Error, MAX_THREADS};
 use crate::container::{self, ReadAt};
 use crate::vcdiff::{self, AppHeader, Item, Limits, Reader, TargetHasher, Window};
 
@@ -123,7 +123,7 @@ impl Differential {
         let mut outcome = Outcome::default();
         let checksums = self.checksums;
         ordered(
-            threads,
+            threads.min(MAX_THREADS),
             move || windows.next_item(),
             move |item| match item {
                 Item::End(record) => Ok(Done::End(record)),
