@@ -89,6 +89,7 @@ fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
         }
         return Ok(());
     }
+    let coming = if matches!(event, Event::Preflight) { preflight::coming(host) } else { Vec::new() };
     let wanted = is_wanted(host, &host.view()?)?;
     match event {
         Event::Remove if wanted => {
@@ -96,7 +97,7 @@ fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
             write_note(host, "the package was removed")
         }
         Event::Preflight if wanted => {
-            preflight::run(host);
+            preflight::warn(host, &coming);
             Ok(())
         }
         Event::Remove => {

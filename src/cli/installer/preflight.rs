@@ -4,25 +4,32 @@
 //! input. Those of Proxmox that take lines of ours are unpacked into a temporary folder and planned for, all together;
 //! no code of theirs runs. Nothing here stops apt.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use super::{Host, upcoming};
 use crate::host::PACKAGES;
 
-/// Warns of what speaks against patching the host after this upgrade.
-pub(super) fn run(host: &Host) {
-    let files: Vec<PathBuf> = io::stdin()
+/// The package files that concern us, of those that apt names. All of its input is read: apt must not find the pipe
+/// closed.
+pub(super) fn coming(host: &Host) -> Vec<PathBuf> {
+    io::stdin()
         .lock()
-        .lines()
+        .split(b'\n')
         .map_while(Result::ok)
-        .map(|line| PathBuf::from(line.trim()))
+        .map(|line| PathBuf::from(OsString::from_vec(line)))
         .filter(|file| concerns(host, file))
-        .collect();
+        .collect()
+}
+
+/// Warns of what speaks against patching the host after this upgrade.
+pub(super) fn warn(host: &Host, files: &[PathBuf]) {
     if files.is_empty() {
         return;
     }
-    match upcoming::warnings(host, &files) {
+    match upcoming::warnings(host, files) {
         Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("pve-diff-backup: {warning}")),
         Err(error) => eprintln!("pve-diff-backup: cannot look at what is about to be installed: {error:#}"),
     }
