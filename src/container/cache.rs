@@ -26,7 +26,8 @@ pub trait Value: Sized {
 /// others wait for it.
 ///
 /// Where the cache is told beforehand who will want what ([`Cache::expect`]), it drops what nobody will want, then
-/// of each value what nobody will want of it, then what takes up the most room for the longest time. Without that, the least recently used.
+/// of each value what nobody will want of it, then what takes up the most room for the longest time. Without that,
+/// the least recently used.
 pub struct Cache<T> {
     state: Mutex<State<T>>,
     ready: Condvar,

@@ -49,15 +49,15 @@ impl<R: Read> Ahead<R> {
     /// # Errors
     /// Those of the reader, where they belong: behind the items that came before.
     pub fn next_item(&mut self) -> Result<Option<Item>, Error> {
-        let (mut steps, before) = (STEP_WINDOWS, self.held.bytes);
-        let full =
-            |held: &Cost, windows| windows >= WINDOWS || held.bytes >= BYTES || held.ranges >= ALL_RANGES;
-        while !self.ended
-            && (self.queue.is_empty()
-                || steps > 0 && self.held.bytes < before + STEP_BYTES && !full(&self.held, self.queue.len()))
-        {
+        let enough = self.held.bytes + STEP_BYTES;
+        for _ in 0..STEP_WINDOWS {
+            let full = self.queue.len() >= WINDOWS
+                || self.held.bytes >= BYTES.min(enough)
+                || self.held.ranges >= ALL_RANGES;
+            if self.ended || (full && !self.queue.is_empty()) {
+                break;
+            }
             self.read();
-            steps -= 1;
         }
         let Some((item, cost)) = self.queue.pop_front() else { return Ok(None) };
         self.held.bytes -= cost.bytes;
