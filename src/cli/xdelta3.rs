@@ -234,7 +234,7 @@ fn compress(args: FullArgs) -> anyhow::Result<()> {
 fn diff(args: DiffArgs) -> anyhow::Result<()> {
     let threads = args.output.threads.get();
     let base = Base::open(&args.base.0)?;
-    let out = crate::container::encoder(Box::new(stdout()?), args.output.compression()?, threads)?;
+    let out = crate::container::small_encoder(Box::new(stdout()?), args.output.compression()?, threads)?;
     let options = encode::Options { threads, window: args.window << 20 };
     let summary = encode::diff(stdin()?, base, out, options, |w| eprintln!("pve-xdelta3: warning: {w}"))?;
     if args.verbose {

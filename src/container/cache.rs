@@ -41,9 +41,12 @@ struct State<T> {
     /// Turns that will want a key, in order, and what of it. Those before `turn` are over.
     expected: HashMap<u64, VecDeque<(u64, Range<usize>)>>,
     turn: u64,
-    /// Was dropped; its memory can be used again.
-    spare: Option<T>,
+    /// Were dropped, the lightest first; their memory can be used again.
+    spare: Vec<T>,
 }
+
+/// Part of the limit that is made free at once where it is passed, for looking at all values takes time.
+const ROOM: usize = 16;
 
 enum Slot<T> {
     Busy,
@@ -78,7 +81,7 @@ impl<T: Value> Cache<T> {
             clock: 0,
             expected: HashMap::new(),
             turn: 0,
-            spare: None,
+            spare: Vec::new(),
         };
         Cache { state: Mutex::new(state), ready: Condvar::new() }
     }
@@ -105,6 +108,12 @@ impl<T: Value> Cache<T> {
         if turn.is_multiple_of(64) {
             state.expected.retain(|_, turns| turns.back().is_some_and(|&(last, _)| last > turn));
         }
+    }
+
+    /// Whether `key` is not at hand and will be wanted once, as far as is told: not worth a place.
+    pub fn passes_by(&self, key: u64) -> bool {
+        let state = self.lock();
+        !state.slots.contains_key(&key) && state.wanted(key).take(2).count() == 1
     }
 
     /// The value of `key`, which holds `range`; where it is not at hand, `load` makes it. It is given a value that
@@ -138,7 +147,7 @@ impl<T: Value> Cache<T> {
             }
         }
         state.slots.insert(key, Slot::Busy);
-        let spare = state.spare.take();
+        let spare = state.spare.pop();
         drop(state);
 
         // Takes the mark away again whatever happens in `load`, so that nobody waits for ever.
@@ -176,8 +185,7 @@ impl<T: Value> Drop for Busy<'_, T> {
 
 impl<T: Value> State<T> {
     fn evict(&mut self) {
-        // A bit more than needed, for looking at all of them takes time.
-        let enough = self.limit - self.limit / 16;
+        let enough = self.limit - self.limit / ROOM;
         while self.weight > self.limit {
             let mut worst: Vec<_> =
                 self.slots.iter().filter_map(|(&key, slot)| self.rank(key, slot)).collect();
@@ -244,11 +252,17 @@ impl<T: Value> State<T> {
         }
     }
 
+    /// Keeps the memory of a few values, the heaviest: as much as [`State::evict`] makes room for at once.
     fn reuse(&mut self, value: Arc<T>) {
         let Some(value) = Arc::into_inner(value) else { return };
-        if self.spare.as_ref().is_none_or(|spare| spare.weight() <= value.weight()) {
-            self.spare = Some(value);
-        }
+        let at = self.spare.partition_point(|spare| spare.weight() < value.weight());
+        self.spare.insert(at, value);
+        let mut kept: usize = self.spare.iter().map(T::weight).sum();
+        self.spare.retain(|spare| {
+            let keep = kept <= self.limit / ROOM;
+            kept -= if keep { 0 } else { spare.weight() };
+            keep
+        });
     }
 }
 

@@ -11,22 +11,15 @@ pub mod lzop;
 pub mod lzw;
 mod ordered;
 pub mod seekable;
+mod zst;
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 
-use zstd::zstd_safe::CParameter;
-
 /// Largest zstd window that a reader accepts, as `zstd -d` does by default: 128 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-/// Window of what we write: 16 MiB.
-const ZSTD_WINDOW_LOG: u32 = 24;
-/// What one thread compresses of it at a time. zstd holds some of these for each thread; longer ones would make
-/// differentials 0.1 to 0.3 % smaller, and take 16 MiB more for each MiB at two threads.
-const ZSTD_JOB: u32 = 4 << 20;
-const ZSTD_THREADS: usize = 3;
 /// Memory an xz stream may ask of its reader: enough for `xz -9`.
 const XZ_MEMORY: u64 = 128 << 20;
 
@@ -229,28 +222,40 @@ pub trait Encoder: Write + Send {
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
+/// Bytes of a differential that zstd compresses with one thread before others help.
+const SMALL: u64 = 256 << 20;
+
 /// Compresses into `out`, with up to `threads` threads.
 ///
 /// # Errors
 /// Those of setting up the compressor.
 pub fn encoder(out: Box<dyn Write + Send>, how: Compression, threads: usize) -> io::Result<Box<dyn Encoder>> {
+    encoder_behind(0, out, how, threads)
+}
+
+/// As [`encoder`], for a stream that is rarely large and has an end mark of its own: zstd makes it smaller, and takes
+/// less memory.
+///
+/// # Errors
+/// Those of setting up the compressor.
+pub fn small_encoder(
+    out: Box<dyn Write + Send>,
+    how: Compression,
+    threads: usize,
+) -> io::Result<Box<dyn Encoder>> {
+    encoder_behind(SMALL, out, how, threads)
+}
+
+/// With zstd one thread compresses the first `alone` bytes.
+fn encoder_behind(
+    alone: u64,
+    out: Box<dyn Write + Send>,
+    how: Compression,
+    threads: usize,
+) -> io::Result<Box<dyn Encoder>> {
     Ok(match how {
         Compression::None => Box::new(Plain(out)),
-        Compression::Zstd(level) => {
-            let mut e = zstd::stream::write::Encoder::new(out, level)?;
-            e.include_checksum(true)?;
-            // What a differential holds repeats itself, but not at once: tables of a disk's files, for instance.
-            e.set_parameter(CParameter::WindowLog(ZSTD_WINDOW_LOG))?;
-            if level == 1 {
-                // More than its default of 14, which is meant for small windows; it costs no time.
-                e.set_parameter(CParameter::HashLog(17))?;
-            }
-            if threads > 1 {
-                e.set_parameter(CParameter::JobSize(ZSTD_JOB))?;
-                e.multithread(threads.min(ZSTD_THREADS) as u32)?;
-            }
-            Box::new(e)
-        }
+        Compression::Zstd(level) => Box::new(zst::Writer::new(out, level, threads, alone)?),
         Compression::Lzo => Box::new(lzop::Writer::new(out, threads)),
         Compression::Gzip(level) => Box::new(gzip::Writer::new(out, level, threads)),
     })
@@ -270,12 +275,6 @@ impl Write for Plain {
 impl Encoder for Plain {
     fn finish(mut self: Box<Self>) -> io::Result<()> {
         self.0.flush()
-    }
-}
-
-impl Encoder for zstd::stream::write::Encoder<'static, Box<dyn Write + Send>> {
-    fn finish(self: Box<Self>) -> io::Result<()> {
-        zstd::stream::write::Encoder::finish(*self)?.flush()
     }
 }
 

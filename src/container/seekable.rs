@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use zstd::zstd_safe::DParameter;
+use zstd::zstd_safe::{DParameter, WriteBuf};
 
 use super::ReadAt;
 use super::cache::{Cache, Value};
@@ -226,34 +226,42 @@ impl Seekable {
 
     fn frame(&self, n: usize, range: Range<usize>) -> io::Result<Arc<Content>> {
         self.cache.get(n as u64, range, |spare| {
-            let mut bytes = spare.map(|content| content.bytes).unwrap_or_default();
-            self.load(n, &mut bytes, !self.trusted.load(Ordering::Relaxed))?;
+            let memory = spare.map(|content| content.bytes).unwrap_or_default();
+            let bytes = self.load_anew(n, memory, self.check())?;
             Ok(Content { bytes, parts: vec![(0, 0)] })
         })
     }
 
-    /// Decompresses frame `n` into `content`, whose memory is used again.
-    fn load(&self, n: usize, content: &mut Vec<u8>, check: bool) -> io::Result<()> {
+    /// Decompresses frame `n` to the front of `out`, which has room for it.
+    fn load<C: WriteBuf + ?Sized>(&self, n: usize, out: &mut C, check: bool) -> io::Result<()> {
         let f = &self.frames[n];
-        content.clear();
-        content.reserve_exact(f.content as usize);
         with_zstd(|z, raw| {
             raw.resize(f.compressed as usize, 0);
             self.file.read_exact_at(raw, f.offset)?;
             z.set_parameter(DParameter::ForceIgnoreChecksum(!check))?;
-            z.decompress_to_buffer(raw, content).map_err(|e| {
+            let len = z.decompress_to_buffer(raw, out).map_err(|e| {
                 invalid(format!("the zstd frame at byte {} of the file is damaged ({e})", f.offset))
             })?;
-            if content.len() != f.content as usize {
+            if len != f.content as usize {
                 return Err(invalid(format!(
-                    "the zstd frame at byte {} of the file holds {} bytes instead of {}",
-                    f.offset,
-                    content.len(),
-                    f.content
+                    "the zstd frame at byte {} of the file holds {len} bytes instead of {}",
+                    f.offset, f.content
                 )));
             }
             Ok(())
         })
+    }
+
+    /// Decompresses frame `n` into memory that is used again.
+    fn load_anew(&self, n: usize, mut memory: Vec<u8>, check: bool) -> io::Result<Vec<u8>> {
+        memory.clear();
+        memory.reserve_exact(self.frames[n].content as usize);
+        self.load(n, &mut memory, check)?;
+        Ok(memory)
+    }
+
+    fn check(&self) -> bool {
+        !self.trusted.load(Ordering::Relaxed)
     }
 }
 
@@ -332,11 +340,15 @@ impl ReadAt for Seekable {
         }
         for (n, range) in self.frames_with(pos, buf.len() as u64) {
             let (now, later) = buf.split_at_mut(range.len());
-            let content = self.frame(n, range.clone())?;
-            let bytes = content
-                .get(&range)
-                .ok_or_else(|| invalid(format!("frame {n} of the zstd file is too short")))?;
-            now.copy_from_slice(bytes);
+            if now.len() == self.frames[n].content as usize && self.cache.passes_by(n as u64) {
+                self.load(n, now, self.check())?;
+            } else {
+                let content = self.frame(n, range.clone())?;
+                let bytes = content
+                    .get(&range)
+                    .ok_or_else(|| invalid(format!("frame {n} of the zstd file is too short")))?;
+                now.copy_from_slice(bytes);
+            }
             buf = later;
         }
         Ok(())
@@ -357,8 +369,11 @@ impl ReadAt for Seekable {
     }
 
     fn verify(&self, pos: u64, len: u64) -> io::Result<()> {
-        let mut content = Vec::new();
-        self.frames_with(pos, len).try_for_each(|(n, _)| self.load(n, &mut content, true))
+        let mut memory = Vec::new();
+        for (n, _) in self.frames_with(pos, len) {
+            memory = self.load_anew(n, memory, true)?;
+        }
+        Ok(())
     }
 }
 
