@@ -21,6 +21,9 @@ const MAX_PIECE: usize = 32 << 10;
 /// A cut falls where these bits of the gear hash are zero: every 4 KiB on average, past the minimum.
 const CUT_MASK: u64 = ((1 << 12) - 1) << 48;
 
+/// A cut is also a mark where these bits are zero, too: every 16th or so.
+const MARK_MASK: u64 = ((1 << 4) - 1) << 44;
+
 /// Most pieces that a segment can have: none is shorter than a tar header, but the last.
 pub const MAX_PIECES: usize = SEGMENT / 512 + 2;
 
@@ -75,6 +78,15 @@ pub struct Piece {
     pub block: Option<(Cluster, u8)>,
     /// Not worth a fingerprint: headers.
     pub gap: bool,
+    /// Hash of the last 44 bytes, where these are a mark. Marks are found again in a base where changes lie so dense
+    /// that no piece is.
+    pub mark: Option<u32>,
+}
+
+impl Piece {
+    fn new(at: usize, len: usize) -> Piece {
+        Piece { at, len, block: None, gap: false, mark: None }
+    }
 }
 
 impl Segment {
@@ -98,8 +110,8 @@ impl Segment {
                 let mut at = 0;
                 let mut cut_to = |end: usize| {
                     while at < end {
-                        let len = cut(&self.data[at..end]);
-                        pieces.push(Piece { at, len, block: None, gap: false });
+                        let (len, mark) = cut(&self.data[at..end]);
+                        pieces.push(Piece { mark, ..Piece::new(at, len) });
                         at += len;
                     }
                 };
@@ -116,12 +128,12 @@ impl Segment {
                 for span in spans {
                     match *span {
                         Span::Gap(len) => {
-                            pieces.push(Piece { at, len: len as usize, block: None, gap: true });
+                            pieces.push(Piece { gap: true, ..Piece::new(at, len as usize) });
                             at += len as usize;
                         }
                         Span::Cluster(c) => {
                             for n in (0..BLOCKS_PER_CLUSTER as u8).filter(|n| c.mask >> n & 1 == 1) {
-                                pieces.push(Piece { at, len: BLOCK, block: Some((c, n)), gap: false });
+                                pieces.push(Piece { block: Some((c, n)), ..Piece::new(at, BLOCK) });
                                 at += BLOCK;
                             }
                         }
@@ -150,11 +162,11 @@ const GEAR: [u64; 256] = {
     table
 };
 
-/// Length of the first piece of `data`. The hash reaches 64 bytes back at most, so equal bytes give
+/// Length of the first piece of `data`, and its mark. The hash reaches 64 bytes back at most, so equal bytes give
 /// equal cuts soon after a difference.
-fn cut(data: &[u8]) -> usize {
+fn cut(data: &[u8]) -> (usize, Option<u32>) {
     if data.len() <= MIN_PIECE {
-        return data.len();
+        return (data.len(), None);
     }
     let end = data.len().min(MAX_PIECE);
     let mut hash = 0u64;
@@ -164,10 +176,10 @@ fn cut(data: &[u8]) -> usize {
     for (n, &b) in data[MIN_PIECE..end].iter().enumerate() {
         hash = (hash << 1).wrapping_add(GEAR[b as usize]);
         if hash & CUT_MASK == 0 {
-            return MIN_PIECE + n + 1;
+            return (MIN_PIECE + n + 1, (hash & MARK_MASK == 0).then_some((hash >> 12) as u32));
         }
     }
-    end
+    (end, None)
 }
 
 /// Reads a stream and hands it out in segments.

@@ -9,7 +9,7 @@ use super::cut::{Piece, Segment, Segmenter};
 use super::fine::{self, Part, Workspace};
 use super::growing::Growing;
 use super::index::{Found, Index};
-use super::old::{MAX_OLD, Old, Placed, places};
+use super::old::{Hint, MAX_OLD, Old, Placed, hinted, places};
 use super::pipeline::ordered;
 use super::print::Secret;
 use super::sliding::WINDOW;
@@ -186,7 +186,7 @@ impl Engine {
 }
 
 /// A stretch of a segment, and where it lies in the base.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stretch {
     /// Equal to the base's bytes from here on.
     Equal(u64),
@@ -232,7 +232,11 @@ impl<'a> Job<'a> {
                     self.drift = Some(from as i64 - (self.segment.start + at as u64) as i64);
                 }
                 Stretch::Fresh => self.literal(&self.segment.data[at..at + len]),
-                Stretch::Changed(_) => {
+                Stretch::Changed(old) => {
+                    if let Some((from, had)) = old {
+                        let middle = (from + had / 2) as i64 - (len / 2) as i64;
+                        self.drift = Some(middle - (self.segment.start + at as u64) as i64);
+                    }
                     self.changed(at, len, &places(&stretches, n, self.segment.start == 0));
                 }
             }
@@ -246,8 +250,15 @@ impl<'a> Job<'a> {
     fn stretches(&self, index: &Index) -> Vec<Placed> {
         let mut cursor = index.cursor();
         let mut all: Vec<Placed> = Vec::new();
+        let mut hints = Vec::new();
         for piece in self.segment.pieces() {
-            let stretch = match self.find(&mut cursor, &piece) {
+            let found = self.find(&mut cursor, &piece);
+            if let (None, Some(hash)) = (found, piece.mark)
+                && let Some(from) = self.known(cursor.find_mark(hash))
+            {
+                hints.push(Hint { at: piece.at + piece.len, from });
+            }
+            let stretch = match found {
                 None if piece.gap && self.segment.start + piece.at as u64 > 0 => Stretch::Fresh,
                 Some(Found { at, equal: true, .. }) => Stretch::Equal(at),
                 Some(Found { at, len, .. }) => Stretch::Changed(Some((at, len as u64))),
@@ -273,7 +284,7 @@ impl<'a> Job<'a> {
             }
             all.push((piece.at, piece.len, stretch));
         }
-        all
+        hinted(all, &hints)
     }
 
     fn find(&self, cursor: &mut super::index::Cursor<'_>, piece: &Piece) -> Option<Found> {
@@ -281,7 +292,12 @@ impl<'a> Job<'a> {
             return None;
         }
         let print = self.engine.secret.print(&self.segment.data[piece.at..piece.at + piece.len]);
-        cursor.find(piece, print).unwrap_or_else(|e| {
+        self.known(cursor.find(piece, print))
+    }
+
+    /// What was found, if anything: where the base is damaged, nothing is.
+    fn known<T>(&self, found: Result<Option<T>, Error>) -> Option<T> {
+        found.unwrap_or_else(|e| {
             self.engine.finding(&e);
             None
         })

@@ -147,6 +147,9 @@ impl Index {
         for entry in &chunk.entries {
             self.table.insert(entry.print, n);
         }
+        for (_, hash) in &chunk.marks {
+            self.table.insert(Print::of_mark(*hash), n);
+        }
         for (c, e) in &chunk.clusters {
             let (Some(id), number) = (id(n, *e as usize), c.number as usize) else { continue };
             let device = self.clusters.entry(c.device).or_default();
@@ -207,6 +210,19 @@ impl Cursor<'_> {
         }
         self.next = None;
         Ok(same)
+    }
+
+    /// Where in the base's content a mark ends.
+    ///
+    /// # Errors
+    /// As [`Cursor::find`].
+    pub fn find_mark(&mut self, hash: u32) -> Result<Option<u64>, Error> {
+        let Some(n) = self.index.table.get(Print::of_mark(hash)) else { return Ok(None) };
+        let chunk = self.load(n)?;
+        Ok(chunk.and_then(|c| {
+            let (at, _) = c.marks.iter().find(|mark| mark.1 == hash)?;
+            Some(c.start + u64::from(*at))
+        }))
     }
 
     /// The entry of the same block of the same disk.

@@ -9,6 +9,7 @@
 //!     0x00 gap:     length varint
 //!     0x01 cluster: device u8, number u32, mask u16, a print [12] per set bit (4096 bytes each)
 //!     0x02 pieces:  count varint, per piece: length varint, print [12]
+//!     0x03 marks:   count varint, per mark: bytes since the last one varint, hash u32
 //! "pvedbEND"  content length u64, chained checksum [16], segments u64
 //! ```
 //! A cut file lacks the end, and is refused as a base.
@@ -31,8 +32,8 @@ pub const MAP: Tag = *b"pvedbMAP";
 /// See [`HEADER`].
 pub const END: Tag = *b"pvedbEND";
 const VERSION: u8 = 1;
-/// No chunk of a map is larger: every piece costs at most 3 + 12 bytes.
-const MAX_CHUNK: u32 = (MAX_PIECES * (PRINT_LEN + 8) + 64) as u32;
+/// No chunk of a map is larger: every piece costs at most 3 + 12 bytes, and 7 if it has a mark.
+const MAX_CHUNK: u32 = (MAX_PIECES * (PRINT_LEN + 10) + 64) as u32;
 
 /// A fingerprinted piece of the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct Chunk {
     pub entries: Vec<Entry>,
     /// Its clusters, and the first entry of each.
     pub clusters: Vec<(Cluster, u32)>,
+    /// Its marks: where within the segment they end, and their hashes.
+    pub marks: Vec<(u32, u32)>,
 }
 
 impl Chunk {
@@ -70,6 +73,7 @@ impl Chunk {
             }
             let print = secret.print(&segment.data[p.at..p.at + p.len]);
             chunk.entries.push(Entry { at: p.at as u32, len: p.len as u32, print });
+            chunk.marks.extend(p.mark.map(|hash| ((p.at + p.len) as u32, hash)));
         }
         chunk
     }
@@ -79,6 +83,7 @@ impl Chunk {
         size_of::<Chunk>()
             + self.entries.capacity() * size_of::<Entry>()
             + self.clusters.capacity() * size_of::<(Cluster, u32)>()
+            + self.marks.capacity() * size_of::<(u32, u32)>()
     }
 
     /// As stored in the side frame [`MAP`].
@@ -126,6 +131,16 @@ impl Chunk {
             out.push(0);
             put_varint(&mut out, self.len - at);
         }
+        if !self.marks.is_empty() {
+            out.push(3);
+            put_varint(&mut out, self.marks.len() as u32);
+            let mut last = 0;
+            for (at, hash) in &self.marks {
+                put_varint(&mut out, at - last);
+                out.extend(hash.to_le_bytes());
+                last = *at;
+            }
+        }
         out
     }
 
@@ -156,6 +171,13 @@ impl Chunk {
                     for _ in 0..r.varint()? {
                         let len = r.varint()?;
                         push(&mut chunk.entries, &mut at, len, r.print()?)?;
+                    }
+                }
+                3 => {
+                    let mut last = 0u32;
+                    for _ in 0..r.varint()? {
+                        last = last.checked_add(r.varint()?).filter(|last| *last <= chunk.len)?;
+                        chunk.marks.push((last, r.u32()?));
                     }
                 }
                 _ => return None,

@@ -12,6 +12,57 @@ const SLACK: u64 = 4 << 10;
 /// A neighbour further away says nothing.
 const NEIGHBOURS: usize = 8;
 
+/// The most new bytes whose place in the base one mark tells, on either side of it, and in one stretch.
+const MARKED: usize = 1 << 20;
+const MARKED_STRETCH: usize = 256 << 10;
+
+/// A mark that the base has too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// Where it ends in the segment.
+    pub at: usize,
+    /// Where it ends in the base.
+    pub from: u64,
+}
+
+/// Tells of changed stretches of unknown origin where they come from, as far as `hints` (sorted) lie in them: each
+/// hint serves what is nearer to it than to another.
+pub fn hinted(stretches: Vec<Placed>, hints: &[Hint]) -> Vec<Placed> {
+    if hints.is_empty() {
+        return stretches;
+    }
+    let mut all = Vec::with_capacity(stretches.len() + hints.len());
+    for (at, len, stretch) in stretches {
+        let end = at + len;
+        let within = match stretch {
+            Stretch::Changed(None) => {
+                let first = hints.partition_point(|h| h.at <= at);
+                &hints[first..hints.partition_point(|h| h.at <= end)]
+            }
+            _ => &[],
+        };
+        let mut done = at;
+        for (n, hint) in within.iter().enumerate() {
+            let middle = within.get(n + 1).map_or(end, |next| (hint.at + next.at) / 2);
+            let (first, last) = (hint.at.saturating_sub(MARKED).max(done), middle.min(hint.at + MARKED));
+            if done < first {
+                all.push((done, first - done, Stretch::Changed(None)));
+            }
+            for part in (first..last).step_by(MARKED_STRETCH) {
+                let len = MARKED_STRETCH.min(last - part);
+                let slack = SLACK + len as u64 / 16;
+                let from = (hint.from + part as u64).saturating_sub(hint.at as u64 + slack);
+                all.push((part, len, Stretch::Changed(Some((from, len as u64 + 2 * slack)))));
+            }
+            done = last.max(done);
+        }
+        if done < end {
+            all.push((done, end - done, if done == at { stretch } else { Stretch::Changed(None) }));
+        }
+    }
+    all
+}
+
 /// A stretch of a segment: its place in there, its length, and what is known of it.
 pub type Placed = (usize, usize, Stretch);
 
@@ -150,6 +201,33 @@ mod tests {
         let own = places(&[(0, 1000, equal(0)), (1000, 10, Stretch::Changed(Some((1000, 10))))], 1, true);
         assert_eq!(own, [(1000, 4106)]);
         assert_eq!(places(&[(0, 10, none)], 0, true), [(0, 4106)]);
+    }
+
+    #[test]
+    fn marks_tell_where_stretches_come_from() {
+        let new = Stretch::Changed(None);
+        let all = vec![(0, 1000, Stretch::Equal(7)), (1000, 5 << 20, new), (1000 + (5 << 20), 9, new)];
+        assert_eq!(hinted(all.clone(), &[]), all);
+        let hints = [
+            Hint { at: 900, from: 1 },
+            Hint { at: 2 << 20, from: 9 << 20 },
+            Hint { at: 3 << 20, from: 5 << 20 },
+        ];
+        let found = hinted(all.clone(), &hints);
+        let mut end = 0;
+        for &(at, len, stretch) in &found {
+            assert_eq!(at, end);
+            end += len;
+            let Stretch::Changed(Some((from, old))) = stretch else { continue };
+            let drift = if at < 5 << 19 { 7 << 20 } else { 2 << 20 };
+            assert!(from < at as u64 + drift && from + old > (at + len) as u64 + drift);
+        }
+        assert_eq!(end, 1009 + (5 << 20));
+        let told: usize =
+            found.iter().filter(|s| matches!(s.2, Stretch::Changed(Some(_)))).map(|s| s.1).sum();
+        assert_eq!(told, 3 << 20);
+        assert_eq!((found[0], found[1]), (all[0], (1000, (1 << 20) - 1000, new)));
+        assert_eq!(found.last(), all.last());
     }
 
     #[test]
