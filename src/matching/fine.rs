@@ -99,6 +99,8 @@ pub fn compare(old: &[u8], new: &[u8], diagonal: isize, space: &mut Workspace, m
             space.table[slot(load(old, at), bits)] = at as u32 + 1;
         }
         let mut diagonal = diagonal;
+        // Where the last copy ended in `old`: bytes that were put in are followed by what follows there.
+        let mut rest = 0;
         let mut at = 0;
         while at + SEED <= new.len() {
             let word = load(new, at);
@@ -106,6 +108,10 @@ pub fn compare(old: &[u8], new: &[u8], diagonal: isize, space: &mut Workspace, m
             let found = straight
                 .filter(|&from| load(old, from) == word)
                 .and_then(|from| extend(old, new, from, literal, at, MIN_RESUME))
+                .or_else(|| {
+                    let follows = rest + SEED <= old.len() && load(old, rest) == word;
+                    follows.then(|| extend(old, new, rest, literal, at, MIN_COPY)).flatten()
+                })
                 .or_else(|| match space.table[slot(word, bits)] {
                     0 => None,
                     n => extend(old, new, n as usize - 1, literal, at, MIN_COPY),
@@ -120,7 +126,8 @@ pub fn compare(old: &[u8], new: &[u8], diagonal: isize, space: &mut Workspace, m
             emit(Part::Copy { from: from - back, len: back + forward });
             at += forward;
             literal = at;
-            diagonal = (from + forward) as isize - at as isize;
+            rest = from + forward;
+            diagonal = rest as isize - at as isize;
         }
     }
     if literal < new.len() {
