@@ -10,6 +10,7 @@ use pve_diff_backup::container::Compression;
 use pve_diff_backup::matching::base::Base;
 use pve_diff_backup::matching::restore::{Differential, Options};
 use pve_diff_backup::matching::{encode, full};
+use pve_diff_backup::vcdiff::{WindowBuilder, write_header};
 use pve_diff_backup::vma::{Config, Device, Header, Order, write_archive};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pve-xdelta3");
@@ -275,20 +276,117 @@ fn a_disk_that_filled_up_still_matches_a_one_way_base() {
 }
 
 #[test]
-fn a_larger_window_finds_what_moved_further_in_a_one_way_base() {
+fn a_larger_window_finds_changes_of_what_moved_further_in_a_one_way_base() {
     if !have("gzip") {
         return;
     }
     let dir = Dir::new();
     let full = Random(6).bytes(100 << 20);
     let base = dir.file("base", &ok(pipe(Command::new("gzip").args(["-1", "-c"]), &full)));
-    let day = [&full[70 << 20..], &full[..70 << 20]].concat();
-    for (window, limit) in [("64", 40 << 20), ("256", 1 << 20)] {
+    let mut day = [&full[70 << 20..], &full[..70 << 20]].concat();
+    day.iter_mut().step_by(1000).for_each(|byte| *byte ^= 1);
+    for (window, limit) in [("64", 110 << 20), ("256", 2 << 20)] {
         let delta = ok(run(&["diff", "--base", text(&base), "--window", window], &day));
         assert!(delta.len() < limit, "{window}: {}", delta.len());
         assert_eq!(delta.len() > 20 << 20, window == "64");
         let delta = dir.file("delta", &delta);
         same(&ok(run(&["restore", "--base", text(&base), text(&delta)], &[])), &day, window);
+    }
+}
+
+/// Files that were written anew lie anywhere: of a base that is read once, they are kept aside.
+#[test]
+fn what_moved_far_in_a_one_way_base_is_found_again() {
+    if !have("gzip") || !have("xdelta3") {
+        return;
+    }
+    let dir = Dir::new();
+    let full = Random(8).bytes(120 << 20);
+    let base = dir.file("base", &ok(pipe(Command::new("gzip").args(["-1", "-c"]), &full)));
+    // Twice what lay at the front, once in parts and backwards, and what followed it.
+    let parts: Vec<&[u8]> = full[1 << 20..3 << 20].chunks(100_000).rev().collect();
+    let day = [&full[..], &full[..5 << 20], &parts.concat(), &full[60 << 20..70 << 20]].concat();
+    let delta = ok(run(&["diff", "--base", text(&base)], &day));
+    assert!(delta.len() < 1 << 20, "{}", delta.len());
+    let delta_file = dir.file("delta", &delta);
+    let args = ["restore", "--base", text(&base), text(&delta_file)];
+    same(&ok(run(&args, &[])), &day, "from a file");
+    same(&ok(run(&["restore", "--base", text(&base), "-"], &delta)), &day, "from a pipe");
+    let mut stdin = Command::new(PROGRAM);
+    let stdin =
+        stdin.args(["restore", "--base", text(&base), "-"]).stdin(fs::File::open(&delta_file).unwrap());
+    same(&ok(stdin.output().unwrap()), &day, "from standard input");
+    // A smaller window than the encoder's: all of it comes from further back.
+    same(&ok(run(&[&args[..], &["--window", "1"]].concat(), &[])), &day, "a small window");
+
+    let raw = dir.file("raw", &full);
+    let plain = dir.file("plain", &ok(pipe(Command::new("zstd").args(["-dcq"]), &delta)));
+    let stock = Command::new("xdelta3").args(["-dcs", text(&raw), text(&plain)]).output().unwrap();
+    same(&ok(stock), &day, "xdelta3");
+
+    let nowhere = Command::new(PROGRAM).args(args).env("TMPDIR", dir.0.path().join("gone")).output().unwrap();
+    let said = String::from_utf8_lossy(&nowhere.stderr).into_owned();
+    assert!(!nowhere.status.success() && said.contains("gone") && said.contains("set TMPDIR"), "{said}");
+    assert!(day.starts_with(&nowhere.stdout));
+}
+
+/// A delta of another's making may go back and forth as it likes: the base is read a few times, not once for each jump.
+#[test]
+fn jumps_in_a_one_way_base_do_not_read_it_again_each_time() {
+    let dir = Dir::new();
+    let full = Random(9).bytes(12 << 20);
+    let base = dir.file("base.gz", &ok(pipe(Command::new("gzip").args(["-1", "-c"]), &full)));
+    let (mut delta, mut target) = (write_header(None, None), Vec::new());
+    let mut window = WindowBuilder::new();
+    for n in 0..3000 {
+        let from = if n % 2 == 0 { n * 1000 } else { (12 << 20) - 500 - n * 1000 };
+        window.copy_source(from as u64, 500);
+        window.finish(None, &mut delta);
+        target.extend_from_slice(&full[from..from + 500]);
+    }
+    let path = dir.file("delta", &delta);
+    for again in [false, true] {
+        let opened = Differential::open(Box::new(Cursor::new(delta.clone()))).unwrap();
+        let opened = if again { opened.at(&path) } else { opened };
+        let options = Options { threads: 1, window: 1 << 20, check_base: false };
+        let mut restored = Vec::new();
+        let before = read_by_me();
+        opened.restore(Some(Base::open(&base).unwrap()), options, |bytes| restored.write_all(bytes)).unwrap();
+        same(&restored, &target, "jumps");
+        let read = read_by_me() - before;
+        assert!(read < 8 * full.len() as u64, "{read} bytes were read");
+    }
+}
+
+/// Bytes that this process has read so far, those of other tests too.
+fn read_by_me() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+/// So many small changes that no piece of the stream is as it was.
+#[test]
+fn dense_changes_cost_what_changed() {
+    if !have("zstd") {
+        return;
+    }
+    let dir = Dir::new();
+    let full = Random(10).bytes(40 << 20);
+    let mut day = [&b"put in"[..], &full].concat();
+    let mut r = Random(11);
+    for at in (0..day.len() - 8).step_by(500) {
+        let new = r.bytes(8);
+        day[at..at + 8].copy_from_slice(&new);
+    }
+    let mapped = dir.file("mapped", &ok(run(&["full"], &full)));
+    let stock = dir.file("stock", &ok(pipe(Command::new("zstd").args(["-1", "-q", "-c"]), &full)));
+    let raw = dir.file("raw", &full);
+    for base in [&mapped, &stock, &raw] {
+        let delta = ok(run(&["diff", "--base", text(base)], &day));
+        // Eight bytes each, and their place.
+        assert!(delta.len() < day.len() / 500 * 16 + (1 << 20), "{}: {}", base.display(), delta.len());
+        let delta = dir.file("delta", &delta);
+        same(&ok(run(&["restore", "--base", text(base), text(&delta)], &[])), &day, text(base));
     }
 }
 

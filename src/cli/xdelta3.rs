@@ -1,6 +1,6 @@
 //! `pve-xdelta3`: our own sub-commands; anything else is xdelta3's command line ([`super::compat`]).
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -108,8 +108,8 @@ struct DiffArgs {
     /// The full backup; may be percent-encoded (%20 for a blank)
     #[arg(long, value_name = "PATH")]
     base: Encoded,
-    /// MiB kept of a base that can only be read from the front (zstd without a map, gzip, xz): what lies further
-    /// back is stored anew. Restoring takes as much memory
+    /// MiB kept of a base that can only be read from the front (zstd without a map, gzip, xz): what changed is compared
+    /// with these. Restoring takes as much memory, and at most 1 GiB below TMPDIR (/var/tmp) for what moved further
     #[arg(long, value_name = "MIB", default_value_t = WINDOW >> 20, value_parser = clap::value_parser!(u64).range(16..=restore::MAX_WINDOW >> 20))]
     window: u64,
     /// Tell on standard error how much was new
@@ -235,7 +235,7 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
     let threads = args.output.threads.get();
     let base = Base::open(&args.base.0)?;
     let out = crate::container::small_encoder(Box::new(stdout()?), args.output.compression()?, threads)?;
-    let options = encode::Options { threads, window: args.window << 20 };
+    let options = encode::Options { threads, window: args.window << 20, far: encode::FAR };
     let summary = encode::diff(stdin()?, base, out, options, |w| eprintln!("pve-xdelta3: warning: {w}"))?;
     if args.verbose {
         let mib = |n: u64| n as f64 / (1u64 << 20) as f64;
@@ -252,6 +252,7 @@ fn restore(args: RestoreArgs) -> anyhow::Result<()> {
     };
     let delta =
         Differential::open(Box::new(input)).with_context(|| Path::new(&args.file).display().to_string())?;
+    let delta = delta.at(Path::new(if args.file == "-" { OsStr::new("/dev/stdin") } else { &args.file }));
     let base = match args.base {
         Some(base) => Some(base.0),
         None if delta.needs_base() => Some(archive::full_beside(Path::new(&args.file))?),

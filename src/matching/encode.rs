@@ -28,11 +28,17 @@ pub struct Options {
     pub threads: usize,
     /// Bytes kept of a base that can only be read from the front, 16 MiB at least; whoever restores needs as many.
     pub window: u64,
+    /// Bytes that may be copied from such a base from further back; whoever restores keeps them in a temporary file.
+    /// xdelta3 finds these only in a base that is not compressed.
+    pub far: u64,
 }
+
+/// What may be copied from further back than the window.
+pub const FAR: u64 = 1 << 30;
 
 impl Default for Options {
     fn default() -> Options {
-        Options { threads: 1, window: WINDOW }
+        Options { threads: 1, window: WINDOW, far: FAR }
     }
 }
 
@@ -64,6 +70,7 @@ pub fn diff(
     base.describe(&mut header);
     if matches!(base.content, Content::Stream(_)) {
         header.base_window = Some(options.window);
+        header.base_far = options.far > 0;
     }
     out.write_all(&write_header(Some(&header.encode()), None)).map_err(output)?;
 
@@ -144,7 +151,7 @@ impl Engine {
                 (secret, View::Growing(Box::new(Mutex::new(growing))), 1)
             }
             Content::Stream(stream) => {
-                let (secret, growing) = Growing::one_way(stream, options.window)?;
+                let (secret, growing) = Growing::one_way(stream, options.window, options.far)?;
                 (secret, View::Growing(Box::new(Mutex::new(growing))), 1)
             }
         };
@@ -162,16 +169,17 @@ impl Engine {
 
     fn encode(&self, segment: &Segment) -> Result<Vec<u8>, Error> {
         match &self.view {
-            View::Whole { index, content } => Ok(Job::new(self, segment, content.as_ref()).run(index).0),
+            View::Whole { index, content } => {
+                Ok(Job::new(self, segment, content.as_ref(), (0, 0)).run(index).out)
+            }
             View::Growing(growing) => {
                 let mut growing = growing.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Err(e) = growing.advance(segment) {
                     self.finding(&e);
                 }
-                let (out, drift) = Job::new(self, segment, &*growing).run(&growing.index);
-                // Nothing was found: something was inserted here, or removed there. Read on at half the pace.
-                growing.drift = drift.unwrap_or(growing.drift - segment.data.len() as i64 / 2);
-                Ok(out)
+                let done = Job::new(self, segment, &*growing, growing.far()).run(&growing.index);
+                growing.encoded(done.drift, done.far);
+                Ok(done.out)
             }
         }
     }
@@ -206,11 +214,23 @@ struct Job<'a> {
     begun: usize,
     out: Vec<u8>,
     drift: Option<i64>,
+    /// What lies before this place of the base cannot be read, only be copied, and no more than this.
+    far: (u64, u64),
     scratch: Scratch,
 }
 
+/// An encoded segment.
+struct Done {
+    /// Its windows.
+    out: Vec<u8>,
+    /// Where the base's bytes lie relative to it, if anything was found.
+    drift: Option<i64>,
+    /// What may still be copied of what cannot be read.
+    far: u64,
+}
+
 impl<'a> Job<'a> {
-    fn new(engine: &'a Engine, segment: &'a Segment, content: &'a dyn ReadAt) -> Job<'a> {
+    fn new(engine: &'a Engine, segment: &'a Segment, content: &'a dyn ReadAt, far: (u64, u64)) -> Job<'a> {
         Job {
             engine,
             segment,
@@ -218,12 +238,12 @@ impl<'a> Job<'a> {
             begun: 0,
             out: Vec::new(),
             drift: None,
+            far,
             scratch: engine.scratch.take(),
         }
     }
 
-    /// The segment's windows, and where the base's bytes lie relative to it.
-    fn run(mut self, index: &Index) -> (Vec<u8>, Option<i64>) {
+    fn run(mut self, index: &Index) -> Done {
         let stretches = self.stretches(index);
         for (n, &(at, len, stretch)) in stretches.iter().enumerate() {
             match stretch {
@@ -243,16 +263,16 @@ impl<'a> Job<'a> {
         }
         self.finish_window(self.segment.data.len());
         self.engine.scratch.give(self.scratch);
-        (self.out, self.drift)
+        Done { out: self.out, drift: self.drift, far: self.far.1 }
     }
 
     /// Looks every piece up, and joins neighbours that stay neighbours in the base.
-    fn stretches(&self, index: &Index) -> Vec<Placed> {
+    fn stretches(&mut self, index: &Index) -> Vec<Placed> {
         let mut cursor = index.cursor();
         let mut all: Vec<Placed> = Vec::new();
         let mut hints = Vec::new();
         for piece in self.segment.pieces() {
-            let found = self.find(&mut cursor, &piece);
+            let found = self.find(&mut cursor, &piece).filter(|found| self.within_reach(found));
             if let (None, Some(hash)) = (found, piece.mark)
                 && let Some(from) = self.known(cursor.find_mark(hash))
             {
@@ -293,6 +313,16 @@ impl<'a> Job<'a> {
         }
         let print = self.engine.secret.print(&self.segment.data[piece.at..piece.at + piece.len]);
         self.known(cursor.find(piece, print))
+    }
+
+    /// Whether what was found can be copied.
+    fn within_reach(&mut self, found: &Found) -> bool {
+        let (near, left) = self.far;
+        if found.at < near && found.equal {
+            let Some(left) = left.checked_sub(found.len as u64) else { return false };
+            self.far.1 = left;
+        }
+        true
     }
 
     /// What was found, if anything: where the base is damaged, nothing is.

@@ -16,8 +16,8 @@ use super::spare::Spare;
 use crate::container::ReadAt;
 use crate::vma::{CLUSTER, Device, Header};
 
-/// A base without a map that can be read anywhere is known this far back: what is further is found no
-/// more. Its fingerprints take 6 MiB for every GiB.
+/// A base without a map is known this far back: what is further is found no more. Its fingerprints take 6 MiB for
+/// every GiB.
 const REACH: u64 = 4 << 30;
 
 /// A base without a map.
@@ -33,8 +33,12 @@ pub(super) struct Growing {
     spare: Spare<Vec<u8>>,
     /// Can be read anywhere: what has left the ring can still be had.
     content: Option<Arc<dyn ReadAt>>,
+    /// How much may be copied from before the ring, where that cannot be read.
+    far: u64,
     /// Where the base's bytes lie relative to the new stream's, as seen last.
-    pub drift: i64,
+    drift: i64,
+    /// Whether anything was found in the last segment.
+    found: bool,
     /// Of each disk in a VMA base: its last cluster, and the highest one read.
     disks: HashMap<u8, (u32, u32)>,
     exhausted: bool,
@@ -47,21 +51,23 @@ impl Growing {
     /// [`Error::Io`] where there are no random numbers or threads.
     pub fn anywhere(content: Arc<dyn ReadAt>) -> Result<(Secret, Growing), Error> {
         let stream = Box::new(Sequential { content: Arc::clone(&content), at: 0 });
-        Growing::new(stream, Some(content), WINDOW)
+        Growing::new(stream, Some(content), WINDOW, 0)
     }
 
-    /// A base that can be read from the front only, of which the last `window` bytes are kept.
+    /// A base that can be read from the front only, of which the last `window` bytes are kept. Up to `far` bytes may
+    /// be copied from before these.
     ///
     /// # Errors
     /// As [`Growing::anywhere`].
-    pub fn one_way(stream: Box<dyn Read + Send>, window: u64) -> Result<(Secret, Growing), Error> {
-        Growing::new(stream, None, window)
+    pub fn one_way(stream: Box<dyn Read + Send>, window: u64, far: u64) -> Result<(Secret, Growing), Error> {
+        Growing::new(stream, None, window, far)
     }
 
     fn new(
         stream: Box<dyn Read + Send>,
         content: Option<Arc<dyn ReadAt>>,
         window: u64,
+        far: u64,
     ) -> Result<(Secret, Growing), Error> {
         let io = |what: &str| {
             let what = what.to_owned();
@@ -69,8 +75,12 @@ impl Growing {
         };
         let seed = Secret::draw().map_err(io("cannot read random numbers from /dev/urandom"))?;
         let secret = Secret::new(&seed);
-        // Of a one-way base the window, with some room.
-        let known = content.as_ref().map_or(2 * window, |content| content.size().min(REACH));
+        let known = match &content {
+            Some(content) => content.size().min(REACH),
+            None if far > 0 => REACH,
+            // With some room.
+            None => 2 * window,
+        };
         let mut segments = Segmenter::new(stream);
         let spare = segments.spare();
         let (send, feed) = bounded(1);
@@ -99,7 +109,9 @@ impl Growing {
             lead: window / 2,
             spare,
             content,
+            far,
             drift: 0,
+            found: true,
             disks: HashMap::new(),
             exhausted: false,
         };
@@ -109,10 +121,14 @@ impl Growing {
     /// Reads the base as far as a segment of the new stream may need it.
     ///
     /// In VMA archives the numbers of the clusters tell how far that is, however much was inserted or removed.
-    /// Elsewhere the last match tells.
+    /// Elsewhere the last match tells. If there was none, something was inserted here, or removed there: then it is
+    /// read on at half the pace.
     pub fn advance(&mut self, segment: &Segment) -> Result<(), Error> {
-        let end = segment.start + segment.data.len() as u64;
-        let want = end.saturating_add_signed(self.drift).saturating_add(self.lead);
+        let len = segment.data.len() as u64;
+        let want = match self.found {
+            true => (segment.start + len).saturating_add_signed(self.drift).saturating_add(self.lead),
+            false => self.ring.end() + len / 2,
+        };
         let mut reach = HashMap::new();
         for cluster in segment.clusters() {
             let highest = reach.entry(cluster.device).or_insert(cluster.number);
@@ -136,6 +152,19 @@ impl Growing {
             }
             self.read()?;
         }
+    }
+
+    /// Learns from a segment that was encoded: where the base's bytes lie relative to it, if that is known, and how much
+    /// may still be copied from before the ring.
+    pub fn encoded(&mut self, drift: Option<i64>, far: u64) {
+        self.found = drift.is_some();
+        self.drift = drift.unwrap_or(self.drift);
+        self.far = far;
+    }
+
+    /// Places before this one can be copied from, but not read; and how much of that is allowed.
+    pub fn far(&self) -> (u64, u64) {
+        (if self.content.is_some() { 0 } else { self.ring.start() }, self.far)
     }
 
     /// Reads the next segment of the base.
@@ -167,11 +196,9 @@ impl Growing {
         for gone in keep(&mut self.ring, segment, self.keep) {
             self.spare.give(gone);
         }
-        let kept = match self.content {
-            Some(_) => self.ring.end().saturating_sub(REACH),
-            None => self.ring.start(),
-        };
-        self.index.forget(kept);
+        let reach = self.ring.end().saturating_sub(REACH);
+        let only_ring = self.content.is_none() && self.far == 0;
+        self.index.forget(if only_ring { self.ring.start() } else { reach });
         Ok(())
     }
 }

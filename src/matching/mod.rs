@@ -12,6 +12,7 @@ pub mod ahead;
 pub mod base;
 pub mod cut;
 pub mod encode;
+mod far;
 pub mod fine;
 pub mod full;
 mod growing;

@@ -1,7 +1,7 @@
 //! Restoring from a differential.
 
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, bounded};
@@ -26,14 +26,15 @@ pub struct Options {
     pub check_base: bool,
 }
 
-/// What a header can ask to be kept of a base: 2 GiB, as much as xdelta3's `-B` can. With less, a base is read anew
-/// from its start now and then.
+/// What a header can ask to be kept of a base: 2 GiB, as much as xdelta3's `-B` can. What lies further back than is
+/// kept comes from a temporary file.
 pub const MAX_WINDOW: u64 = 2 << 30;
 
 /// A differential whose header was read.
 pub struct Differential {
-    reader: Reader<Box<dyn Read + Send>>,
+    pub(super) reader: Reader<Box<dyn Read + Send>>,
     checksums: bool,
+    path: Option<PathBuf>,
 }
 
 /// What was restored.
@@ -63,7 +64,13 @@ impl Differential {
     /// # Errors
     /// Where it is no differential, or cannot be read.
     pub fn new(stream: Box<dyn Read + Send>) -> Result<Differential, Error> {
-        Ok(Differential { reader: Reader::new(stream, Limits::default())?, checksums: true })
+        Ok(Differential { reader: Reader::new(stream, Limits::default())?, checksums: true, path: None })
+    }
+
+    /// Tells which file it is, for reading it once more should that be of use; a FIFO cannot be.
+    pub fn at(self, path: &Path) -> Differential {
+        let path = path.is_file().then(|| path.to_owned());
+        Differential { path, ..self }
     }
 
     /// Does without the windows' checksums, as `xdelta3 -n` does. An end record is checked all the same.
@@ -104,7 +111,8 @@ impl Differential {
             Some((_, Content::Random(content))) => (Source::Random(content), options.threads),
             Some((path, Content::Stream(stream))) => {
                 let asked = header.base_window.unwrap_or(0).min(MAX_WINDOW);
-                (Source::Sliding(SlidingBase::new(&path, stream, options.window.max(asked))), 1)
+                let window = options.window.max(asked);
+                (Source::Sliding(SlidingBase::new(&path, stream, window, self.path, header.base_far)), 1)
             }
         };
         let known = match &source {
@@ -217,7 +225,7 @@ pub fn open(path: &Path, base: Option<&Path>, options: Options) -> Result<Box<dy
             .map_err(|source| Error::Io { what: format!("cannot read {}", path.display()), source })?
             .1);
     };
-    let delta = Differential::open(Box::new(file))?;
+    let delta = Differential::open(Box::new(file))?.at(path);
     let base = Base::open(base)?;
     base.check(&delta.header())?;
     let (send, parts) = bounded(2);

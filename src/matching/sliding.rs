@@ -1,8 +1,9 @@
 //! Bases that can only be read from the front: a window that slides over them.
 //!
-//! The encoder reads such a base alongside the new stream, keeps its last [`WINDOW`] bytes, and copies only
-//! from these. The decoder reads no further than a copy reaches, so its own window of the same size then
-//! still holds whatever is copied.
+//! The encoder reads such a base alongside the new stream, keeps its last [`WINDOW`] bytes, and compares with these.
+//! The decoder reads no further than a copy reaches, so its own window of the same size then still holds whatever is
+//! copied from there. Equal data from further back is known to the encoder by its fingerprint, and to the decoder by
+//! reading the differential beforehand ([`super::far`]).
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -10,7 +11,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::cut::{SEGMENT, Segment};
+use super::cut::Segment;
+use super::far::Far;
 use crate::container::{self, read_full};
 
 /// Bytes of the base that are kept by default, as xdelta3 does.
@@ -41,7 +43,7 @@ impl Ring {
         self.parts.push_back((start, part));
     }
 
-    /// Takes the oldest parts out as long as `keep` bytes remain.
+    /// Takes the oldest parts out as long as `keep` bytes remain, in order.
     pub fn trim(&mut self, keep: u64) -> impl Iterator<Item = Vec<u8>> {
         let gone = self.parts.partition_point(|(start, part)| start + part.len() as u64 + keep <= self.end);
         self.parts.drain(..gone).map(|(_, part)| part)
@@ -67,53 +69,105 @@ impl Ring {
     }
 }
 
-/// A one-way base for the decoder. What lies before the window is read again from the file's start: slow,
-/// but right, whatever the window of the encoder was.
+/// A one-way base for the decoder.
+///
+/// What lies before the window was kept, or is read again from the file's start with everything kept that will be
+/// needed: twice at most, whatever the differential asks for.
 pub struct SlidingBase {
     path: PathBuf,
     window: u64,
-    state: Mutex<(Box<dyn Read + Send>, Ring)>,
+    /// The differential, where it can be read once more.
+    delta: Option<PathBuf>,
+    state: Mutex<State>,
 }
 
+struct State {
+    stream: Box<dyn Read + Send>,
+    ring: Ring,
+    far: Far,
+}
+
+/// Bytes that are read at a time, at most.
+const PART: u64 = 1 << 20;
+
 impl SlidingBase {
-    /// Reads `stream`, which is the content of the file `path`, from its start.
-    pub fn new(path: &Path, stream: Box<dyn Read + Send>, window: u64) -> SlidingBase {
-        SlidingBase { path: path.to_owned(), window, state: Mutex::new((stream, Ring::default())) }
+    /// Reads `stream`, which is the content of the file `path`, from its start. `delta` is the file of the
+    /// differential, if it is one; `far` tells that it copies from before the window.
+    pub fn new(
+        path: &Path,
+        stream: Box<dyn Read + Send>,
+        window: u64,
+        delta: Option<PathBuf>,
+        far: bool,
+    ) -> SlidingBase {
+        let window = window.max(1);
+        let far = if far { Far::of(delta.as_deref(), surely(window)) } else { Far::none() };
+        let state = Mutex::new(State { stream, ring: Ring::default(), far });
+        SlidingBase { path: path.to_owned(), window, delta, state }
     }
 
     /// Fills `buf` with the content from `pos` on.
     ///
     /// # Errors
-    /// `UnexpectedEof` where the content ends before; those of decompressing.
+    /// `UnexpectedEof` where the content ends before; those of decompressing, and of keeping what is needed again.
     pub fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
         let mut state = self.state.lock().map_err(|_| io::Error::other("another thread failed"))?;
-        let (stream, ring) = &mut *state;
-        if pos < ring.start() {
-            // Opening a FIFO again would wait for a writer that never comes.
-            if std::fs::metadata(&self.path)?.file_type().is_fifo() {
-                return Err(io::Error::other(format!(
-                    "it is a pipe, and what lies {} bytes back is no longer kept (only {} bytes are)",
-                    ring.end() - pos,
-                    self.window
-                )));
+        while pos < state.ring.start() {
+            let kept = (state.ring.start() - pos).min(buf.len() as u64) as usize;
+            if state.far.get(pos, &mut buf[..kept])? {
+                return self.read_on(&mut state, pos + kept as u64, &mut buf[kept..]);
             }
-            *stream = container::decoder(Box::new(std::fs::File::open(&self.path)?))?.1;
-            *ring = Ring::default();
+            self.read_again(&mut state)?;
+        }
+        self.read_on(&mut state, pos, buf)
+    }
+
+    /// Starts anew, and keeps more than before.
+    fn read_again(&self, state: &mut State) -> io::Result<()> {
+        // Opening a FIFO again would wait for a writer that never comes.
+        if std::fs::metadata(&self.path)?.file_type().is_fifo() {
+            return Err(io::Error::other(format!(
+                "it is a pipe, and more than the last {} bytes of it are needed",
+                self.window
+            )));
+        }
+        state.far = (state.far.more(self.delta.as_deref(), surely(self.window)))
+            .ok_or_else(|| io::Error::other("what was kept of it is lost"))?;
+        state.stream = container::decoder(Box::new(std::fs::File::open(&self.path)?))?.1;
+        state.ring = Ring::default();
+        Ok(())
+    }
+
+    /// Reads what is in the window, or behind it.
+    fn read_on(&self, state: &mut State, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        if buf.is_empty() {
+            return Ok(());
         }
         let end = pos + buf.len() as u64;
-        while ring.end() < end {
-            let mut part = vec![0; (SEGMENT / 8).min((self.window as usize).max(1))];
-            let n = read_full(stream, &mut part)?;
+        while state.ring.end() < end {
+            let mut part = vec![0; PART.min(self.window) as usize];
+            let n = read_full(&mut state.stream, &mut part)?;
             if n == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             part.truncate(n);
-            ring.push(part);
+            state.ring.push(part);
             // Parts are longer than what is wanted: nothing of it may go with them.
-            drop(ring.trim(self.window.max(ring.end().saturating_sub(pos))));
+            let keep = self.window.max(state.ring.end().saturating_sub(pos));
+            for gone in state.ring.trim(keep) {
+                state.far.pass(&gone)?;
+            }
         }
-        ring.get(pos, buf).ok_or_else(|| io::Error::other("the window on the base lost what it must hold"))
+        state
+            .ring
+            .get(pos, buf)
+            .ok_or_else(|| io::Error::other("the window on the base lost what it must hold"))
     }
+}
+
+/// How much of a window is certainly there: the base is read in parts, further than is needed.
+fn surely(window: u64) -> u64 {
+    window.saturating_sub(2 * PART)
 }
 
 /// Bytes of a segment for the ring; gives those that are no longer kept.

@@ -31,8 +31,10 @@ pub struct AppHeader {
     pub base_form: Option<String>,
     /// Checksum of the first bytes of the decompressed base, in whatever form it was.
     pub base_head: Option<[u8; 16]>,
-    /// Bytes of a base that can only be read from the front which the delta goes back at most.
+    /// Bytes of a base that can only be read from the front which the delta goes back, for the most part.
     pub base_window: Option<u64>,
+    /// It also copies from further back.
+    pub base_far: bool,
     /// The delta ends in an [`EndRecord`](super::EndRecord); one that does not is truncated.
     pub end_record: bool,
     /// Fields of ours are there, but not as they were written.
@@ -69,6 +71,7 @@ impl AppHeader {
                     Some(("end", value)) => header.end_record = value == "1",
                     Some(("len", value)) => header.base_len = value.parse().ok(),
                     Some(("window", value)) => header.base_window = value.parse().ok(),
+                    Some(("far", value)) => header.base_far = value == "1",
                     Some(("id", value)) => header.base_identity = unhex(value.as_bytes()),
                     Some(("form", value)) => header.base_form = Some(value.into()),
                     Some(("head", value)) => header.base_head = unhex(value.as_bytes()),
@@ -102,6 +105,7 @@ impl AppHeader {
             self.base_identity.map(|id| format!(" id={}", hex(&id))),
             self.base_form.as_ref().map(|form| format!(" form={form}")),
             self.base_window.map(|window| format!(" window={window}")),
+            self.base_far.then(|| " far=1".to_owned()),
             self.base_head.map(|head| format!(" head={}", hex(&head))),
         ];
         let fields: String = fields.into_iter().flatten().collect();
@@ -227,7 +231,8 @@ mod tests {
             let header = AppHeader {
                 blake3: [blake3, blake3.filter(|_| !base.is_empty())],
                 target_name: target.into(), base_name: base.into(), compressors: Default::default(),
-                base_len, base_identity, base_form: Some(form), base_window, base_head, end_record, damaged: false,
+                base_len, base_identity, base_form: Some(form), base_window, base_head, base_far: end_record, end_record,
+                damaged: false,
             };
             prop_assert_eq!(AppHeader::parse(&header.encode()), header);
         }

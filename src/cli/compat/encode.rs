@@ -141,7 +141,8 @@ fn against(
     stage: &mut Stage<impl Write>,
 ) -> anyhow::Result<u64> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let how = encode::Options { threads, window: options.source_window };
+    // None of it further back than xdelta3 itself could restore.
+    let how = encode::Options { threads, window: options.source_window, far: 0 };
     // The engine's own windows are as long as the default, or shorter.
     let (input, cutter) = match options.window {
         DEFAULT_WINDOW => (input, None),
