@@ -394,6 +394,9 @@ fn created_archives_are_read_back() {
     }
 }
 
+#[path = "vma/program.rs"]
+mod program;
+
 mod hostile {
     //! Archives whose checksums are right and whose contents are not.
 
