@@ -197,8 +197,10 @@ fn a_signal_leaves_nothing_either() {
     let dir = Dir::new();
     let before = dir.names();
     for number in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let mut command = dir.command(&["vma", "extract", "-", "out"]);
-        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        // Whoever runs the tests may have them ignored.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=TERM,INT,HUP", PROGRAM, "vma", "extract", "-", "out"]);
+        let mut child = command.current_dir(dir.0.path()).stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(&fs::read(dir.path("half.vma")).unwrap()).unwrap();
         until(|| dir.path("out/tmp-disk-drive-virtio0.raw").exists());
