@@ -20,6 +20,11 @@ use crate::vma::{CLUSTER, Device, Header};
 /// every GiB.
 const REACH: u64 = 4 << 30;
 
+/// Where a one-way base was last found to lie, it is read on this fast and so much further when nothing is found, as
+/// long as what is passed over can be copied all the same: so the place behind a part that was removed is found soon.
+const SEARCH_PACE: u64 = 4;
+const SEARCH: u64 = 256 << 20;
+
 /// A base without a map.
 pub(super) struct Growing {
     /// What is known of it.
@@ -27,8 +32,9 @@ pub(super) struct Growing {
     feed: Receiver<Result<(Segment, Chunk), Error>>,
     ring: Ring,
     keep: u64,
-    /// How far a one-way base is read ahead of the place where the next match is expected: half of what is kept,
-    /// which is more than the 16 MiB whose clusters QEMU mixes.
+    /// How far the base is read ahead of the place where the next match is expected: half of what is kept, which is
+    /// more than the 16 MiB whose clusters QEMU mixes. Half of what is known, where there are no clusters to go by
+    /// and the base can be read anywhere.
     lead: u64,
     spare: Spare<Vec<u8>>,
     /// Can be read anywhere: what has left the ring can still be had.
@@ -37,8 +43,9 @@ pub(super) struct Growing {
     far: u64,
     /// Where the base's bytes lie relative to the new stream's, as seen last.
     drift: i64,
-    /// Whether anything was found in the last segment.
+    /// Whether anything was found in the last segment, and how far the base was to be read where something last was.
     found: bool,
+    expected: u64,
     /// Of each disk in a VMA base: its last cluster, and the highest one read.
     disks: HashMap<u8, (u32, u32)>,
     exhausted: bool,
@@ -112,6 +119,7 @@ impl Growing {
             far,
             drift: 0,
             found: true,
+            expected: 0,
             disks: HashMap::new(),
             exhausted: false,
         };
@@ -121,12 +129,18 @@ impl Growing {
     /// Reads the base as far as a segment of the new stream may need it.
     ///
     /// In VMA archives the numbers of the clusters tell how far that is, however much was inserted or removed.
-    /// Elsewhere the last match tells. If there was none, something was inserted here, or removed there: then it is
-    /// read on at half the pace.
+    /// Elsewhere the last match tells. If there was none, something was inserted here, or removed there: then the base is
+    /// searched for what follows, or read on at half the pace.
     pub fn advance(&mut self, segment: &Segment) -> Result<(), Error> {
         let len = segment.data.len() as u64;
+        if self.found {
+            self.expected = (segment.start + len).saturating_add_signed(self.drift) + self.lead;
+        }
         let want = match self.found {
-            true => (segment.start + len).saturating_add_signed(self.drift).saturating_add(self.lead),
+            true => self.expected,
+            false if self.far > 2 * SEARCH && self.ring.end() < self.expected + SEARCH => {
+                self.ring.end() + SEARCH_PACE * len
+            }
             false => self.ring.end() + len / 2,
         };
         let mut reach = HashMap::new();
@@ -186,6 +200,9 @@ impl Growing {
         {
             let last = |d: &Device| u32::try_from(d.clusters()).unwrap_or(u32::MAX).saturating_sub(1);
             self.disks = header.devices.iter().map(|d| (d.id, (last(d), 0))).collect();
+        } else if segment.start == 0 && self.content.is_some() {
+            self.lead = REACH / 2;
+            self.keep = 0;
         }
         for cluster in segment.clusters() {
             if let Some((_, seen)) = self.disks.get_mut(&cluster.device) {
