@@ -10,6 +10,7 @@ pub mod demo;
 pub mod exit;
 pub mod generate;
 pub mod installer;
+pub(crate) mod say;
 pub mod selftest;
 pub mod verify;
 pub mod vma;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use self::exit::Exit;
+use self::say::say;
 
 /// The name under which the program behaves as its command `verify`.
 const VERIFY_NAME: &str = "pve-verify-backups";
@@ -213,7 +215,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         // Whoever read our output has gone: nobody is left to be told.
         Err(error) if is_broken_pipe(&error) => Exit::Success.into(),
         Err(error) => {
-            eprintln!("{name}: {error:#}");
+            say!("{name}: {error:#}");
             Exit::of_error(&error).into()
         }
     }

@@ -21,6 +21,7 @@ use anyhow::{Context, bail, ensure};
 use indicatif::DecimalBytes;
 
 use super::exit::{Exit, Stop};
+use super::say::println_quietly;
 use crate::backup::{BackupName, GuestKind};
 use guest::Guest;
 use shell::Shell;
@@ -131,14 +132,15 @@ fn preflight(args: &Args, shell: &Shell, source: Guest, target: Guest) -> anyhow
 
 /// The warning, and a question.
 fn confirm(args: &Args, source: Guest, target: Guest) -> anyhow::Result<()> {
-    println!(
+    writeln!(
+        io::stdout(),
         "This self-test backs up {source} {} times into a new directory below {},\n\
          restores it as often as {target} (which does not exist now), and destroys that again.\n\
          It needs room for two backups and for the disks of {source}, and takes its time.\n\
          The description of {source} gets a line more while it runs.",
         2 * args.compress.len(),
         args.dir.display()
-    );
+    )?;
     if args.yes {
         return Ok(());
     }
@@ -280,7 +282,7 @@ impl<'a> Test<'a> {
         }
         let path = self.dir.path().to_owned();
         if self.args.keep {
-            println!("The backups are in {}", self.dir.keep().display());
+            println_quietly(&format!("The backups are in {}", self.dir.keep().display()));
         } else if let Err(error) = self.dir.close() {
             left.push(format!("{} could not be removed: {error}", path.display()));
         }

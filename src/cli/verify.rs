@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::VERIFY_NAME;
 use super::exit::Exit;
+use super::say::say;
 use crate::backup::BackupName;
 use crate::backup::chain::Directory;
 use crate::backup::verify::{Content, Open, Task, Verdict, check, task, tasks};
@@ -46,7 +47,7 @@ pub fn run(args: &Args, open: Open) -> anyhow::Result<ExitCode> {
     let (work, fulls) = match collect(args) {
         Ok(found) => found,
         Err(error) => {
-            eprintln!("{error:#}");
+            say!("{error:#}");
             return Ok(Exit::Usage.into());
         }
     };

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use anyhow::{Context, bail};
 use lexopt::prelude::*;
 
+use super::say::say;
 use crate::backup::Stamp;
 use crate::vma::{Config, Device, Header, MAX_DEVICE, Order, Reader, Summary, Uuid, extract, write_archive};
 
@@ -49,7 +50,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, open: Open) -> ExitCode {
     let command = match Command::parse(args) {
         Ok(command) => command,
         Err(error) => {
-            eprintln!("pve-xdelta3 vma: {error:#}\n\n{HELP}");
+            say!("pve-xdelta3 vma: {error:#}\n\n{HELP}");
             return ExitCode::from(2);
         }
     };
@@ -58,7 +59,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, open: Open) -> ExitCode {
         // whoever reads our output has seen enough
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pve-xdelta3 vma: {error:#}");
+            say!("pve-xdelta3 vma: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::archive;
+use super::say::say;
 use crate::container::Compression;
 use crate::matching::base::{Base, Content};
 use crate::matching::restore::{self, Differential, Options};
@@ -184,7 +185,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             ExitCode::from(BROKEN_PIPE)
         }
         Err(e) => {
-            eprintln!("pve-xdelta3: {}", told(&e));
+            say!("pve-xdelta3: {}", told(&e));
             ExitCode::FAILURE
         }
     }
@@ -236,10 +237,10 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
     let base = Base::open(&args.base.0)?;
     let out = crate::container::small_encoder(Box::new(stdout()?), args.output.compression()?, threads)?;
     let options = encode::Options { threads, window: args.window << 20 };
-    let summary = encode::diff(stdin()?, base, out, options, |w| eprintln!("pve-xdelta3: warning: {w}"))?;
+    let summary = encode::diff(stdin()?, base, out, options, |w| say!("pve-xdelta3: warning: {w}"))?;
     if args.verbose {
         let mib = |n: u64| n as f64 / (1u64 << 20) as f64;
-        eprintln!("{:.1} MiB, of which {:.1} MiB are new", mib(summary.total), mib(summary.new));
+        say!("{:.1} MiB, of which {:.1} MiB are new", mib(summary.total), mib(summary.new));
     }
     Ok(())
 }

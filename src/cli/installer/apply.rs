@@ -8,9 +8,10 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::cluster::{self, ChangeArgs, Operation};
-use super::{Host, View, options, println_quietly};
+use super::{Host, View, options};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
+use crate::cli::say::{println_quietly, say};
 use crate::jobs::Mode;
 use crate::patching::check::{self, Checked, Outcome};
 use crate::patching::plan::Change;
@@ -102,7 +103,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     host.announce(&plan, &view);
     let checked = check(&host, &view, &changes)?;
     for checked in checked.iter().filter(|checked| checked.outcome != Outcome::Loads) {
-        eprintln!("warning: {}", describe(checked));
+        say!("warning: {}", describe(checked));
     }
     let count = changes.len();
     changes.extend(host.record_changes(&plan, &view)?);

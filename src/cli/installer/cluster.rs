@@ -16,6 +16,7 @@ use self::report::{Action, NodeReport, Report};
 use super::confirmed;
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Stop};
+use crate::cli::say::say;
 use crate::host::Root;
 use crate::host::cluster::remote::{self, Purpose, RemoteError};
 use crate::host::cluster::{Members, Node, jobs};
@@ -156,7 +157,7 @@ impl Cluster {
     /// Changes one node after another, up to the first failure.
     fn change_each(&self, report: &mut Report, change: &Change) -> anyhow::Result<()> {
         let interrupted = stop_after_node()?;
-        eprintln!("Ctrl-C stops after the node that is being done.");
+        say!("Ctrl-C stops after the node that is being done.");
         let todo: Vec<usize> = report.todo().collect();
         report.leave_all();
         for index in todo {
@@ -166,7 +167,7 @@ impl Cluster {
                 report.problem = Some(format!("interrupted before {}", node.name));
                 break;
             }
-            eprintln!("{}:", node.name);
+            say!("{}:", node.name);
             let failure = self.change_one(node, change);
             let mut after = self.ask(node);
             let failure = failure.or_else(|| {
@@ -201,7 +202,7 @@ impl Cluster {
             Err(error) => return Some(error.to_string()),
         };
         for line in answer.out.lines().chain(answer.err.lines()) {
-            eprintln!("  {}", report::printable(line));
+            say!("  {}", report::printable(line));
         }
         let reason = Exit::TABLE.iter().find(|(code, _)| *code as i32 == answer.code);
         let reason = reason.map_or("unknown to this version", |(_, meaning)| meaning);

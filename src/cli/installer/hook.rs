@@ -16,6 +16,7 @@ use clap::Subcommand;
 use super::{Host, View, apply, options, preflight, revert};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
+use crate::cli::say::{println_quietly, say};
 use crate::host::notify::{self, Severity};
 use crate::host::root::read_bounded;
 use crate::jobs::Mode;
@@ -106,7 +107,9 @@ fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
         }
         Event::Preflight | Event::Jobs => Ok(()),
         Event::Configure { before } if !wanted && !before.is_empty() => {
-            println!("This host is not patched since a revert by hand: pve-diff-backup apply does it.");
+            println_quietly(
+                "This host is not patched since a revert by hand: pve-diff-backup apply does it.",
+            );
             Ok(())
         }
         Event::Triggered if !wanted => Ok(()),
@@ -115,7 +118,7 @@ fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
             let Err(error) = apply::run(global, &args) else { return Ok(()) };
             match write_note(host, &format!("{error:#}")) {
                 Err(noting) if !is_locked(&noting) => {
-                    eprintln!("warning: cannot note this for `status`: {noting:#}");
+                    say!("warning: cannot note this for `status`: {noting:#}");
                 }
                 _ => {}
             }
@@ -165,7 +168,7 @@ fn report(global: &Global, event: &Event, error: &str) {
         "not all is as it should be: {error}\nBackups without our lines are full ones. How this host stands: \
          pve-diff-backup status. To try again: pve-diff-backup apply"
     );
-    eprintln!("pve-diff-backup: {text}");
+    say!("pve-diff-backup: {text}");
     let Ok(host) = Host::open(global) else { return };
     notify::journal(&host.root, Severity::Error, &text);
     if matches!(event, Event::Configure { .. } | Event::Triggered | Event::Remove) {

@@ -19,6 +19,7 @@ use anyhow::Context as _;
 
 use super::Global;
 use super::exit::{Exit, Refused, Stop};
+use crate::cli::say::{println_quietly, say};
 use crate::host::root::read_bounded;
 use crate::host::services::{self, Reload};
 use crate::host::{Origin, Root, RootError};
@@ -88,10 +89,7 @@ impl Host {
             self.session().context("an interrupted run must be finished or undone first")?;
         let daemons = services::existing(&self.root);
         if changed && self.root.is_running_host() && !daemons.is_empty() {
-            eprintln!(
-                "Let the services load the files: systemctl reload-or-try-restart {}",
-                daemons.join(" ")
-            );
+            say!("Let the services load the files: systemctl reload-or-try-restart {}", daemons.join(" "));
         }
         Ok(())
     }
@@ -101,15 +99,13 @@ impl Host {
         match session.recover()? {
             Recovery::Nothing => return Ok(false),
             Recovery::Completed(operation) => {
-                eprintln!("An earlier `{operation}` was interrupted: it is now complete.");
+                say!("An earlier `{operation}` was interrupted: it is now complete.");
             }
             Recovery::Undone(operation) => {
-                eprintln!(
-                    "An earlier `{operation}` was interrupted: it is undone, all files are as before it."
-                );
+                say!("An earlier `{operation}` was interrupted: it is undone, all files are as before it.");
             }
             Recovery::Overtaken(operation, files) => {
-                eprintln!(
+                say!(
                     "An earlier `{operation}` was interrupted, and somebody else changed these files since: {}. \
                      Everything of ours is taken out again.",
                     files.join(", ")
@@ -126,7 +122,7 @@ impl Host {
         let record = match Record::read(&self.root) {
             Ok(record) => record,
             Err(error @ RecordError::Damaged { .. }) => {
-                eprintln!("warning: {error}");
+                say!("warning: {error}");
                 None
             }
             Err(error) => return Err(error.into()),
@@ -162,7 +158,7 @@ impl Host {
         match self.verified.judge(plan) {
             Some(verdicts) => {
                 for verdict in verdicts.iter().filter(|verdict| !verdict.unknown.is_empty()) {
-                    eprintln!(
+                    say!(
                         "warning: unverified: {} {}: its files match the patch set, which was never tried with exactly \
                          these: {}. It will most likely work: test a backup and a restore.",
                         verdict.package,
@@ -173,7 +169,7 @@ impl Host {
             }
             None => {
                 for (package, version, verified) in &plan.unverified {
-                    eprintln!(
+                    say!(
                         "warning: unverified: {package} {version} is not among the releases this patch set was verified \
                          with ({verified}). Its files match, so it will most likely work: test a backup and a restore."
                     );
@@ -181,14 +177,14 @@ impl Host {
             }
         }
         for (package, hunks) in &plan.skipped {
-            eprintln!("{package} is not installed: left out: {}", hunks.join(", "));
+            say!("{package} is not installed: left out: {}", hunks.join(", "));
         }
         for file in plan.files.iter().filter(|file| file.origin == Some(Origin::Modified)) {
             let diverted = file
                 .diverted_to
                 .as_ref()
                 .map(|to| format!(" (dpkg-divert: the package's own file is /{to})"));
-            eprintln!(
+            say!(
                 "warning: /{}: somebody else edited it{}; these edits stay",
                 file.path,
                 diverted.unwrap_or_default()
@@ -206,7 +202,7 @@ impl Host {
             Err(refusals) => Err(Refused(refusals.to_vec())),
         });
         if planned.is_err() && view.survey.holds_ours() {
-            eprintln!("warning: {STALE}");
+            say!("warning: {STALE}");
         }
         planned.map(|(changes, plan)| (plan, changes))
     }
@@ -266,7 +262,7 @@ impl Host {
             Reload::NothingToDo | Reload::Deferred => {}
             Reload::Done(daemons) => println_quietly(&format!("reloaded: {}", daemons.join(", "))),
             Reload::Failed { command, reason } => {
-                eprintln!("warning: the services still run the old code ({reason}). Run by hand: {command}");
+                say!("warning: the services still run the old code ({reason}). Run by hand: {command}");
             }
         }
     }
@@ -298,10 +294,4 @@ fn confirmed(question: &str, yes: bool) -> anyhow::Result<()> {
         true => Ok(()),
         false => stop("nothing was changed"),
     }
-}
-
-/// Prints a line; a reader that has gone is no reason to fail after the work is done.
-fn println_quietly(line: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

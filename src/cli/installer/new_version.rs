@@ -12,6 +12,7 @@ use super::Host;
 use super::upcoming::Upcoming;
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Stop};
+use crate::cli::say::say;
 use crate::host::root::read_bounded;
 use crate::patching::anchors;
 use crate::patching::check::Outcome;
@@ -213,7 +214,7 @@ fn save(verified: &Verified, patches: &Path) -> anyhow::Result<()> {
     file.as_file().set_permissions(mode)?;
     file.persist(&path).with_context(|| path.display().to_string())?;
     if io::stderr().is_terminal() {
-        eprintln!("wrote {}", path.display());
+        say!("wrote {}", path.display());
     }
     Ok(())
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::{Host, println_quietly};
+use super::Host;
+use crate::cli::say::{println_quietly, say};
 use crate::host::Root;
 use crate::host::notify::{self, Severity};
 use crate::host::pmxcfs::{self, Pmxcfs, PmxcfsError};
@@ -60,7 +61,7 @@ pub(super) fn settle(host: &Host, mode: Mode) {
         Ok(None) if mode == Mode::Leave && pmxcfs::is_unmounted(&host.root) => vec![UNSEEN.to_owned()],
         Ok(None) => Vec::new(),
         Err(error) => {
-            eprintln!("warning: the settings of backup jobs could not be looked after: {error}");
+            say!("warning: the settings of backup jobs could not be looked after: {error}");
             notify::journal(&host.root, Severity::Error, &error.to_string());
             Vec::new()
         }

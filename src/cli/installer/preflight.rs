@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use super::{Host, upcoming};
+use crate::cli::say::say;
 use crate::host::PACKAGES;
 
 /// The package files that concern us, of those that apt names. All of its input is read: apt must not find the pipe
@@ -30,8 +31,8 @@ pub(super) fn warn(host: &Host, files: &[PathBuf]) {
         return;
     }
     match upcoming::warnings(host, files) {
-        Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("pve-diff-backup: {warning}")),
-        Err(error) => eprintln!("pve-diff-backup: cannot look at what is about to be installed: {error:#}"),
+        Ok(warnings) => warnings.iter().for_each(|warning| say!("pve-diff-backup: {warning}")),
+        Err(error) => say!("pve-diff-backup: cannot look at what is about to be installed: {error:#}"),
     }
 }
 

@@ -10,6 +10,7 @@ use super::options::{self, Seen};
 use super::{Host, STALE, View};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
+use crate::cli::say::say;
 use crate::host::{Origin, PACKAGES};
 use crate::patching::plan::{Change, FileState, Overall, Plan};
 
@@ -154,7 +155,7 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
         }),
         pending: super::hook::read_note(host)?,
         settings: options::look(host).unwrap_or_else(|error| {
-            eprintln!("warning: the settings of backup jobs cannot be seen: {error}");
+            say!("warning: the settings of backup jobs cannot be seen: {error}");
             None
         }),
     };

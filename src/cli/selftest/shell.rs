@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 
+use crate::cli::say::{println_quietly, say};
+
 /// Lines of a failed program's output that are shown.
 const TAIL: usize = 20;
 
@@ -42,7 +44,7 @@ impl Shell {
         }
         let lines: Vec<_> = output.lines().collect();
         for line in &lines[lines.len().saturating_sub(TAIL)..] {
-            eprintln!("    {line}");
+            say!("    {line}");
         }
         let how = status.map_or("was killed".to_owned(), |code| format!("failed with exit code {code}"));
         let last = lines.iter().rfind(|line| !line.trim().is_empty()).unwrap_or(&"without a word");
@@ -51,7 +53,7 @@ impl Shell {
 
     /// Runs a program; gives its exit code (none if it was killed) and what it printed.
     pub(super) fn status(&self, words: &[OsString]) -> anyhow::Result<(Option<i32>, String)> {
-        println!("$ {}", show(words));
+        println_quietly(&format!("$ {}", show(words)));
         let result = Command::new(&words[0])
             .args(&words[1..])
             .env("LC_ALL", "C")

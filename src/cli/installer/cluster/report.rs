@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::Operation;
 use crate::cli::exit::Exit;
+use crate::cli::say::say;
 use crate::host::PACKAGES;
 use crate::host::cluster::jobs::{Job, Source};
 use crate::host::cluster::remote::{Answer, RemoteError};
@@ -174,7 +175,7 @@ impl Report {
         }
         out.flush()?;
         if let Some(problem) = &self.problem {
-            eprintln!("pve-diff-backup: {}", printable(problem));
+            say!("pve-diff-backup: {}", printable(problem));
         }
         Ok(())
     }
