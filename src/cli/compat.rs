@@ -13,6 +13,7 @@ mod own;
 mod print;
 mod recompress;
 mod tools;
+mod unfinished;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use self::args::{Command, Options, Setting, Stop};
+use super::say::{self, say};
 use crate::vcdiff::secondary;
 
 const NAME: &str = "pve-xdelta3";
@@ -37,11 +39,11 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         }
         Err(Stop::Help) => {
             version();
-            eprint!("{USAGE}");
+            say::text(format_args!("{USAGE}"));
             return ExitCode::FAILURE;
         }
         Err(Stop::Wrong(message)) => {
-            eprintln!("{NAME}: {message}");
+            say!("{NAME}: {message}");
             return ExitCode::FAILURE;
         }
     };
@@ -49,13 +51,17 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if files::is_broken_pipe(&error) => ExitCode::from(super::xdelta3::BROKEN_PIPE),
         Err(error) => {
-            eprintln!("{NAME}: {}", super::xdelta3::told(&error));
+            say!("{NAME}: {}", super::xdelta3::told(&error));
             ExitCode::FAILURE
         }
     }
 }
 
 fn dispatch(options: &Options) -> anyhow::Result<()> {
+    if !matches!(options.command, Command::Test | Command::Config) {
+        options.check()?;
+        secondary(options)?;
+    }
     match options.command {
         Command::Encode => encode::run(options),
         Command::Decode => decode::run(options),
@@ -67,7 +73,7 @@ fn dispatch(options: &Options) -> anyhow::Result<()> {
         Command::Test => self_test(),
         Command::Config => {
             version();
-            eprint!("{CONFIG}");
+            say::text(format_args!("{CONFIG}"));
             Ok(())
         }
     }
@@ -118,14 +124,14 @@ fn self_test() -> anyhow::Result<()> {
                 bail!("self-test failed: {name} does not give back what was encoded");
             }
         }
-        eprint!(".");
+        say::text(format_args!("."));
     }
-    eprintln!(" success");
+    say!(" success");
     Ok(())
 }
 
 fn version() {
-    eprintln!("Xdelta version 3.0.11, as {NAME} {} understands it", env!("CARGO_PKG_VERSION"));
+    say!("Xdelta version 3.0.11, as {NAME} {} understands it", env!("CARGO_PKG_VERSION"));
 }
 
 /// What `-h` prints.

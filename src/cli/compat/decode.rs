@@ -12,8 +12,9 @@ use super::args::{Options, Setting};
 use super::armor;
 use super::encode::open_base;
 use super::files::{self, Output};
-use super::print::compressor;
+use super::print::{compressor, shown};
 use super::recompress;
+use crate::cli::say::say;
 use crate::container::Encoder;
 use crate::matching::restore::{self, Differential};
 use crate::vcdiff::AppHeader;
@@ -22,7 +23,7 @@ use crate::vcdiff::AppHeader;
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let begun = Instant::now();
     let (_, input) = files::input(options)?;
-    let mut delta = Differential::new(input)?;
+    let mut delta = Differential::new(input).with_context(|| format!("cannot decode {}", files::input_name(options)))?;
     if !options.checksums {
         delta = delta.without_checksums();
     }
@@ -48,7 +49,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
                 bail!(
                     "where to? Name an output file, or give -c for standard output, or -H to write \"{}\" as the \
                      delta's header suggests",
-                    name.escape_ascii()
+                    shown(name)
                 );
             }
             path
@@ -69,7 +70,6 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         window: options.source_window,
         check_base: use_header,
     };
-    let without = source.is_none();
     let sink = |bytes: &[u8]| {
         if opened.is_none() {
             opened = Some(open().map_err(io::Error::other)?);
@@ -78,13 +78,16 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         opened.as_mut().map_or(Ok(()), |(_, writer)| writer.write_all(bytes))
     };
     let outcome = delta.restore(base, restore, sink).map_err(|error| {
-        let error = anyhow::Error::from(error);
-        if without && !header.base_name.is_empty() {
-            let name = header.base_name.escape_ascii();
-            return error
-                .context(format!("no source was given with -s (the delta's header names \"{name}\")"));
-        }
-        error
+        let delta = files::input_name(options);
+        let what = match &source {
+            Some(source) => format!("cannot decode {delta} with the source {}", source.display()),
+            None if header.base_name.is_empty() => format!("cannot decode {delta}, without a source"),
+            None => format!(
+                "cannot decode {delta}: no source was given with -s (the delta's header names \"{}\")",
+                shown(&header.base_name)
+            ),
+        };
+        files::told(error).context(what)
     })?;
     if outcome.windows == 0 && !outcome.ended {
         bail!("nothing to output: the delta has no windows");
@@ -98,7 +101,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     output.keep();
     if options.verbose > 0 {
         let time = begun.elapsed().as_secs_f64();
-        eprintln!("{}: finished in {time:.1} sec; output {} bytes", super::NAME, outcome.total);
+        say!("{}: finished in {time:.1} sec; output {} bytes", super::NAME, outcome.total);
     }
     Ok(())
 }
@@ -125,7 +128,7 @@ fn named(options: &Options, name: &[u8]) -> Option<PathBuf> {
     let directory = options.input.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
     let path = directory.join(OsStr::from_bytes(name));
     if !options.quiet {
-        eprintln!("{}: using default filename: {}", super::NAME, path.display());
+        say!("{}: using default filename: {}", super::NAME, path.display());
     }
     Some(path)
 }

@@ -4,21 +4,28 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use super::args::Options;
+use super::unfinished::Unfinished;
+use crate::cli::say::say;
 use crate::container::{self, Kind};
 use crate::matching;
 
 /// Opens the input and undoes its compression, unless `-D` says not to.
 pub fn input(options: &Options) -> anyhow::Result<(Kind, Box<dyn Read + Send>)> {
-    let (file, name) = match &options.input {
-        Some(path) => (open(path)?, path.display().to_string()),
-        None => (File::from(io::stdin().as_fd().try_clone_to_owned()?), "standard input".into()),
+    let file = match &options.input {
+        Some(path) => open(path)?,
+        None => File::from(io::stdin().as_fd().try_clone_to_owned()?),
     };
-    content(file, options).with_context(|| format!("cannot read {name}"))
+    content(file, options).with_context(|| format!("cannot read {}", input_name(options)))
+}
+
+/// The input's name, for messages.
+pub fn input_name(options: &Options) -> String {
+    options.input.as_deref().map_or("standard input".into(), |path| path.display().to_string())
 }
 
 /// Opens a file for reading.
@@ -31,10 +38,18 @@ pub fn content(file: File, options: &Options) -> io::Result<(Kind, Box<dyn Read 
     if options.decompress { container::decoder(Box::new(file)) } else { Ok((Kind::Raw, Box::new(file))) }
 }
 
+/// An error of the engine in the words of xdelta3's command line, which knows no full backups.
+pub fn told(error: matching::Error) -> anyhow::Error {
+    match error {
+        matching::Error::Base { path, problem } => anyhow!("the source {} {problem}", path.display()),
+        error => error.into(),
+    }
+}
+
 /// Where output goes. A regular file is removed again unless [`keep`](Output::keep) is called.
 pub struct Output {
     file: Option<File>,
-    remove: Option<PathBuf>,
+    unfinished: Option<Unfinished>,
 }
 
 impl Output {
@@ -60,15 +75,16 @@ impl Output {
     pub fn open(options: &Options, path: Option<&Path>) -> anyhow::Result<Output> {
         Output::check(options, path)?;
         if options.no_output {
-            return Ok(Output { file: None, remove: None });
+            return Ok(Output { file: None, unfinished: None });
         }
         let Some(path) = path else {
-            return Ok(Output { file: Some(stdout()?), remove: None });
+            return Ok(Output { file: Some(stdout()?), unfinished: None });
         };
-        let file =
-            File::create(path).with_context(|| format!("file open failed: write: {}", path.display()))?;
+        let failed = || format!("file open failed: write: {}", path.display());
+        let file = File::create(path).with_context(failed)?;
         let regular = file.metadata()?.is_file();
-        Ok(Output { file: Some(file), remove: regular.then(|| path.to_owned()) })
+        let unfinished = regular.then(|| Unfinished::new(path)).transpose().with_context(failed)?;
+        Ok(Output { file: Some(file), unfinished })
     }
 
     /// Something to write to; independent of this, which only cares for the file's fate.
@@ -80,16 +96,9 @@ impl Output {
     }
 
     /// Everything was written.
-    pub fn keep(mut self) {
-        self.remove = None;
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        if let Some(path) = &self.remove {
-            // Best effort: the error that brought us here is reported, and is what matters.
-            let _ = std::fs::remove_file(path);
+    pub fn keep(self) {
+        if let Some(unfinished) = self.unfinished {
+            unfinished.keep();
         }
     }
 }
@@ -100,7 +109,7 @@ pub fn named_output(options: &Options) -> Option<&Path> {
         if let Some(path) = &options.output
             && !options.quiet
         {
-            eprintln!("{}: warning: -c option overrides output filename: {}", super::NAME, path.display());
+            say!("{}: warning: -c option overrides output filename: {}", super::NAME, path.display());
         }
         return None;
     }

@@ -210,10 +210,11 @@ fn damage_is_named_with_its_place() {
     // Zeros up to the end are padding, as for lzop; zeros before something else are not.
     for zeros in [1, 9, 10, 5000] {
         let padded = [good.clone(), vec![0; zeros]].concat();
-        assert_eq!(read_all(&padded, 1).unwrap(), b"abcdef");
-        assert_eq!(refused(&[&padded, b"x".as_slice()].concat()), {
-            Error::NotLzop { offset: if zeros < 9 { behind } else { behind + zeros as u64 } }.to_string()
-        });
+        assert_eq!(stream(&padded, 1).unwrap(), b"abcdef");
+        assert_eq!(seek(&padded).unwrap(), b"abcdef");
+        let offset = if zeros < MAGIC.len() { behind } else { behind + zeros as u64 };
+        let garbage = refused(&[&padded, b"x".as_slice()].concat());
+        assert_eq!(garbage, Error::NotLzop { offset }.to_string());
     }
     let mut header = good.clone();
     header[20] ^= 1;
