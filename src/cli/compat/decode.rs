@@ -17,7 +17,8 @@ use super::recompress;
 use crate::cli::say::say;
 use crate::container::Encoder;
 use crate::matching::restore::{self, Differential};
-use crate::vcdiff::AppHeader;
+use crate::matching;
+use crate::vcdiff::{self, AppHeader};
 
 /// Restores the target of a delta.
 pub fn run(options: &Options) -> anyhow::Result<()> {
@@ -87,7 +88,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
                 shown(&header.base_name)
             ),
         };
-        files::told(error).context(what)
+        // What follows windows that were fine is no window, more likely than one that nobody writes.
+        let behind = opened.is_some()
+            && matches!(error, matching::Error::Delta { error: vcdiff::Error::Unsupported { .. } });
+        let error = files::told(error);
+        let error = if behind { error.context("bytes behind the last window, it seems") } else { error };
+        error.context(what)
     })?;
     if outcome.windows == 0 && !outcome.ended {
         bail!("nothing to output: the delta has no windows");

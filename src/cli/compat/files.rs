@@ -49,6 +49,7 @@ pub fn told(error: matching::Error) -> anyhow::Error {
 /// Where output goes. A regular file is removed again unless [`keep`](Output::keep) is called.
 pub struct Output {
     file: Option<File>,
+    name: String,
     unfinished: Option<Unfinished>,
 }
 
@@ -75,22 +76,22 @@ impl Output {
     pub fn open(options: &Options, path: Option<&Path>) -> anyhow::Result<Output> {
         Output::check(options, path)?;
         if options.no_output {
-            return Ok(Output { file: None, unfinished: None });
+            return Ok(Output { file: None, name: String::new(), unfinished: None });
         }
         let Some(path) = path else {
-            return Ok(Output { file: Some(stdout()?), unfinished: None });
+            return Ok(Output { file: Some(stdout()?), name: "standard output".into(), unfinished: None });
         };
         let failed = || format!("file open failed: write: {}", path.display());
         let file = File::create(path).with_context(failed)?;
         let regular = file.metadata()?.is_file();
         let unfinished = regular.then(|| Unfinished::new(path)).transpose().with_context(failed)?;
-        Ok(Output { file: Some(file), unfinished })
+        Ok(Output { file: Some(file), name: path.display().to_string(), unfinished })
     }
 
     /// Something to write to; independent of this, which only cares for the file's fate.
     pub fn writer(&self) -> io::Result<Box<dyn Write + Send>> {
         Ok(match &self.file {
-            Some(file) => Box::new(file.try_clone()?),
+            Some(file) => Box::new(Named { file: file.try_clone()?, name: self.name.clone() }),
             None => Box::new(io::sink()),
         })
     }
@@ -100,6 +101,22 @@ impl Output {
         if let Some(unfinished) = self.unfinished {
             unfinished.keep();
         }
+    }
+}
+
+/// An output whose errors tell its name.
+struct Named {
+    file: File,
+    name: String,
+}
+
+impl Write for Named {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.file.write(buf).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", self.name)))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -50,8 +50,9 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
     let mut earlier = Vec::new();
     let mut headers = Vec::new();
     for path in &options.merge {
-        let mut whole = || -> anyhow::Result<Whole> {
-            let mut reader = Reader::new(files::content(files::open(path)?, options)?.1, Limits::default())?;
+        let file = files::open(path)?;
+        let whole = || -> anyhow::Result<Whole> {
+            let mut reader = Reader::new(files::content(file, options)?.1, Limits::default())?;
             headers.push(app_header(&reader));
             let mut whole = Whole::new();
             while let Some(item) = reader.next_item()? {
