@@ -207,7 +207,10 @@ mod tests {
             let (content, error) = read([&gzip[..], behind].concat());
             let error = error.unwrap();
             assert_eq!(content, CONTENT);
-            assert!(error.contains(&format!("garbage behind the compressed data, at offset {}:", gzip.len() + at)));
+            assert!(
+                error
+                    .contains(&format!("garbage behind the compressed data, at offset {}:", gzip.len() + at))
+            );
         }
         let bzip2 = packed(Kind::Bzip2);
         for behind in [&b""[..], b"\0\0\0\0\0\0", b"garbage", b"BX", b"BZhx and more", &[0; 9000]] {

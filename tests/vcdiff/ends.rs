@@ -20,7 +20,10 @@ fn dir_with_pair(seed: u64, len: usize) -> (Dir, Vec<u8>, Vec<u8>) {
 }
 
 fn sh(dir: &Dir, line: &str) {
-    assert!(Command::new("sh").args(["-c", line]).current_dir(dir.path()).status().unwrap().success(), "{line}");
+    assert!(
+        Command::new("sh").args(["-c", line]).current_dir(dir.path()).status().unwrap().success(),
+        "{line}"
+    );
 }
 
 /// A source that cannot be read as a whole makes no delta, not even on standard output.
@@ -39,7 +42,10 @@ fn a_damaged_source_makes_no_delta() {
             assert!(!dir.path().join("delta").exists(), "{form} {what}");
             let output = dir.ours(&["-e", "-q", "-c", "-s", "source", "target"]);
             assert!(!output.status.success());
-            assert!(decode(&output.stdout, &base).is_err(), "{form} {what}: what was written passes for a delta");
+            assert!(
+                decode(&output.stdout, &base).is_err(),
+                "{form} {what}: what was written passes for a delta"
+            );
         }
     }
 }
@@ -56,7 +62,10 @@ fn a_padded_lzop_file_is_whole() {
     sh(&dir, "gzip -k base; cp base.gz garbage; printf 'x%01000d' 0 >>garbage");
     let offset = dir.read("base.gz").len();
     let message = dir.ours_fails(&["-d", "-c", "-s", "garbage", "delta"]);
-    assert!(message.contains(&format!("garbage behind the compressed data, at offset {offset}")), "{message}");
+    assert!(
+        message.contains(&format!("garbage behind the compressed data, at offset {offset}")),
+        "{message}"
+    );
 }
 
 #[test]
@@ -69,7 +78,10 @@ fn who_encodes_a_compressed_file_is_told() {
             String::from_utf8(output.stderr).unwrap()
         };
         let warning = told(&[]);
-        assert!(warning.contains("WARNING") && warning.contains(packed) && warning.contains(kind), "{warning}");
+        assert!(
+            warning.contains("WARNING") && warning.contains(packed) && warning.contains(kind),
+            "{warning}"
+        );
         assert_eq!(told(&["-q"]), "");
         assert_eq!(told(&["-D"]), "");
     }
@@ -89,8 +101,14 @@ fn xdelta3_recodes_and_merges_our_deltas() {
         dir.ours_ok(&[&["-e", "-f", "-s", "base"], form, &["target", "delta"]].concat());
         for second in ["none", "djw", "lzma"] {
             dir.xdelta3_ok(&["recode", "-f", "-S", second, "delta", "recoded"]);
-            assert!(dir.xdelta3_ok(&["-d", "-c", "-s", "base", "recoded"]).stdout == target, "{form:?} {second}");
-            assert!(dir.ours_ok(&["-d", "-c", "-s", "base", "recoded"]).stdout == target, "{form:?} {second}");
+            assert!(
+                dir.xdelta3_ok(&["-d", "-c", "-s", "base", "recoded"]).stdout == target,
+                "{form:?} {second}"
+            );
+            assert!(
+                dir.ours_ok(&["-d", "-c", "-s", "base", "recoded"]).stdout == target,
+                "{form:?} {second}"
+            );
         }
     }
     // Without a header there is no end record, and xdelta3 can merge.

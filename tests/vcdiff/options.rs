@@ -110,6 +110,16 @@ const ROWS: &[(&str, Expect)] = &[
     ("X config 2>/dev/full", Same),
     ("X -d -v -f -s base delta out 2>/dev/full", Same),
     ("X -d nope 2>/dev/full", Same),
+    // Standard streams that are closed.
+    ("X -d -c -s base delta >&-", Same),
+    ("X -e -c -s base target >&-", Same),
+    ("X printhdr delta >&-", Same),
+    ("X -d -J -s base delta >&-", Same),
+    ("X -d -s base delta out >&-", Same),
+    ("X -f -s base - out <&-; rm -f out", Same),
+    ("X -e -s base <&- >out; rm -f out", Same),
+    ("X -d -s base <&- >out; rm -f out", Same),
+    ("X -d -c -s base delta >/dev/null", Same),
     ("X -d -c delta >out", Refused("the source's name is not taken from the delta")),
     ("rm target; X -d -s base delta; mv target out", Refused("nor is the output's")),
     // Tools.

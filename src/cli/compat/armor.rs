@@ -39,7 +39,7 @@ pub fn check_source(
         Some((Content::Random(content), _)) => hash_of(content.as_ref()),
         Some((Content::Stream(_), Base::ONCE)) => {
             say!(
-                "{}: warning: the source is a pipe, so the hash of it in the delta's header is not checked",
+                "{}: warning: the source can be read only once, so the hash of it in the delta's header is not checked",
                 super::NAME
             );
             return Ok(());

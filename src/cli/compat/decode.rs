@@ -16,15 +16,16 @@ use super::print::{compressor, shown};
 use super::recompress;
 use crate::cli::say::say;
 use crate::container::Encoder;
-use crate::matching::restore::{self, Differential};
 use crate::matching;
+use crate::matching::restore::{self, Differential};
 use crate::vcdiff::{self, AppHeader};
 
 /// Restores the target of a delta.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let begun = Instant::now();
     let (_, input) = files::input(options)?;
-    let mut delta = Differential::new(input).with_context(|| format!("cannot decode {}", files::input_name(options)))?;
+    let mut delta =
+        Differential::new(input).with_context(|| format!("cannot decode {}", files::input_name(options)))?;
     if !options.checksums {
         delta = delta.without_checksums();
     }

@@ -20,7 +20,8 @@ use crate::container::{self, Kind, read_full};
 use crate::matching::base::{Base, Content};
 use crate::matching::{self, encode};
 use crate::vcdiff::{
-    AppHeader, EndRecord, Inst, Item, Limits, Reader, TargetHasher, Window, WindowBuilder, secondary, write_header,
+    AppHeader, EndRecord, Inst, Item, Limits, Reader, TargetHasher, Window, WindowBuilder, secondary,
+    write_header,
 };
 
 /// Encodes the input against the source.
@@ -171,7 +172,8 @@ fn against(
     std::thread::scope(|scope| {
         let engine = scope.spawn(move || {
             let mut findings = Vec::new();
-            let encoded = encode::diff(input, base, Box::new(PipeIn(send)), how, |found| findings.push(found));
+            let encoded =
+                encode::diff(input, base, Box::new(PipeIn(send)), how, |found| findings.push(found));
             encoded.map(|_| findings)
         });
         let staged = restage(PipeOut { receive, part: Vec::new(), at: 0 }, cutter, stage);

@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use super::args::Options;
 use super::unfinished::Unfinished;
 use crate::cli::say::say;
+use crate::cli::standard;
 use crate::container::{self, Kind};
 use crate::matching;
 
@@ -18,7 +19,7 @@ use crate::matching;
 pub fn input(options: &Options) -> anyhow::Result<(Kind, Box<dyn Read + Send>)> {
     let file = match &options.input {
         Some(path) => open(path)?,
-        None => File::from(io::stdin().as_fd().try_clone_to_owned()?),
+        None => standard::input()?,
     };
     content(file, options).with_context(|| format!("cannot read {}", input_name(options)))
 }
@@ -134,7 +135,10 @@ pub fn named_output(options: &Options) -> Option<&Path> {
 }
 
 fn stdout() -> anyhow::Result<File> {
-    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
+    let stdout = io::stdout();
+    // A terminal is fine: much that goes there is text.
+    standard::not_closed(stdout.as_fd(), "standard output")?;
+    Ok(stdout.as_fd().try_clone_to_owned()?.into())
 }
 
 /// Whether whoever read our output has gone.

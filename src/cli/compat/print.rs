@@ -24,7 +24,8 @@ pub fn run(options: &Options, extent: Extent) -> anyhow::Result<()> {
     let (_, input) = files::input(options)?;
     let output = Output::open(options, files::named_output(options))?;
     let mut out = BufWriter::new(output.writer()?);
-    print(input, &mut out, extent, options).with_context(|| format!("cannot print {}", files::input_name(options)))?;
+    print(input, &mut out, extent, options)
+        .with_context(|| format!("cannot print {}", files::input_name(options)))?;
     out.flush()?;
     output.keep();
     Ok(())

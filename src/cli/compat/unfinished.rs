@@ -16,7 +16,8 @@ pub struct Unfinished(Arc<Mutex<Option<PathBuf>>>);
 impl Unfinished {
     /// For the file at `path`, which exists.
     pub fn new(path: &Path) -> io::Result<Unfinished> {
-        let path = Arc::new(Mutex::new(Some(std::fs::canonicalize(path)?)));
+        // A file that was deleted meanwhile, known by /dev/fd, has no path, and need not be removed.
+        let path = Arc::new(Mutex::new(std::fs::canonicalize(path).ok()));
         remove_on_signals(Arc::clone(&path))?;
         Ok(Unfinished(path))
     }

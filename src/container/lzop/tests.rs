@@ -203,10 +203,7 @@ fn damage_is_named_with_its_place() {
     assert_eq!(refused(b""), Error::NotLzop { offset: 0 }.to_string());
     assert_eq!(refused(b"not an lzop file"), Error::NotLzop { offset: 0 }.to_string());
     let behind = good.len() as u64;
-    assert_eq!(
-        refused(&[&good, b"xyz".as_slice()].concat()),
-        Error::NotLzop { offset: behind }.to_string()
-    );
+    assert_eq!(refused(&[&good, b"xyz".as_slice()].concat()), Error::NotLzop { offset: behind }.to_string());
     // Zeros up to the end are padding, as for lzop; zeros before something else are not.
     for zeros in [1, 9, 10, 5000] {
         let padded = [good.clone(), vec![0; zeros]].concat();
