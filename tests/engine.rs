@@ -515,3 +515,127 @@ fn a_full_disk_and_a_gone_reader() {
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
     }
 }
+
+#[test]
+fn full_backups_and_differentials_are_told_apart() {
+    let dir = Dir::new();
+    let (full, day) = vm();
+    let told = |output: Output, parts: &[&str]| {
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{error}");
+        assert!(parts.iter().all(|part| error.contains(part)), "{parts:?}: {error}");
+    };
+    for (how, unpacker) in
+        [("zstd", "zstd -d"), ("lzo", "lzop -d"), ("gzip", "gzip -d"), ("none", "vma extract")]
+    {
+        let base = dir.file("base", &ok(run(&["full", "--compress", how], &full)));
+        let delta = ok(run(&["diff", "--base", text(&base), "--compress", how], &day));
+        let delta = dir.file("delta", &delta);
+        for (given, input) in [(text(&base), vec![]), ("-", fs::read(&base).unwrap())] {
+            let shown = if given == "-" { "standard input" } else { given };
+            told(
+                run(&["restore", "--base", text(&base), given], &input),
+                &[shown, "a full backup (VMA)", unpacker, "pve-xdelta3 vma extract"],
+            );
+        }
+        let is_one = [text(&delta), "is a differential, not a full backup"];
+        told(run(&["identify", text(&delta)], &[]), &is_one);
+        told(run(&["diff", "--base", text(&delta)], &day), &is_one);
+        // xdelta3's command line takes any source.
+        let second = dir.file("second", &ok(run(&["-e", "-c", "-s", text(&delta)], &day)));
+        same(&ok(run(&["-d", "-c", "-s", text(&delta), text(&second)], &[])), &day, "xdelta3's source");
+    }
+    let mut tar = vec![0; 10240];
+    tar[..5].copy_from_slice(b"./etc");
+    tar[257..262].copy_from_slice(b"ustar");
+    let tar = dir.file("tar", &ok(run(&["full"], &tar)));
+    told(run(&["restore", text(&tar)], &[]), &[text(&tar), "a full backup (tar)", "zstd -d"]);
+}
+
+#[test]
+fn a_restore_that_fails_names_the_differential_and_its_base() {
+    let dir = Dir::new();
+    let (full, day) = vm();
+    let base = dir.file("base", &full);
+    let whole = ok(run(&["diff", "--base", text(&base), "--compress", "none"], &day));
+    let delta = dir.file("delta", &whole[..whole.len() - 20]);
+    let says = |what: &str| {
+        let output = run(&["restore", "--any-base", "--base", text(&base), text(&delta)], &[]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        let start = format!("pve-xdelta3: {} (full backup {}): ", text(&delta), text(&base));
+        assert!(error.starts_with(&start) && error.contains(what), "{error}");
+    };
+    says("truncated");
+    fs::write(&delta, &whole).unwrap();
+    let changed: Vec<u8> = full.iter().map(|b| b ^ 1).collect();
+    fs::write(&base, changed).unwrap();
+    says("checksum of window 0");
+    fs::write(&base, &full[..100]).unwrap();
+    says("reading the base failed");
+}
+
+#[test]
+fn a_level_is_refused_where_there_is_none() {
+    for how in ["lzo", "none"] {
+        for command in [&["full"][..], &["diff", "--base", "/nowhere"]] {
+            let output = run(&[command, &["--compress", how, "--level", "3"]].concat(), b"x");
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{error}");
+            assert!(error.contains("--level goes with zstd and gzip only"), "{error}");
+        }
+    }
+}
+
+/// Rust opens /dev/null for them: a backup would be lost, or empty, and all seem well.
+#[test]
+fn closed_standard_streams_are_refused() {
+    let dir = Dir::new();
+    let base = dir.file("base", &ok(run(&["full"], b"full backup")));
+    let delta = dir.file("delta", &ok(run(&["diff", "--base", text(&base)], b"full backup, changed")));
+    let ended = |words: &str| {
+        let script = format!("exec \"$0\" {words}");
+        let mut command = Command::new("sh");
+        let output = command.args(["-c", &script, PROGRAM]).current_dir(dir.0.path()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for words in [
+        "full <base >&-",
+        "diff --base base <base >&-",
+        "restore --base base delta >&-",
+        "vma create - a=base >&-",
+    ] {
+        let (code, error) = ended(words);
+        assert_eq!(code, Some(1), "{words}");
+        assert!(error.contains("standard output is closed"), "{words}: {error}");
+    }
+    for words in
+        ["full <&- >out", "diff --base base <&- >out", "restore --base base - <&- >out", "vma list - <&-"]
+    {
+        let (code, error) = ended(words);
+        assert_eq!(code, Some(1), "{words}");
+        assert!(error.contains("standard input is closed"), "{words}: {error}");
+    }
+    // Who means /dev/null gets it; what is not needed may be closed.
+    for words in [
+        "full <base >/dev/null",
+        "full </dev/null >out",
+        "restore --base base delta <&- >out",
+        "identify base <&- >&-",
+    ] {
+        assert_eq!(ended(words), (Some(0), String::new()), "{words}");
+    }
+    same(&fs::read(dir.0.path().join("out")).unwrap(), b"full backup, changed", text(&delta));
+}
+
+#[test]
+fn a_name_in_a_differential_steers_no_terminal() {
+    let dir = Dir::new();
+    let base = dir.file("red\x1b[31m\n.zst", &ok(run(&["full"], b"full backup")));
+    let delta = dir.file("delta", &ok(run(&["diff", "--base", text(&base)], b"full backup, changed")));
+    let other = dir.file("other", &ok(run(&["full"], b"of another guest")));
+    let output = run(&["restore", "--base", text(&other), text(&delta)], &[]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains(r"(red\u{1b}[31m\n.zst)") && !error.contains('\x1b'), "{error:?}");
+}

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::{self, Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use pve_diff_backup::vma::{
-    BLOCK, CLUSTER, Cluster, Config, Defect, Device, EXTENT_HEADER, Error, Event, ExtentHeader, Header,
+    BLOCK, CLUSTER, Cluster, Config, Defect, Device, EXTENT_HEADER, Error, Event, ExtentHeader, Header, Made,
     Order, Reader, Writer, extract, verify, write_archive,
 };
 
@@ -84,9 +84,8 @@ fn every_order_comes_back_bit_for_bit() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
         let mut reader = Reader::new(&bytes[..]).unwrap();
-        let mut seen = 0;
-        let written = extract(&mut reader, &out, None, |n| seen = n).unwrap();
-        assert_eq!((written.files.len(), seen), (6, summary.bytes));
+        let written = extract(&mut reader, &out, None, &Made::default()).unwrap();
+        assert_eq!((written.files.len(), reader.summary()), (6, summary));
         for (device, image) in header().devices.iter().zip(images()) {
             let got = fs::read(out.join(format!("disk-{}.raw", device.name))).unwrap();
             assert!(got == image, "{order:?}: {} differs", device.name);
@@ -106,7 +105,7 @@ fn only_the_wanted_disks_are_unpacked_and_holes_stay_holes() {
     let mut images = [Cursor::new(vec![7; 4096]), Cursor::new(vec![8; 4096])];
     let bytes = write_archive(Vec::new(), header, &mut images, Order::Sequential).unwrap();
     let mut reader = Reader::new(&bytes[..]).unwrap();
-    extract(&mut reader, &out, Some(&["drive-scsi0".into()]), |_| ()).unwrap();
+    extract(&mut reader, &out, Some(&["drive-scsi0".into()]), &Made::default()).unwrap();
     let meta = fs::metadata(out.join("disk-drive-scsi0.raw")).unwrap();
     assert_eq!(meta.len(), 64 << 20);
     assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
@@ -114,7 +113,8 @@ fn only_the_wanted_disks_are_unpacked_and_holes_stay_holes() {
 
     let mut reader = Reader::new(&bytes[..]).unwrap();
     let error =
-        extract(&mut reader, &dir.path().join("none"), Some(&["drive-ide0".into()]), |_| ()).unwrap_err();
+        extract(&mut reader, &dir.path().join("none"), Some(&["drive-ide0".into()]), &Made::default())
+            .unwrap_err();
     assert_eq!(
         error.to_string(),
         "the archive has no device \"drive-ide0\" (it has: drive-scsi0, drive-scsi1)"
@@ -224,25 +224,39 @@ fn memory_of_the_guest_has_no_length_but_an_order() {
     let bytes = written(&[0, 1]);
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    extract(&mut Reader::new(&bytes[..]).unwrap(), &out, None, |_| ()).unwrap();
+    extract(&mut Reader::new(&bytes[..]).unwrap(), &out, None, &Made::default()).unwrap();
     let mut cluster = vec![3; BLOCK];
     cluster.resize(CLUSTER, 0);
     assert!(fs::read(out.join("vmstate.bin")).unwrap() == cluster.repeat(2));
 }
 
 #[test]
-fn a_damaged_archive_leaves_no_finished_image() {
+fn a_damaged_archive_leaves_nothing() {
+    /// Makes a file, once it can, while it is read.
+    struct Putting<'a>(&'a [u8], PathBuf);
+    impl Read for Putting<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            let _ = fs::write(&self.1, "");
+            self.0.read(buf)
+        }
+    }
+
     let bytes = archive(Order::Sequential);
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let mut reader = Reader::new(&bytes[..bytes.len() - 1]).unwrap();
-    assert!(extract(&mut reader, &out, None, |_| ()).is_err());
-    let names: Vec<_> =
-        fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(!names.iter().any(|n| n.starts_with("disk-")), "{names:?}");
-    // a second try does not write into what is there
-    let again = extract(&mut Reader::new(&bytes[..]).unwrap(), &out, None, |_| ()).unwrap_err();
-    assert!(matches!(&again, Error::Write { source, .. } if source.kind() == io::ErrorKind::AlreadyExists));
+    assert!(extract(&mut reader, &out, None, &Made::default()).is_err());
+    assert!(!out.exists());
+    // what others put there is left, and told
+    let made = Made::default();
+    let mut reader = Reader::new(Putting(&bytes[..bytes.len() - 1], out.join("theirs"))).unwrap();
+    assert!(extract(&mut reader, &out, None, &made).is_err());
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+    assert_eq!(made.left(), [out.as_path()]);
+    // a second try does not write into what is there, nor takes it away
+    let again = extract(&mut Reader::new(&bytes[..]).unwrap(), &out, None, &Made::default()).unwrap_err();
+    assert!(matches!(&again, Error::Exists { .. }), "{again}");
+    assert!(out.join("theirs").exists());
 }
 
 #[test]
@@ -346,7 +360,7 @@ fn proxmox_vma_agrees() {
         reader.header().configs,
         [Config { name: "qemu-server.conf".into(), data: b"memory: 1024\n".to_vec() }]
     );
-    extract(&mut reader, &dir.path().join("ours"), None, |_| ()).unwrap();
+    extract(&mut reader, &dir.path().join("ours"), None, &Made::default()).unwrap();
     assert!(fs::read(dir.path().join("ours/disk-drive-scsi0.raw")).unwrap() == images()[3]);
 }
 
@@ -379,6 +393,9 @@ fn created_archives_are_read_back() {
         assert_eq!(std::fs::read(format!("{out}/disk-drive-scsi0.raw")).unwrap(), disk);
     }
 }
+
+#[path = "vma/program.rs"]
+mod program;
 
 mod hostile {
     //! Archives whose checksums are right and whose contents are not.

@@ -3,15 +3,17 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, anyhow, bail};
 
-use crate::container;
+use super::standard;
+use crate::container::{self, read_full};
 use crate::matching::restore::{self, Options};
 use crate::matching::sliding::WINDOW;
+use crate::matching::{Error, base};
+use crate::vcdiff;
 
 /// What stands between the name of a full backup and the time of the differential.
 const MARK: &[u8] = b"--differential-";
@@ -30,16 +32,72 @@ pub fn open(path: &Path, base: Option<&Path>) -> anyhow::Result<Box<dyn Read + S
     Ok(restore::open(path, base, options)?)
 }
 
-/// The content of a backup, whose full backup is found by its name; `-` is standard input.
+/// The content of a VM's backup; `-` is standard input. The full backup of a differential is found by its name, if
+/// it is not given.
 ///
 /// # Errors
-/// See [`restore::open`].
-pub fn open_named(name: &OsStr) -> anyhow::Result<Box<dyn Read>> {
-    if name == "-" {
-        let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-        return Ok(container::decoder(Box::new(stdin))?.1);
+/// See [`restore::open`]; where it is a differential whose full backup is not known.
+pub fn open_named(name: &OsStr, base: Option<&Path>) -> anyhow::Result<Box<dyn Read>> {
+    let shown = shown(name);
+    let path = Path::new(if name == "-" { OsStr::new("/dev/stdin") } else { name });
+    let (why, base) = match base {
+        Some(base) => ("--base is given", Some(base.to_owned())),
+        None => ("it is named like one", full_beside(Path::new(name)).ok()),
+    };
+    if let Some(base) = base {
+        let opened = open(path, Some(&base)).map_err(|error| match error.downcast_ref() {
+            Some(Error::Delta { error: vcdiff::Error::NotVcdiff { .. } }) => {
+                anyhow!("{shown} is no differential, though {why}")
+            }
+            Some(Error::Delta { .. }) => error.context(shown),
+            _ => error,
+        });
+        return Ok(opened?);
     }
-    Ok(open(Path::new(name), full_beside(Path::new(name)).ok().as_deref())?)
+    let file = match name.as_bytes() {
+        b"-" => standard::input()?,
+        _ => File::open(path).with_context(|| format!("cannot open {shown}"))?,
+    };
+    let opened = container::decoder(Box::new(file)).and_then(|(_, stream)| beginning(stream));
+    let (found, stream) = opened.with_context(|| format!("cannot read {shown}"))?;
+    if found == Beginning::Differential {
+        bail!(
+            "{shown} is a differential: its full backup is found by the name FULL--differential-DATE.vcdiff…, or \
+             given with --base FULL"
+        );
+    }
+    Ok(stream)
+}
+
+/// The name of an archive as messages have it.
+pub(super) fn shown(name: &OsStr) -> String {
+    if name == "-" { "standard input".into() } else { name.display().to_string() }
+}
+
+/// What content is, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    Differential,
+    Vma,
+    Tar,
+    Unknown,
+}
+
+/// Tells what content is; gives back all of it.
+///
+/// # Errors
+/// Those of reading its first bytes.
+pub(super) fn beginning(mut content: Box<dyn Read + Send>) -> io::Result<(Beginning, Box<dyn Read + Send>)> {
+    let mut bytes = vec![0; 512];
+    let n = read_full(&mut content, &mut bytes)?;
+    bytes.truncate(n);
+    let found = match &bytes[..] {
+        _ if base::is_differential(&bytes) => Beginning::Differential,
+        [b'V', b'M', b'A', 0, ..] => Beginning::Vma,
+        _ if bytes.get(257..262) == Some(b"ustar") => Beginning::Tar,
+        _ => Beginning::Unknown,
+    };
+    Ok((found, Box::new(io::Cursor::new(bytes).chain(content))))
 }
 
 /// The full backup that a differential's name tells.

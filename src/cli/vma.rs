@@ -3,92 +3,161 @@
 //! The commands and options are those of Proxmox's `vma`, so that an administrator knows them.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use lexopt::prelude::*;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
+use super::archive;
 use super::say::say;
+use super::standard;
+use super::xdelta3::{BROKEN_PIPE, told};
 use crate::backup::Stamp;
-use crate::vma::{Config, Device, Header, MAX_DEVICE, Order, Reader, Summary, Uuid, extract, write_archive};
+use crate::vma::{
+    Config, Device, Error, Header, MAX_DEVICE, Made, Order, Reader, Summary, Uuid, extract, write_archive,
+};
 
 /// Text of `pve-xdelta3 vma --help`.
 pub const HELP: &str = "\
 Look into a VMA archive (a VM's backup), compressed or not, full or differential.
 
-usage: pve-xdelta3 vma list ARCHIVE
-       pve-xdelta3 vma config ARCHIVE [-c NAME]
-       pve-xdelta3 vma verify ARCHIVE [-v]
-       pve-xdelta3 vma extract ARCHIVE DIRECTORY [-v] [-d DISK[,DISK...]]
+usage: pve-xdelta3 vma list ARCHIVE [--base FULL]
+       pve-xdelta3 vma config ARCHIVE [--base FULL] [-c NAME]
+       pve-xdelta3 vma verify ARCHIVE [--base FULL] [-v]
+       pve-xdelta3 vma extract ARCHIVE DIRECTORY [--base FULL] [-v] [-d DISK[,DISK...]]
        pve-xdelta3 vma create  ARCHIVE NAME=IMAGE... [-c FILE] [--mixed]
 
   list      configuration files, disks and their sizes, time of the backup
   config    print a configuration file (default: qemu-server.conf)
   verify    check the whole archive: structure, checksums, every disk complete
   extract   write the configuration files and a sparse raw image of each disk
-            into DIRECTORY, which must not exist yet
-  create    write raw images into an uncompressed ARCHIVE (NAME: drive-scsi0 or the like)
+            into DIRECTORY, which must not exist yet; where that fails, nothing is left
+  create    write raw images into an uncompressed ARCHIVE (NAME: drive-scsi0 or the like),
+            which must not exist yet; where that fails, nothing is left
 
+      --base FULL      the full backup of a differential ARCHIVE (default: found beside it,
+                       by its name FULL--differential-DATE.vcdiff...)
   -c, --config NAME    the configuration file to print, or to store
   -d, --disks LIST     only these disks, for instance drive-scsi0,drive-efidisk0
   -v, --verbose        tell what is found
       --mixed          order the clusters as QEMU's backup does, not from front to back
 
 ARCHIVE may be - for standard input, with create for standard output.
+
+Exit status: 0 done; 1 damaged, or cannot be read or written; 2 wrong usage; 141 the reader of the output of list,
+config or create went away.
 ";
 
-/// Opens an archive by name (`-`: standard input) and gives its decompressed VMA stream.
-pub type Open<'a> = &'a dyn Fn(&OsStr) -> anyhow::Result<Box<dyn Read>>;
+/// Opens an archive by name (`-`: standard input) and gives its decompressed VMA stream. The full backup of a
+/// differential may be given.
+pub type Open<'a> = &'a dyn Fn(&OsStr, Option<&Path>) -> anyhow::Result<Box<dyn Read>>;
 
-/// Runs `pve-xdelta3 vma ARGS`. Exit code 0: all well; 1: the archive is damaged or cannot be read; 2: usage.
+/// Runs `pve-xdelta3 vma ARGS`. Exit codes: see [`HELP`].
 pub fn run(args: impl IntoIterator<Item = OsString>, open: Open) -> ExitCode {
     let command = match Command::parse(args) {
         Ok(command) => command,
         Err(error) => {
-            say!("pve-xdelta3 vma: {error:#}\n\n{HELP}");
+            say!("pve-xdelta3 vma: {}\n\n{HELP}", told(&error));
             return ExitCode::from(2);
         }
     };
-    match command.run(open, &mut io::stdout().lock()) {
+    let made = Made::default();
+    match command.run(open, &mut io::stdout().lock(), &made) {
         Ok(()) => ExitCode::SUCCESS,
-        // whoever reads our output has seen enough
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if super::is_broken_pipe(&error) => ExitCode::from(BROKEN_PIPE),
         Err(error) => {
-            say!("pve-xdelta3 vma: {error:#}");
+            say!("pve-xdelta3 vma: {}", told(&error));
+            for path in made.left() {
+                say!("pve-xdelta3 vma: {} could not be removed: it is incomplete", path.display());
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<io::Error>(), Some(e) if e.kind() == io::ErrorKind::BrokenPipe)
+/// Writes what a command was asked for to standard output.
+fn print(out: &mut impl Write, text: &[u8]) -> anyhow::Result<()> {
+    out.write_all(text).and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+/// Tells on standard output what a command finds. It goes on where nobody reads that.
+fn chat(out: &mut impl Write, text: &[u8]) -> anyhow::Result<()> {
+    match print(out, text) {
+        Err(error) if super::is_broken_pipe(&error) => Ok(()),
+        result => result,
+    }
+}
+
+/// Has a signal remove what was made before it ends the program. A signal that is ignored (nohup) stays so.
+fn remove_on_signals(made: &Made) -> anyhow::Result<()> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = Signals::new(wanted).context("cannot wait for signals")?;
+    let made = made.clone();
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let _nothing_more = made.remove();
+                let _ = emulate_default_handler(signal);
+            }
+        })
+        .context("cannot start a thread")?;
+    Ok(())
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Help,
-    List { archive: OsString },
-    Config { archive: OsString, name: String },
-    Verify { archive: OsString, verbose: bool },
-    Extract { archive: OsString, directory: PathBuf, disks: Option<Vec<String>>, verbose: bool },
+    List { archive: Archive },
+    Config { archive: Archive, name: String },
+    Verify { archive: Archive, verbose: bool },
+    Extract { archive: Archive, directory: PathBuf, disks: Option<Vec<String>>, verbose: bool },
     Create { archive: OsString, images: Vec<(String, PathBuf)>, config: Option<PathBuf>, mixed: bool },
+}
+
+/// An archive to be read.
+#[derive(Debug, PartialEq, Eq)]
+struct Archive {
+    name: OsString,
+    /// Its full backup, if it was given.
+    base: Option<PathBuf>,
+}
+
+impl Archive {
+    fn open(&self, open: Open) -> anyhow::Result<Reader<Box<dyn Read>>> {
+        let input = open(&self.name, self.base.as_deref())?;
+        Reader::new(input).with_context(|| self.shown())
+    }
+
+    fn shown(&self) -> String {
+        archive::shown(&self.name)
+    }
 }
 
 impl Command {
     fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
         let mut parser = lexopt::Parser::from_args(args);
-        let (mut words, mut config, mut disks, mut verbose, mut mixed) =
-            (Vec::new(), None, None, false, false);
+        let (mut words, mut base, mut config, mut disks, mut verbose, mut mixed) =
+            (Vec::new(), None, None, None, false, false);
         while let Some(arg) = parser.next()? {
             match arg {
                 Short('h') | Long("help") => return Ok(Command::Help),
                 Short('v') | Long("verbose") => verbose = true,
                 Long("mixed") => mixed = true,
+                Long("base") => base = Some(PathBuf::from(parser.value()?)),
                 Short('c') | Long("config") => config = Some(parser.value()?.string()?),
                 Short('d') | Long("disks") => {
                     disks = Some(parser.value()?.string()?.split(',').map(str::to_owned).collect());
@@ -100,6 +169,10 @@ impl Command {
         let mut words = words.into_iter();
         let name = words.next().context("what shall be done? list, config, verify, extract or create")?;
         let archive = words.next().context("which ARCHIVE?")?;
+        if base.is_some() && name == "create" {
+            bail!("--base belongs to list, config, verify and extract");
+        }
+        let archive = Archive { name: archive, base };
         let command = match name.to_str() {
             Some("list") => Command::List { archive },
             Some("config") => {
@@ -117,7 +190,7 @@ impl Command {
                     bail!("which NAME=IMAGE shall be stored?");
                 }
                 let config = config.take().map(PathBuf::from);
-                Command::Create { archive, images, config, mixed: std::mem::take(&mut mixed) }
+                Command::Create { archive: archive.name, images, config, mixed: std::mem::take(&mut mixed) }
             }
             _ => bail!("unknown command {name:?}"),
         };
@@ -130,57 +203,55 @@ impl Command {
         Ok(command)
     }
 
-    fn run(self, open: Open, out: &mut impl Write) -> anyhow::Result<()> {
-        let start = |archive: &OsStr| -> anyhow::Result<Reader<Box<dyn Read>>> {
-            let input = open(archive)?;
-            Reader::new(input).with_context(|| archive.display().to_string())
-        };
+    fn run(self, open: Open, out: &mut impl Write, made: &Made) -> anyhow::Result<()> {
         match self {
-            Command::Help => write!(out, "{HELP}")?,
-            Command::List { archive } => print_header(start(&archive)?.header(), out)?,
+            Command::Help => print(out, HELP.as_bytes()),
+            Command::List { archive } => print(out, header_lines(archive.open(open)?.header()).as_bytes()),
             Command::Config { archive, name } => {
-                let reader = start(&archive)?;
+                let reader = archive.open(open)?;
                 let configs = &reader.header().configs;
                 let Some(config) = configs.iter().find(|c| c.name == name) else {
                     let names: Vec<_> = configs.iter().map(|c| c.name.as_str()).collect();
                     bail!(
                         "{}: no configuration file {name:?} (there is: {})",
-                        archive.display(),
+                        archive.shown(),
                         names.join(", ")
                     );
                 };
-                out.write_all(&config.data)?;
+                print(out, &config.data)
             }
             Command::Verify { archive, verbose } => {
-                let mut reader = start(&archive)?;
+                let mut reader = archive.open(open)?;
                 if verbose {
-                    print_header(reader.header(), out)?;
+                    chat(out, header_lines(reader.header()).as_bytes())?;
                 }
-                while reader.next().with_context(|| archive.display().to_string())?.is_some() {}
+                while reader.next().with_context(|| archive.shown())?.is_some() {}
                 if verbose {
-                    print_summary(reader.summary(), out)?;
+                    chat(out, summary_line(reader.summary()).as_bytes())?;
                 }
+                Ok(())
             }
             Command::Extract { archive, directory, disks, verbose } => {
-                let mut reader = start(&archive)?;
+                let mut reader = archive.open(open)?;
                 if verbose {
-                    print_header(reader.header(), out)?;
+                    chat(out, header_lines(reader.header()).as_bytes())?;
                 }
-                let written = extract(&mut reader, &directory, disks.as_deref(), |_| ())
-                    .with_context(|| archive.display().to_string())?;
+                remove_on_signals(made)?;
+                let written = extract(&mut reader, &directory, disks.as_deref(), made)
+                    .with_context(|| archive.shown())?;
                 if verbose {
+                    let mut text = String::new();
                     for file in written.files {
-                        writeln!(out, "WROTE: {}", file.display())?;
+                        text += &format!("WROTE: {}\n", file.display());
                     }
-                    print_summary(reader.summary(), out)?;
+                    chat(out, (text + &summary_line(reader.summary())).as_bytes())?;
                 }
+                Ok(())
             }
             Command::Create { archive, images, config, mixed } => {
-                create(&archive, &images, config, mixed, out)?
+                create(&archive, &images, config, mixed, made)
             }
         }
-        out.flush()?;
-        Ok(())
     }
 }
 
@@ -198,15 +269,15 @@ fn create(
     images: &[(String, PathBuf)],
     config: Option<PathBuf>,
     mixed: bool,
-    out: &mut dyn Write,
+    made: &Made,
 ) -> anyhow::Result<()> {
     let mut uuid = Uuid::default();
-    File::open("/dev/urandom")?.read_exact(&mut uuid)?;
+    File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut uuid)).context("/dev/urandom")?;
     let seed = u64::from_le_bytes(*uuid.first_chunk().expect("16 bytes"));
     let ctime = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
     let mut header = Header { uuid, ctime, configs: Vec::new(), devices: Vec::new() };
     if let Some(path) = config {
-        let data = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let data = fs::read(&path).with_context(|| path.display().to_string())?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         header.configs.push(Config { name, data });
     }
@@ -215,49 +286,73 @@ fn create(
     }
     let mut files = Vec::new();
     for ((name, path), id) in images.iter().zip(1..=MAX_DEVICE) {
-        let context = || path.display().to_string();
-        let mut file = File::open(path).with_context(context)?;
-        // Not from the metadata, which says 0 for a block device.
-        let size = file.seek(io::SeekFrom::End(0)).with_context(context)?;
-        file.rewind().with_context(context)?;
+        let (file, size) = open_image(path)?;
         header.devices.push(Device { id, name: name.clone(), size });
         files.push(file);
     }
+    let shown = || match archive.as_bytes() {
+        b"-" => "standard output".to_owned(),
+        _ => archive.display().to_string(),
+    };
+    // What cannot be stored is refused before there is a file.
+    header.encode().map_err(|defect| Error::Unstorable(defect.to_string())).with_context(shown)?;
     let order = if mixed { Order::Workers(seed) } else { Order::Sequential };
+    let buffered = |file| io::BufWriter::with_capacity(1 << 20, file);
     if archive == "-" {
-        write_archive(out, header, &mut files, order)?;
-    } else {
-        let file = File::create_new(archive).with_context(|| archive.display().to_string())?;
-        write_archive(io::BufWriter::with_capacity(1 << 20, file), header, &mut files, order)?;
+        write_archive(buffered(standard::output()?), header, &mut files, order).with_context(shown)?;
+        return Ok(());
     }
-    Ok(())
+    remove_on_signals(made)?;
+    made.all_or_nothing(|| {
+        let file = made.make(Path::new(archive), |path| File::create_new(path))?;
+        write_archive(buffered(file), header, &mut files, order).map(drop).map_err(anyhow::Error::from)
+    })
+    .with_context(shown)
+}
+
+/// Opens an image; also tells its size.
+fn open_image(path: &Path) -> anyhow::Result<(File, u64)> {
+    let context = || path.display().to_string();
+    // Asked before opening: to open a FIFO would wait for its writer.
+    let kind = fs::metadata(path).with_context(context)?.file_type();
+    if !(kind.is_file() || kind.is_block_device()) {
+        bail!("{} is no regular file or block device", path.display());
+    }
+    let mut file = File::open(path).with_context(context)?;
+    // Not from the metadata, which says 0 for a block device.
+    let size = file.seek(io::SeekFrom::End(0)).with_context(context)?;
+    if size == 0 {
+        bail!("{} is empty", path.display());
+    }
+    file.rewind().with_context(context)?;
+    Ok((file, size))
 }
 
 /// The lines of Proxmox's `vma list`, but the time is UTC and says so.
-fn print_header(header: &Header, out: &mut impl Write) -> io::Result<()> {
+fn header_lines(header: &Header) -> String {
+    let mut lines = Vec::new();
     for config in &header.configs {
-        writeln!(out, "CFG: size: {} name: {}", config.data.len(), config.name)?;
+        lines.push(format!("CFG: size: {} name: {}", config.data.len(), config.name));
     }
     for device in &header.devices {
-        match device.is_vmstate() {
-            true => writeln!(out, "VMSTATE: dev_id={} memory: {}", device.id, device.size)?,
-            false => {
-                writeln!(out, "DEV: dev_id={} size: {} devname: {}", device.id, device.size, device.name)?
-            }
-        }
+        let Device { id, name, size } = device;
+        lines.push(match device.is_vmstate() {
+            true => format!("VMSTATE: dev_id={id} memory: {size}"),
+            false => format!("DEV: dev_id={id} size: {size} devname: {name}"),
+        });
     }
-    match Stamp::from_unix_utc(header.ctime) {
-        Some(stamp) => writeln!(out, "CTIME: {stamp} UTC"),
-        None => writeln!(out, "CTIME: {} seconds since 1970", header.ctime),
-    }
+    lines.push(match Stamp::from_unix_utc(header.ctime) {
+        Some(stamp) => format!("CTIME: {stamp} UTC"),
+        None => format!("CTIME: {} seconds since 1970", header.ctime),
+    });
+    lines.join("\n") + "\n"
 }
 
-fn print_summary(summary: Summary, out: &mut impl Write) -> io::Result<()> {
+fn summary_line(summary: Summary) -> String {
     let Summary { bytes, extents, clusters, blocks } = summary;
     let zeros = clusters * 16 - blocks;
-    writeln!(
-        out,
-        "OK: {bytes} bytes, {extents} extents, {clusters} clusters, {blocks} blocks of data, {zeros} of zeros"
+    format!(
+        "OK: {bytes} bytes, {extents} extents, {clusters} clusters, {blocks} blocks of data, {zeros} of zeros\n"
     )
 }
 
@@ -271,7 +366,7 @@ mod tests {
 
     #[test]
     fn the_commands_of_proxmox_are_understood() {
-        let archive = || OsString::from("a.vma");
+        let archive = || Archive { name: "a.vma".into(), base: None };
         assert_eq!(parse("list a.vma").unwrap(), Command::List { archive: archive() });
         assert_eq!(parse("verify a.vma -v").unwrap(), Command::Verify { archive: archive(), verbose: true });
         assert_eq!(
@@ -291,6 +386,14 @@ mod tests {
                 verbose: false
             }
         );
+    }
+
+    #[test]
+    fn a_base_belongs_to_what_is_read() {
+        let archive = Archive { name: "d".into(), base: Some("f".into()) };
+        assert_eq!(parse("list d --base f").unwrap(), Command::List { archive });
+        let error = parse("create d --base f drive-scsi0=i").unwrap_err().to_string();
+        assert_eq!(error, "--base belongs to list, config, verify and extract");
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,13 +10,14 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::archive;
+use super::archive::{self, Beginning};
 use super::say::say;
-use crate::container::Compression;
+use super::standard;
+use crate::container::{self, Compression, Kind};
 use crate::matching::base::{Base, Content};
 use crate::matching::restore::{self, Differential, Options};
 use crate::matching::sliding::WINDOW;
-use crate::matching::{self, encode, full};
+use crate::matching::{encode, full};
 
 /// Status of a program that SIGPIPE ended, as shells report it. vzdump and pvesm know it.
 pub(super) const BROKEN_PIPE: u8 = 141;
@@ -67,7 +67,7 @@ struct Output {
     /// How to compress the output
     #[arg(long, value_enum, default_value = "zstd")]
     compress: How,
-    /// Level: 1 to 19 for zstd (default 3), 1 to 9 for gzip (default 6)
+    /// Level: 1 to 19 for zstd (default 3), 1 to 9 for gzip (default 6); lzo has none
     #[arg(long)]
     level: Option<u32>,
     #[command(flatten)]
@@ -181,9 +181,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) if e.downcast_ref::<matching::Error>().is_some_and(matching::Error::is_broken_pipe) => {
-            ExitCode::from(BROKEN_PIPE)
-        }
+        Err(e) if super::is_broken_pipe(&e) => ExitCode::from(BROKEN_PIPE),
         Err(e) => {
             say!("pve-xdelta3: {}", told(&e));
             ExitCode::FAILURE
@@ -206,38 +204,29 @@ pub(super) fn told(error: &anyhow::Error) -> String {
 impl Output {
     fn compression(&self) -> anyhow::Result<Compression> {
         Ok(match (self.compress, self.level) {
-            (How::None, _) => Compression::None,
-            (How::Lzo, _) => Compression::Lzo,
+            (How::None, None) => Compression::None,
+            (How::Lzo, None) => Compression::Lzo,
             (How::Zstd, level @ (None | Some(1..=19))) => Compression::Zstd(level.unwrap_or(3) as i32),
             (How::Gzip, level @ (None | Some(1..=9))) => Compression::Gzip(level.unwrap_or(6)),
-            (_, Some(level)) => bail!("no level {level}: zstd has 1 to 19, gzip 1 to 9"),
+            (How::Zstd | How::Gzip, Some(level)) => bail!("no level {level}: zstd has 1 to 19, gzip 1 to 9"),
+            (How::Lzo | How::None, Some(_)) => bail!("--level goes with zstd and gzip only: leave it out"),
         })
     }
 }
 
-/// Standard output, unbuffered; not a terminal.
-fn stdout() -> anyhow::Result<File> {
-    if io::stdout().is_terminal() {
-        bail!("standard output is a terminal: send it to a file or a pipe");
-    }
-    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
-}
-
-fn stdin() -> anyhow::Result<File> {
-    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
-}
-
 fn compress(args: FullArgs) -> anyhow::Result<()> {
     let how = args.output.compression()?;
-    Ok(full::compress(stdin()?, stdout()?, how, args.output.threads.get())?)
+    Ok(full::compress(standard::input()?, standard::output()?, how, args.output.threads.get())?)
 }
 
 fn diff(args: DiffArgs) -> anyhow::Result<()> {
     let threads = args.output.threads.get();
-    let base = Base::open(&args.base.0)?;
-    let out = crate::container::small_encoder(Box::new(stdout()?), args.output.compression()?, threads)?;
+    let how = args.output.compression()?;
+    let (input, output) = (standard::input()?, standard::output()?);
+    let base = Base::open(&args.base.0)?.full()?;
+    let out = container::small_encoder(Box::new(output), how, threads)?;
     let options = encode::Options { threads, window: args.window << 20 };
-    let summary = encode::diff(stdin()?, base, out, options, |w| say!("pve-xdelta3: warning: {w}"))?;
+    let summary = encode::diff(input, base, out, options, |w| say!("pve-xdelta3: warning: {w}"))?;
     if args.verbose {
         let mib = |n: u64| n as f64 / (1u64 << 20) as f64;
         say!("{:.1} MiB, of which {:.1} MiB are new", mib(summary.total), mib(summary.new));
@@ -246,28 +235,56 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
 }
 
 fn restore(args: RestoreArgs) -> anyhow::Result<()> {
+    let mut out = standard::output()?;
+    let name = archive::shown(&args.file);
     let input = match args.file.as_bytes() {
-        b"-" => stdin()?,
-        _ => File::open(&args.file)
-            .with_context(|| format!("cannot open {}", Path::new(&args.file).display()))?,
+        b"-" => standard::input()?,
+        _ => File::open(&args.file).with_context(|| format!("cannot open {name}"))?,
     };
-    let delta =
-        Differential::open(Box::new(input)).with_context(|| Path::new(&args.file).display().to_string())?;
+    let delta = differential(input).with_context(|| name.clone())?;
     let base = match args.base {
         Some(base) => Some(base.0),
         None if delta.needs_base() => Some(archive::full_beside(Path::new(&args.file))?),
         None => None,
     };
-    let base = base.as_deref().map(Base::open).transpose()?;
+    let base = base.as_deref().map(Base::open).transpose().with_context(|| name.clone())?;
+    let both = match &base {
+        Some(base) => format!("{name} (full backup {})", base.path.display()),
+        None => name,
+    };
     let options =
         Options { threads: args.threads.get(), window: args.window << 20, check_base: !args.any_base };
-    let mut out = stdout()?;
-    delta.restore(base, options, |bytes| out.write_all(bytes))?;
+    delta.restore(base, options, |bytes| out.write_all(bytes)).context(both)?;
     Ok(())
 }
 
+/// Reads a differential's header. Tells a full backup that was taken for one.
+fn differential(input: File) -> anyhow::Result<Differential> {
+    let (kind, content) = container::decoder(Box::new(input)).context("cannot read the differential")?;
+    let (found, content) = archive::beginning(content).context("cannot read the differential")?;
+    let unpacker = match kind {
+        Kind::Zstd => "zstd -d",
+        Kind::Lzop => "lzop -d",
+        Kind::Gzip => "gzip -d",
+        _ => "its decompressor",
+    };
+    match (found, kind) {
+        (Beginning::Vma, Kind::Raw) => {
+            bail!("a full backup (VMA), not compressed: pve-xdelta3 vma extract unpacks its disks")
+        }
+        (Beginning::Vma, _) => bail!(
+            "a full backup (VMA), no differential: {unpacker} decompresses it, pve-xdelta3 vma extract unpacks its disks"
+        ),
+        (Beginning::Tar, Kind::Raw) => bail!("a full backup (tar), not compressed: tar -x unpacks it"),
+        (Beginning::Tar, _) => {
+            bail!("a full backup (tar), no differential: {unpacker} decompresses it, tar -x unpacks it then")
+        }
+        _ => Ok(Differential::new(content)?),
+    }
+}
+
 fn identify(path: &Path) -> anyhow::Result<()> {
-    let base = Base::open(path)?;
+    let base = Base::open(path)?.full()?;
     let how = match base.content {
         Content::Mapped(_) => "full backup with a map",
         Content::Random(_) => "can be read at any place",
@@ -275,6 +292,6 @@ fn identify(path: &Path) -> anyhow::Result<()> {
     };
     let id: String = base.identity.iter().map(|b| format!("{b:02x}")).collect();
     let size = base.size().map_or("unknown".into(), |n| n.to_string());
-    println!("{} form={} id={id} size={size} ({how})", path.display(), base.form);
-    Ok(())
+    writeln!(io::stdout(), "{} form={} id={id} size={size} ({how})", path.display(), base.form)
+        .context("cannot write to standard output")
 }

@@ -11,7 +11,7 @@ use super::print::checksum;
 use super::{BaseProblem, Error};
 use crate::container::seekable::{Seekable, first_side_tag, is_whole};
 use crate::container::{self, Kind, RawFile, ReadAt, lzop, read_full};
-use crate::vcdiff::AppHeader;
+use crate::vcdiff::{AppHeader, MAGIC};
 
 /// Bytes at the front of the content that stand for it where the file's form changed.
 const HEAD: usize = 64 << 10;
@@ -41,6 +41,8 @@ pub struct Base {
     pub head: [u8; 16],
     /// The content.
     pub content: Content,
+    /// Whether the content is itself a differential.
+    differential: bool,
 }
 
 impl Base {
@@ -74,8 +76,8 @@ impl Base {
         let file = File::open(path).map_err(io)?;
         let mut content =
             if decompress { stream(file).map_err(io)? } else { Content::Stream(Box::new(file)) };
-        let head = head(&mut content).map_err(io)?;
-        Ok(Base { path: path.to_owned(), form: Base::ONCE, identity: head, head, content })
+        let (head, differential) = head(&mut content).map_err(io)?;
+        Ok(Base { path: path.to_owned(), form: Base::ONCE, identity: head, head, content, differential })
     }
 
     fn open_as(path: &Path, kind: Option<Kind>) -> Result<Base, Error> {
@@ -93,12 +95,12 @@ impl Base {
         let n = read_full(&mut &file, &mut prefix).map_err(io)?;
         let kind = kind.unwrap_or_else(|| Kind::detect(&prefix[..n]));
         let (form, mut content) = Base::content(path, &file, kind)?;
-        let head = head(&mut content).map_err(io)?;
+        let (head, differential) = head(&mut content).map_err(io)?;
         let identity = match &content {
             Content::Mapped(map) => map.identity(),
             _ => sample(&file).map_err(io)?,
         };
-        Ok(Base { path: path.to_owned(), form, identity, head, content })
+        Ok(Base { path: path.to_owned(), form, identity, head, content, differential })
     }
 
     fn content(path: &Path, file: &File, kind: Kind) -> Result<(&'static str, Content), Error> {
@@ -135,6 +137,17 @@ impl Base {
         })
     }
 
+    /// Refuses a differential as a full backup. xdelta3's command line has its sources: it takes any file.
+    ///
+    /// # Errors
+    /// [`BaseProblem::Differential`] where it is one.
+    pub fn full(self) -> Result<Base, Error> {
+        match self.differential {
+            true => Err(Error::base(&self.path, BaseProblem::Differential)),
+            false => Ok(self),
+        }
+    }
+
     /// Length of the content, where it is known without reading all of it.
     pub fn size(&self) -> Option<u64> {
         match &self.content {
@@ -163,7 +176,7 @@ impl Base {
     /// [`BaseProblem::Other`] where it was not.
     pub fn check(&self, header: &AppHeader) -> Result<(), Error> {
         let other = |what: &str| {
-            let name = String::from_utf8_lossy(&header.base_name).into_owned();
+            let name = printable(&String::from_utf8_lossy(&header.base_name));
             Err(Error::base(&self.path, BaseProblem::Other { name, what: what.into() }))
         };
         if header.base_form.as_deref() == Some(self.form) {
@@ -186,8 +199,21 @@ fn stream(file: File) -> io::Result<Content> {
     Ok(Content::Stream(container::decoder(Box::new(file))?.1))
 }
 
-/// Checksum of the first bytes.
-fn head(content: &mut Content) -> io::Result<[u8; 16]> {
+/// Whether content that begins with these bytes is a differential.
+pub fn is_differential(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC)
+}
+
+/// A name from a file's header, without what could steer a terminal.
+fn printable(name: &str) -> String {
+    name.chars().fold(String::new(), |text, c| match c.is_control() {
+        true => text + &c.escape_default().to_string(),
+        false => text + c.encode_utf8(&mut [0; 4]),
+    })
+}
+
+/// Checksum of the first bytes, and whether they are a differential's.
+fn head(content: &mut Content) -> io::Result<([u8; 16], bool)> {
     let mut bytes = vec![0; HEAD];
     let at_front = |source: &dyn ReadAt, bytes: &mut Vec<u8>| {
         bytes.truncate(source.size().min(HEAD as u64) as usize);
@@ -203,7 +229,7 @@ fn head(content: &mut Content) -> io::Result<[u8; 16]> {
             *stream = Box::new(io::Cursor::new(bytes.clone()).chain(rest));
         }
     }
-    Ok(checksum(&bytes).to_le_bytes())
+    Ok((checksum(&bytes).to_le_bytes(), is_differential(&bytes)))
 }
 
 /// Checksum of the file's size and of samples, the first and the last bytes among them.

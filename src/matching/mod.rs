@@ -76,6 +76,9 @@ pub enum BaseProblem {
     /// Nothing in it.
     #[error("is empty")]
     Empty,
+    /// A differential.
+    #[error("is a differential, not a full backup")]
+    Differential,
     /// Damage that shows.
     #[error("is damaged: {0}")]
     Damaged(String),

@@ -160,6 +160,23 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The image of a disk that is to be stored could not be read.
+    #[error("reading the image of {device:?} failed at byte {offset}: {source}")]
+    Image {
+        /// Name of the device.
+        device: String,
+        /// First byte wanted.
+        offset: u64,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Where files shall be unpacked, there is something already.
+    #[error("{path} exists already: name a directory that does not exist, it will be made")]
+    Exists {
+        /// The directory.
+        path: String,
+    },
     /// A file could not be written.
     #[error("writing {path}: {source}")]
     Write {

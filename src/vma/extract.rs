@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{BLOCK, CLUSTER, Cluster, Device, Error, Event, Header, Reader};
+use super::{BLOCK, CLUSTER, Cluster, Device, Error, Event, Header, Made, Reader};
 
 /// What [`extract`] wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,26 +19,38 @@ pub struct Extracted {
 /// disk as the sparse raw image `disk-NAME.raw`, the guest's memory as `vmstate.bin`.
 ///
 /// `only` limits the disks by name. Images carry the prefix `tmp-` until the whole archive proved to be
-/// complete, as with Proxmox's `vma extract`; after an error they stay under that name. `progress` is told
-/// the bytes of the stream read so far.
+/// complete, as with Proxmox's `vma extract`. After an error nothing is left: `made` holds what is to be removed
+/// for it, or for a signal.
 pub fn extract<R: Read>(
     reader: &mut Reader<R>,
     dir: &Path,
     only: Option<&[String]>,
-    mut progress: impl FnMut(u64),
+    made: &Made,
+) -> Result<Extracted, Error> {
+    made.all_or_nothing(|| unpack(reader, dir, only, made))
+}
+
+fn unpack<R: Read>(
+    reader: &mut Reader<R>,
+    dir: &Path,
+    only: Option<&[String]>,
+    made: &Made,
 ) -> Result<Extracted, Error> {
     let header = reader.header().clone();
     let wanted = select(&header, only)?;
-    fs::create_dir(dir).map_err(|e| failed(dir, e))?;
+    made.make(dir, |dir| fs::create_dir(dir)).map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists => Error::Exists { path: dir.display().to_string() },
+        _ => failed(dir, e),
+    })?;
     let mut files = Vec::new();
     for config in &header.configs {
         let path = dir.join(&config.name);
-        create(&path)?.write_all(&config.data).map_err(|e| failed(&path, e))?;
+        create(made, &path)?.write_all(&config.data).map_err(|e| failed(&path, e))?;
         files.push(path);
     }
     let mut images = BTreeMap::new();
     for (id, device) in wanted {
-        images.insert(id, Image::create(dir, device)?);
+        images.insert(id, Image::create(made, dir, device)?);
     }
     while let Some(event) = reader.next()? {
         if let Event::Cluster { device, cluster, data } = event
@@ -46,10 +58,9 @@ pub fn extract<R: Read>(
         {
             image.store(cluster, data)?;
         }
-        progress(reader.summary().bytes);
     }
     for image in images.into_values() {
-        files.push(image.finish()?);
+        files.push(image.finish(made)?);
     }
     Ok(Extracted { files })
 }
@@ -77,11 +88,11 @@ struct Image {
 }
 
 impl Image {
-    fn create(dir: &Path, device: &Device) -> Result<Self, Error> {
+    fn create(made: &Made, dir: &Path, device: &Device) -> Result<Self, Error> {
         let grows = device.is_vmstate();
         let name = if grows { "vmstate.bin".to_owned() } else { format!("disk-{}.raw", device.name) };
         let (temporary, path) = (dir.join(format!("tmp-{name}")), dir.join(name));
-        let file = create(&temporary)?;
+        let file = create(made, &temporary)?;
         let size = if grows { 0 } else { device.size };
         file.set_len(size).map_err(|e| failed(&temporary, e))?;
         Ok(Image { file, temporary, path, size, grows })
@@ -110,17 +121,18 @@ impl Image {
         Ok(())
     }
 
-    fn finish(self) -> Result<PathBuf, Error> {
+    fn finish(self, made: &Made) -> Result<PathBuf, Error> {
         self.file.sync_all().map_err(|e| failed(&self.temporary, e))?;
-        fs::rename(&self.temporary, &self.path).map_err(|e| failed(&self.path, e))?;
+        made.rename(&self.temporary, &self.path).map_err(|e| failed(&self.path, e))?;
         Ok(self.path)
     }
 }
 
 /// Makes a file that was not there, for whoever may read backups: a guest's disk is nobody else's business.
-fn create(path: &Path) -> Result<File, Error> {
+fn create(made: &Made, path: &Path) -> Result<File, Error> {
     use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| failed(path, e))
+    let new = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    made.make(path, new).map_err(|e| failed(path, e))
 }
 
 fn failed(path: &Path, source: io::Error) -> Error {

@@ -18,6 +18,7 @@ mod error;
 mod extent;
 mod extract;
 mod header;
+mod made;
 mod reader;
 mod writer;
 
@@ -25,6 +26,7 @@ pub use error::{Defect, Error};
 pub use extent::{Cluster, ExtentHeader};
 pub use extract::{Extracted, extract};
 pub use header::{Config, Device, Header};
+pub use made::Made;
 pub use reader::{Event, Reader, Summary, verify};
 pub use writer::{Order, Writer, write_archive};
 

@@ -105,7 +105,7 @@ pub fn write_archive<W: Write, I: Read + Seek>(
         image
             .seek(SeekFrom::Start(start))
             .and_then(|_| image.take(wanted).read_to_end(&mut content))
-            .map_err(|source| Error::Read { offset: start, source })?;
+            .map_err(|source| Error::Image { device: devices[index].name.clone(), offset: start, source })?;
         writer.cluster(devices[index].id, number as u32, &content)?;
     }
     writer.finish()

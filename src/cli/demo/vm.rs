@@ -11,7 +11,7 @@ use fs_err as fs;
 use super::content::Random;
 use super::stage::Stage;
 use super::{Guest, compare, table, time_of};
-use crate::vma::{Config, Device, Header, Order, Reader, extract, write_archive};
+use crate::vma::{Config, Device, Header, Made, Order, Reader, extract, write_archive};
 
 const ID: u32 = 101;
 /// Name, bytes in all, bytes of text and bytes of noise at the start; the rest is still zeros.
@@ -99,7 +99,7 @@ impl Guest for Vm {
 
         let images = stage.path(format!("restored/{ID}"));
         let mut reader = Reader::new(File::open(stage.path(&restored))?)?;
-        extract(&mut reader, &images, None, |_| ())?;
+        extract(&mut reader, &images, None, &Made::default())?;
         let mut bytes = 0;
         for (disk, (name, ..)) in self.disks.iter().zip(DISKS) {
             bytes += compare::require_equal(&disk.path, &images.join(format!("disk-{name}.raw")))?;

@@ -1,0 +1,63 @@
+//! What is being made: all of it stays, or nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
+
+/// Files and directories made so far, to be removed unless the work comes to its end. Clones share them, so that
+/// another thread can remove them when a signal ends the program.
+#[derive(Clone, Debug, Default)]
+pub struct Made(Arc<Mutex<Vec<PathBuf>>>);
+
+impl Made {
+    /// Does a work that makes things. After an error none of them is left.
+    ///
+    /// # Errors
+    /// That of the work. What could not be removed then is told by [`Made::left`].
+    pub fn all_or_nothing<T, E>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let result = work();
+        match &result {
+            Ok(_) => self.lock().clear(),
+            Err(_) => drop(self.remove()),
+        }
+        result
+    }
+
+    /// Makes a file or directory that was not there.
+    pub(crate) fn make<T>(&self, path: &Path, make: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        let mut made = self.lock();
+        let new = make(path)?;
+        made.push(path.to_owned());
+        Ok(new)
+    }
+
+    /// Renames what was made.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut made = self.lock();
+        fs::rename(from, to)?;
+        made.iter_mut().filter(|path| *path == from).for_each(|path| *path = to.to_owned());
+        Ok(())
+    }
+
+    /// Removes all that was made, the last first. Nothing can be made as long as the result is held.
+    pub fn remove(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        let mut made = self.lock();
+        for path in std::mem::take(&mut *made).into_iter().rev() {
+            // A directory only if it is empty: what others put there is theirs.
+            let removed = if path.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
+            if removed.is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
+                made.push(path);
+            }
+        }
+        made
+    }
+
+    /// What could not be removed.
+    pub fn left(&self) -> Vec<PathBuf> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
