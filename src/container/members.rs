@@ -5,16 +5,18 @@
 //! that was cut short is an error, never the end.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::marker::PhantomData;
 
 use bzip2::bufread::BzDecoder;
 use flate2::bufread::GzDecoder;
 
 /// Decompresses all members.
 pub struct Members<R: BufRead, M> {
+    /// None at the end.
     member: Option<M>,
-    /// Between members, and behind the last one.
-    input: Option<Peek<R>>,
-    ended: bool,
+    /// The error that was met: the same again when asked again. A decompressor would say that its member is over.
+    failure: Option<(io::ErrorKind, String)>,
+    input: PhantomData<R>,
 }
 
 /// The decompressor of one member.
@@ -36,32 +38,40 @@ impl<R: BufRead, M: Member<R>> Members<R, M> {
     /// Reads from `input`, which stands at the start of the first member.
     pub fn new(input: R) -> Self {
         let input = Peek { input, held: Vec::new(), offset: 0 };
-        Members { member: Some(M::begin(input)), input: None, ended: false }
+        Members { member: Some(M::begin(input)), failure: None, input: PhantomData }
+    }
+
+    fn advance(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let n = member.read(buf)?;
+            if n > 0 {
+                return Ok(n);
+            }
+            if let Some(mut input) = self.member.take().map(M::end)
+                && M::follows(&mut input)?
+            {
+                self.member = Some(M::begin(input));
+            }
+        }
+        Ok(0)
     }
 }
 
 impl<R: BufRead, M: Member<R>> Read for Members<R, M> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while !buf.is_empty() && !self.ended {
-            if let Some(member) = &mut self.member {
-                match member.read(buf)? {
-                    0 => self.input = self.member.take().map(M::end),
-                    n => return Ok(n),
-                }
-            }
-            if let Some(mut input) = self.input.take() {
-                match M::follows(&mut input) {
-                    Ok(true) => self.member = Some(M::begin(input)),
-                    Ok(false) => self.ended = true,
-                    // The same again when asked again.
-                    Err(error) => {
-                        self.input = Some(input);
-                        return Err(error);
-                    }
-                }
-            }
+        if buf.is_empty() {
+            return Ok(0);
         }
-        Ok(0)
+        if let Some((kind, text)) = &self.failure {
+            return Err(io::Error::new(*kind, text.clone()));
+        }
+        let result = self.advance(buf);
+        if let Err(error) = &result
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            self.failure = Some((error.kind(), error.to_string()));
+        }
+        result
     }
 }
 

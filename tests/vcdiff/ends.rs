@@ -182,7 +182,9 @@ fn an_output_behind_a_link_is_removed_itself() {
     symlink("keep", &link).unwrap();
     // Whether it was there before or not.
     for before in [Some(b"something"), None] {
-        before.map(|bytes| fs::write(&keep, bytes).unwrap());
+        if let Some(bytes) = before {
+            fs::write(&keep, bytes).unwrap();
+        }
         dir.ours_fails(&["-d", "-f", "-s", "base", "cut", "link"]);
         assert!(!keep.exists() && link.is_symlink());
     }

@@ -280,12 +280,12 @@ impl<R: Read> Scanner<R> {
         let mut buffer = [0; 4096];
         loop {
             let offset = self.offset;
-            match self.fill(&mut buffer)? {
-                0 => return Ok(()),
-                n => match buffer[..n].iter().position(|&b| b != 0) {
-                    Some(at) => return Err(Error::NotLzop { offset: offset + at as u64 }),
-                    None => {}
-                },
+            let found = self.fill(&mut buffer)?;
+            if found == 0 {
+                return Ok(());
+            }
+            if let Some(at) = buffer[..found].iter().position(|&b| b != 0) {
+                return Err(Error::NotLzop { offset: offset + at as u64 });
             }
         }
     }
