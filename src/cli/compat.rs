@@ -13,6 +13,7 @@ mod own;
 mod print;
 mod recompress;
 mod tools;
+mod unfinished;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use self::args::{Command, Options, Setting, Stop};
+use super::say::{self, say};
 use crate::vcdiff::secondary;
 
 const NAME: &str = "pve-xdelta3";
@@ -37,11 +39,11 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         }
         Err(Stop::Help) => {
             version();
-            eprint!("{USAGE}");
+            say::text(format_args!("{USAGE}"));
             return ExitCode::FAILURE;
         }
         Err(Stop::Wrong(message)) => {
-            eprintln!("{NAME}: {message}");
+            say!("{NAME}: {message}");
             return ExitCode::FAILURE;
         }
     };
@@ -49,13 +51,17 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if files::is_broken_pipe(&error) => ExitCode::from(super::xdelta3::BROKEN_PIPE),
         Err(error) => {
-            eprintln!("{NAME}: {}", super::xdelta3::told(&error));
+            say!("{NAME}: {}", super::xdelta3::told(&error));
             ExitCode::FAILURE
         }
     }
 }
 
 fn dispatch(options: &Options) -> anyhow::Result<()> {
+    if !matches!(options.command, Command::Test | Command::Config) {
+        options.check()?;
+        secondary(options)?;
+    }
     match options.command {
         Command::Encode => encode::run(options),
         Command::Decode => decode::run(options),
@@ -67,7 +73,7 @@ fn dispatch(options: &Options) -> anyhow::Result<()> {
         Command::Test => self_test(),
         Command::Config => {
             version();
-            eprint!("{CONFIG}");
+            say::text(format_args!("{CONFIG}"));
             Ok(())
         }
     }
@@ -118,14 +124,14 @@ fn self_test() -> anyhow::Result<()> {
                 bail!("self-test failed: {name} does not give back what was encoded");
             }
         }
-        eprint!(".");
+        say::text(format_args!("."));
     }
-    eprintln!(" success");
+    say!(" success");
     Ok(())
 }
 
 fn version() {
-    eprintln!("Xdelta version 3.0.11, as {NAME} {} understands it", env!("CARGO_PKG_VERSION"));
+    say!("Xdelta version 3.0.11, as {NAME} {} understands it", env!("CARGO_PKG_VERSION"));
 }
 
 /// What `-h` prints.
@@ -193,17 +199,27 @@ our own commands: full, diff, restore, identify, vma (each with --help)
 ";
 
 /// Where we differ on purpose, for the man page.
-pub(super) const DIFFERENCES: [&str; 9] = [
+pub(super) const DIFFERENCES: [&str; 14] = [
     "No program is ever run. Files compressed with gzip, bzip2, xz, compress, zstd or lzop are recognised by their \
-     content alone, whatever a delta's header says they were, and are read and written by this program itself. So a \
-     delta made against full.zst can be decoded with full, full.gz or full.lzo.",
+     content alone, whatever a delta's header says they were, and are read and written by this program itself; GZIP and \
+     XZ_OPT are not looked at. So a delta made against full.zst can be decoded with full, full.gz or full.lzo.",
+    "A compressed target is decompressed before it is encoded, with a warning, and .zst and .lzo are among them, which \
+     xdelta3 3.0.11 takes as they are. Decoding compresses it again: the same data, but not always the same bytes. -D \
+     when encoding keeps a compressed file as it is, -R when decoding leaves the output uncompressed.",
+    "Garbage behind gzip, xz, zstd or lzop data is an error, with -F too; zeros behind gzip, xz or lzop data and anything \
+     behind bzip2 data are passed over, as their own programs do.",
     "File names in a delta's header are never opened or written, unless -H is given, and then only in the delta's \
-     own directory. Without it, decoding wants -s FILE where a source is needed, and an output's name or -c.",
+     own directory; in the current one, if the delta is standard input. Without it, decoding wants -s FILE where a \
+     source is needed, and an output's name or -c.",
     "Deltas end in an end record, a window without content that every other decoder passes over. It holds the length \
      and a hash of the whole, by which a delta that was cut between two windows is known; xdelta3 takes it for a \
-     complete one. With -A no end record is announced, so its absence is not noticed.",
-    "What is written is removed again if it could not be completed, unless it is a pipe or a device. An output is not \
-     opened before the source was found to fit, and never where it is one of the files that are read.",
+     complete one. With -A and a text it is not announced, so its absence is not noticed. -A= leaves it out, when \
+     encoding, recoding and merging: xdelta3's own merge does not take deltas that have it (\"offset mismatch\").",
+    "What is written is removed again if it could not be completed, also where SIGHUP, SIGINT or SIGTERM ends the \
+     program, unless it is a pipe or a device. An output is not opened before the source was found to fit, and never \
+     where it is one of the files that are read.",
+    "A standard input or output for data that is /dev/null, opened for reading and writing at once, is refused: it \
+     cannot be told from a closed one. -J checks without an output.",
     "-q silences remarks, not errors.",
     "Matches are found at any distance: -B, -C, -I, -P are checked, but change nothing in what is encoded, and the level \
      (-0 to -9) is that of LZMA; -0 and -N do without repetitions within the input. When decoding, -B is how much is \
@@ -212,9 +228,14 @@ pub(super) const DIFFERENCES: [&str; 9] = [
      this program reads it.",
     "The hashes of xdelta3 3.2 (armor) are checked when decoding and merging, and not written. As there, the source is \
      read as a whole for it, before anything is decoded; -a does without.",
-    "merge leaves the header out unless -A gives one. A delta of more than 16 empty windows in a row, with an \
-     instruction or address section of more than twice its window's length, or with a header of more than 1 MiB, is \
-     refused.",
+    "merge leaves the header out unless -A gives one, and takes compressed files with -m. A delta of more than 16 empty \
+     windows in a row, with an instruction or address section of more than twice its window's length, or with a header \
+     of more than 1 MiB, is refused.",
+    "printhdr, printhdrs and printdelta escape control characters, and bytes that are no UTF-8, in names and headers. A \
+     delta without secondary compression has \"none\" for a compressor; xdelta3 says lzma there, by mistake. For them \
+     an empty file is an error.",
+    "full, diff, restore, identify, vma, help, --help or --version as the first word is a command of ours (a file of \
+     that name is ./full). -a, -G and -H are options. Repeated blanks in XDELTA do no harm.",
 ];
 
 /// The exit codes, for the man page.

@@ -9,6 +9,7 @@ pub mod gzip;
 pub mod lzo;
 pub mod lzop;
 pub mod lzw;
+mod members;
 mod ordered;
 pub mod seekable;
 mod zst;
@@ -187,13 +188,13 @@ pub fn decoder(mut input: Box<dyn Read + Send>) -> io::Result<(Kind, Box<dyn Rea
             Box::new(d)
         }
         Kind::Lzop => Box::new(lzop::Reader::new(whole, LZOP_READERS)),
-        Kind::Gzip => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::new(whole))),
+        Kind::Gzip => Box::new(members::Gzip::new(io::BufReader::new(whole))),
         Kind::Xz => {
             let stream =
                 liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
             Box::new(liblzma::read::XzDecoder::new_stream(whole, stream))
         }
-        Kind::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(whole)),
+        Kind::Bzip2 => Box::new(members::Bzip2::new(io::BufReader::new(whole))),
         Kind::Lzw => Box::new(lzw::Reader::new(whole)),
     };
     Ok((kind, stream))

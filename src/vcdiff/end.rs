@@ -6,6 +6,8 @@
 //! window that carries any payload and that xdelta3 (3.0.11 and 3.2) and HDiffPatch decode to nothing. A
 //! segment with telling numbers in its position would do too, but not for a delta without a source, and
 //! HDiffPatch refuses segments that lie outside the source.
+//!
+//! What xdelta3 (3.0.11) cannot do with it is to `merge`: "offset mismatch".
 
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -31,7 +33,8 @@ impl EndRecord {
         let mut payload = TAG.to_vec();
         varint::write(&mut payload, self.total_len);
         payload.extend_from_slice(&self.hash);
-        Window { inst: vec![0; 2 * payload.len()], data: payload, ..Window::default() }
+        // The Adler-32 of nothing: where it is missing, xdelta3's recode writes that of the window before.
+        Window { inst: vec![0; 2 * payload.len()], data: payload, adler32: Some(1), ..Window::default() }
             .encode(None, &mut out);
         out
     }
@@ -41,6 +44,7 @@ impl EndRecord {
         // RUN, size 0, once for each byte.
         let is_end = window.target_len == 0
             && window.source.is_none()
+            && window.adler32.is_none_or(|sum| sum == 1)
             && window.inst.len() == 2 * window.data.len()
             && window.inst.iter().all(|&b| b == 0);
         let mut payload = window.data.strip_prefix(TAG)?;

@@ -29,7 +29,7 @@ fn encodes_and_decodes_in_every_form() {
         &["-S", "djw1", "-n"],
         &["-S", "fgk", "-A"],
         &["-S=", "-A=some text"],
-        &["-N", "-C9,3,4,8,2,36,70", "-I0", "-P", "1000", "-B", "524288"],
+        &["-N", "-C9,3,4,8,2,36,70", "-I0", "-P", "1024", "-B", "524288"],
         &["-W", "16384"],
     ];
     for source in [&["-s", "base"][..], &[]] {
@@ -202,11 +202,26 @@ fn prints_what_xdelta3_prints() {
         let text = String::from_utf8(bytes).unwrap();
         text.lines().filter(|l| !l.starts_with("VCDIFF secondary compressor")).map(str::to_owned).collect()
     };
-    for form in
-        [&["-S", "none"][..], &["-S", "lzma"], &["-S", "djw"], &["-n", "-A"], &["-A=text", "-S", "fgk"]]
-    {
-        dir.xdelta3_ok(&[&["-e", "-f", "-W", "16384", "-s", "base"], form, &["target", "delta"]].concat());
-        for command in [&["printhdr"][..], &["printhdrs"], &["printdelta"], &["printdelta", "-v"]] {
+    // Names with all that is no control character, and headers of any number of parts.
+    const NAME: &str = "\u{e4}'b\"c\\d \u{2603}";
+    dir.write(NAME, &dir.read("target"));
+    let headers = ["/", "//", "///", "/x", "foo/", "foo//", "//bar/", "foo//-/", "-//-/", "a/b/c/d/e"];
+    let headers = headers.map(|text| format!("-A={text}"));
+    let headers = headers.iter().map(|text| [text.as_str(), "target"]);
+    let forms = [
+        &["-S", "none", "target"][..],
+        &["-S", "lzma", "target"],
+        &["-S", "djw", "target"],
+        &["-n", "-A", "target"],
+        &["-A=text", "-S", "fgk", "target"],
+        &[NAME],
+    ];
+    let headers: Vec<_> = headers.collect();
+    for form in forms.into_iter().chain(headers.iter().map(|form| &form[..])) {
+        dir.xdelta3_ok(&[&["-e", "-f", "-W", "16384", "-s", "base"], form, &["delta"]].concat());
+        for command in
+            [&["printhdr"][..], &["printhdr", "-c"], &["printhdrs"], &["printdelta"], &["printdelta", "-v"]]
+        {
             let args = [command, &["delta"]].concat();
             let (ours, theirs) = (dir.ours_ok(&args).stdout, dir.xdelta3_ok(&args).stdout);
             assert_eq!(lines(ours), lines(theirs), "{form:?} {command:?}");

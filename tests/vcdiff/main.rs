@@ -2,6 +2,7 @@
 
 mod cli;
 mod damage;
+mod ends;
 mod options;
 mod peers;
 mod tools;

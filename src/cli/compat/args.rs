@@ -9,6 +9,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use anyhow::{bail, ensure};
+
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
@@ -70,6 +72,10 @@ pub struct Options {
     pub source_window: u64,
     /// `-W`, bytes.
     pub window: usize,
+    /// `-P`: nothing but checked.
+    pub small_table: u64,
+    /// `-C`: nothing but checked.
+    pub matcher: Option<String>,
     /// `-S`.
     pub secondary: Setting<String>,
     /// Not `-n`.
@@ -106,6 +112,8 @@ impl Default for Options {
             source: None,
             source_window: 64 << 20,
             window: DEFAULT_WINDOW,
+            small_table: 0,
+            matcher: None,
             secondary: Setting::Default,
             checksums: true,
             app_header: Setting::Default,
@@ -119,6 +127,33 @@ impl Default for Options {
             input: None,
             output: None,
         }
+    }
+}
+
+impl Options {
+    /// Checks what xdelta3 checks only once it starts to work: -P, and -C where it encodes.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let size = self.small_table;
+        ensure!(
+            size == 0 || size.is_power_of_two(),
+            "-P: sprevsz is required to be a power of two: {size} is none"
+        );
+        let Some(text) = self.matcher.as_deref().filter(|_| self.command == Command::Encode) else {
+            return Ok(());
+        };
+        let values: Option<Vec<u64>> = text.split(',').map(|value| value.parse().ok()).collect();
+        let Some(values) = values.filter(|values| values.len() == 7) else {
+            bail!("invalid string match specifier (-C): {text} (seven numbers are wanted)");
+        };
+        ensure!(
+            values[0] >= 4 && values[1] >= 1 && values[2] >= 4,
+            "invalid soft string-match config (-C): {text} (the first and the third number must be 4 at least, the \
+             second 1)"
+        );
+        Ok(())
     }
 }
 
@@ -227,14 +262,9 @@ fn apply(
         b'S' => options.secondary = value.map_or(Setting::Off, |_| Setting::Given(value_text())),
         b'B' => options.source_window = number(512 << 10, 2 << 30)?,
         b'W' => options.window = number(16 << 10, 16 << 20)? as usize,
-        b'I' | b'P' => _ = number(0, 0)?,
-        b'C' => {
-            let values = value_text();
-            let valid = |v: &str| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit());
-            if values.split(',').count() != 7 || !values.split(',').all(valid) {
-                return Err(Stop::Wrong(format!("invalid string match specifier (-C): {values}")));
-            }
-        }
+        b'I' => _ = number(0, 0)?,
+        b'P' => options.small_table = number(0, 0)?,
+        b'C' => options.matcher = Some(value_text()),
         _ => return Err(Stop::Help),
     }
     Ok(())
@@ -243,7 +273,8 @@ fn apply(
 /// A number as C's `strtoll` reads it with base 0, within limits (`high` 0: none).
 fn number(letter: u8, text: &str, low: u64, high: u64) -> Result<u64, Stop> {
     let wrong = |what: String| Err(Stop::Wrong(format!("-{}: {what}", char::from(letter))));
-    let digits = text.trim_start();
+    // What `-W ''` gives; C reads it as 0.
+    let digits = if text.is_empty() { "0" } else { text.trim_start() };
     let (negative, digits) = match digits.as_bytes() {
         [b'-', ..] => (true, &digits[1..]),
         [b'+', ..] => (false, &digits[1..]),

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 
 use super::args::Options;
+use crate::cli::say::say;
 use crate::container::{ReadAt, read_full};
 use crate::matching::base::{Base, Content};
 use crate::vcdiff::AppHeader;
@@ -37,8 +38,8 @@ pub fn check_source(
         Some((Content::Mapped(map), _)) => hash_of(map.as_ref()),
         Some((Content::Random(content), _)) => hash_of(content.as_ref()),
         Some((Content::Stream(_), Base::ONCE)) => {
-            eprintln!(
-                "{}: warning: the source is a pipe, so the hash of it in the delta's header is not checked",
+            say!(
+                "{}: warning: the source can be read only once, so the hash of it in the delta's header is not checked",
                 super::NAME
             );
             return Ok(());

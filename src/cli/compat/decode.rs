@@ -12,17 +12,20 @@ use super::args::{Options, Setting};
 use super::armor;
 use super::encode::open_base;
 use super::files::{self, Output};
-use super::print::compressor;
+use super::print::{compressor, shown};
 use super::recompress;
+use crate::cli::say::say;
 use crate::container::Encoder;
+use crate::matching;
 use crate::matching::restore::{self, Differential};
-use crate::vcdiff::AppHeader;
+use crate::vcdiff::{self, AppHeader};
 
 /// Restores the target of a delta.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let begun = Instant::now();
     let (_, input) = files::input(options)?;
-    let mut delta = Differential::new(input)?;
+    let mut delta =
+        Differential::new(input).with_context(|| format!("cannot decode {}", files::input_name(options)))?;
     if !options.checksums {
         delta = delta.without_checksums();
     }
@@ -48,7 +51,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
                 bail!(
                     "where to? Name an output file, or give -c for standard output, or -H to write \"{}\" as the \
                      delta's header suggests",
-                    name.escape_ascii()
+                    shown(name)
                 );
             }
             path
@@ -69,7 +72,6 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         window: options.source_window,
         check_base: use_header,
     };
-    let without = source.is_none();
     let sink = |bytes: &[u8]| {
         if opened.is_none() {
             opened = Some(open().map_err(io::Error::other)?);
@@ -78,13 +80,21 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         opened.as_mut().map_or(Ok(()), |(_, writer)| writer.write_all(bytes))
     };
     let outcome = delta.restore(base, restore, sink).map_err(|error| {
-        let error = anyhow::Error::from(error);
-        if without && !header.base_name.is_empty() {
-            let name = header.base_name.escape_ascii();
-            return error
-                .context(format!("no source was given with -s (the delta's header names \"{name}\")"));
-        }
-        error
+        let delta = files::input_name(options);
+        let what = match &source {
+            Some(source) => format!("cannot decode {delta} with the source {}", source.display()),
+            None if header.base_name.is_empty() => format!("cannot decode {delta}, without a source"),
+            None => format!(
+                "cannot decode {delta}: no source was given with -s (the delta's header names \"{}\")",
+                shown(&header.base_name)
+            ),
+        };
+        // What follows windows that were fine is no window, more likely than one that nobody writes.
+        let behind = opened.is_some()
+            && matches!(error, matching::Error::Delta { error: vcdiff::Error::Unsupported { .. } });
+        let error = files::told(error);
+        let error = if behind { error.context("bytes behind the last window, it seems") } else { error };
+        error.context(what)
     })?;
     if outcome.windows == 0 && !outcome.ended {
         bail!("nothing to output: the delta has no windows");
@@ -98,7 +108,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     output.keep();
     if options.verbose > 0 {
         let time = begun.elapsed().as_secs_f64();
-        eprintln!("{}: finished in {time:.1} sec; output {} bytes", super::NAME, outcome.total);
+        say!("{}: finished in {time:.1} sec; output {} bytes", super::NAME, outcome.total);
     }
     Ok(())
 }
@@ -125,7 +135,7 @@ fn named(options: &Options, name: &[u8]) -> Option<PathBuf> {
     let directory = options.input.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
     let path = directory.join(OsStr::from_bytes(name));
     if !options.quiet {
-        eprintln!("{}: using default filename: {}", super::NAME, path.display());
+        say!("{}: using default filename: {}", super::NAME, path.display());
     }
     Some(path)
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::args::{DEFAULT_WINDOW, Options, Setting};
@@ -15,17 +15,28 @@ use super::cut::{Cutter, Tee};
 use super::files::{self, Counted, Output};
 use super::own::Matcher;
 use super::print::letter;
-use crate::container::{self, read_full};
+use crate::cli::say::say;
+use crate::container::{self, Kind, read_full};
 use crate::matching::base::{Base, Content};
 use crate::matching::{self, encode};
 use crate::vcdiff::{
-    AppHeader, Inst, Item, Limits, Reader, TargetHasher, Window, WindowBuilder, secondary, write_header,
+    AppHeader, EndRecord, Inst, Item, Limits, Reader, TargetHasher, Window, WindowBuilder, secondary,
+    write_header,
 };
 
 /// Encodes the input against the source.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let begun = Instant::now();
     let (kind, input) = files::input(options)?;
+    if kind != Kind::Raw && !options.quiet {
+        say!(
+            "{}: WARNING: {} is compressed with {kind}, and is decompressed before it is encoded; decoding compresses \
+             it again (unless -R), which gives the same data, but maybe not the same bytes; if this is an issue, use \
+             -D to encode the file as it is",
+            super::NAME,
+            files::input_name(options)
+        );
+    }
     let base = options.source.as_deref().map(|path| open_base(path, options)).transpose()?.flatten();
 
     let one_way = base.as_ref().is_some_and(|base| matches!(base.content, Content::Stream(_)));
@@ -59,7 +70,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if options.verbose > 0 {
         let percent = 100.0 * written as f64 / total.max(1) as f64;
         let time = begun.elapsed().as_secs_f64();
-        eprintln!(
+        say!(
             "{}: finished in {time:.1} sec; input {total} output {written} bytes ({percent:.2}%)",
             super::NAME
         );
@@ -81,12 +92,15 @@ pub fn open_base(path: &Path, options: &Options) -> anyhow::Result<Option<Base>>
     let is = |test: fn(&Metadata) -> bool| metadata.as_ref().is_ok_and(test);
     Ok(if is(|m| m.is_file() && m.len() == 0) {
         None
-    } else if is(|m| m.file_type().is_fifo()) {
-        Some(Base::open_once(path, options.decompress)?)
-    } else if options.decompress {
-        Some(Base::open(path)?)
     } else {
-        Some(Base::open_raw(path)?)
+        let base = if is(|m| m.file_type().is_fifo() || m.file_type().is_char_device()) {
+            Base::open_once(path, options.decompress)
+        } else if options.decompress {
+            Base::open(path)
+        } else {
+            Base::open_raw(path)
+        };
+        Some(base.map_err(files::told)?)
     })
 }
 
@@ -103,10 +117,17 @@ fn stream(
     let matcher = (options.level > 0 && !options.no_small_matches).then(Matcher::new);
     let checksums = options.checksums;
     let mut stage = Stage { builder: WindowBuilder::new(), matcher, secondary, checksums, bytes, out };
-    match base {
-        Some(base) => against(base, options, input, &mut stage),
-        None => alone(options.window, input, &mut stage),
+    let end = match base {
+        Some(base) => against(base, options, input, &mut stage)?,
+        None => alone(options.window, input, &mut stage)?,
+    };
+    // Only now: a delta that failed in any way has no end. Without a header nobody could tell that one is missing, and
+    // xdelta3's own merge and recode, which do not take it, get by.
+    if header.is_some_and(|header| !header.is_empty()) {
+        stage.bytes.extend(end.encode());
     }
+    stage.write()?;
+    Ok(end.total_len)
 }
 
 /// Without a source: only repetitions within a window can be found.
@@ -114,7 +135,7 @@ fn alone(
     window: usize,
     mut input: Box<dyn Read + Send>,
     stage: &mut Stage<impl Write>,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<EndRecord> {
     let mut hasher = TargetHasher::new();
     let mut buf = vec![0; window];
     loop {
@@ -127,10 +148,7 @@ fn alone(
         stage.add(&buf[..n]);
         stage.finish(Some(simd_adler32::adler32(&&buf[..n])))?;
     }
-    let end = hasher.finish();
-    stage.bytes.extend(end.encode());
-    stage.write()?;
-    Ok(end.total_len)
+    Ok(hasher.finish())
 }
 
 /// Against a source: the delta engine's windows, with the settings it has no notion of applied to them.
@@ -139,7 +157,7 @@ fn against(
     options: &Options,
     input: Box<dyn Read + Send>,
     stage: &mut Stage<impl Write>,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<EndRecord> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     // None of it further back than xdelta3 itself could restore.
     let how = encode::Options { threads, window: options.source_window, far: 0 };
@@ -154,27 +172,40 @@ fn against(
     let (send, receive) = bounded(2);
     std::thread::scope(|scope| {
         let engine = scope.spawn(move || {
-            let warn = |warning| eprintln!("{}: warning: {warning}", super::NAME);
-            encode::diff(input, base, Box::new(PipeIn(send)), how, warn)
+            let mut findings = Vec::new();
+            let encoded =
+                encode::diff(input, base, Box::new(PipeIn(send)), how, |found| findings.push(found));
+            encoded.map(|_| findings)
         });
         let staged = restage(PipeOut { receive, part: Vec::new(), at: 0 }, cutter, stage);
         let encoded = engine.join().map_err(|_| matching::Error::Internal("the encoder stopped"))?;
         match (staged, encoded) {
             // If only the pipe between the two broke, the reason is on the other side.
             (Err(error), Err(engine)) if engine.is_broken_pipe() => Err(error),
-            (_, Err(engine)) => Err(engine.into()),
+            (_, Err(engine)) => Err(files::told(engine)),
+            // xdelta3 fails where the source's decompressor does.
+            (Ok(_), Ok(findings)) if !findings.is_empty() => {
+                let findings: Vec<_> = findings.iter().map(|found| in_words_of_xdelta3(found)).collect();
+                bail!("no delta was made, since the source cannot be read: {}", findings.join("; "))
+            }
             (staged, Ok(_)) => staged,
         }
     })
+}
+
+/// A finding of the engine without its advice, which is for those who make backups.
+fn in_words_of_xdelta3(found: &str) -> &str {
+    let found = found.strip_prefix("the full backup ").unwrap_or(found);
+    found.strip_suffix(": make a new full backup, and verify this one").unwrap_or(found)
 }
 
 fn restage(
     engine: PipeOut,
     mut cutter: Option<Cutter>,
     stage: &mut Stage<impl Write>,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<EndRecord> {
     let mut reader = Reader::new(engine, Limits::default())?;
-    let mut total = 0;
+    let mut record = None;
     while let Some(item) = reader.next_item()? {
         match (item, &mut cutter) {
             (Item::Window(window), None) => stage.window(&window)?,
@@ -183,13 +214,11 @@ fn restage(
                 if let Some(cutter) = cutter {
                     cutter.finish(stage)?;
                 }
-                total = end.total_len;
-                stage.bytes.extend(end.encode());
-                stage.write()?;
+                record = Some(end);
             }
         }
     }
-    Ok(total)
+    Ok(record.ok_or(matching::Error::Internal("the encoder's delta has no end"))?)
 }
 
 /// The last stage: repetitions, secondary compression, output.

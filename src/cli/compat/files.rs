@@ -4,21 +4,29 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
-use super::args::Options;
+use super::args::{Command, Options};
+use super::unfinished::Unfinished;
+use crate::cli::say::say;
+use crate::cli::standard;
 use crate::container::{self, Kind};
 use crate::matching;
 
 /// Opens the input and undoes its compression, unless `-D` says not to.
 pub fn input(options: &Options) -> anyhow::Result<(Kind, Box<dyn Read + Send>)> {
-    let (file, name) = match &options.input {
-        Some(path) => (open(path)?, path.display().to_string()),
-        None => (File::from(io::stdin().as_fd().try_clone_to_owned()?), "standard input".into()),
+    let file = match &options.input {
+        Some(path) => open(path)?,
+        None => standard::input()?,
     };
-    content(file, options).with_context(|| format!("cannot read {name}"))
+    content(file, options).with_context(|| format!("cannot read {}", input_name(options)))
+}
+
+/// The input's name, for messages.
+pub fn input_name(options: &Options) -> String {
+    options.input.as_deref().map_or("standard input".into(), |path| path.display().to_string())
 }
 
 /// Opens a file for reading.
@@ -31,10 +39,19 @@ pub fn content(file: File, options: &Options) -> io::Result<(Kind, Box<dyn Read 
     if options.decompress { container::decoder(Box::new(file)) } else { Ok((Kind::Raw, Box::new(file))) }
 }
 
+/// An error of the engine in the words of xdelta3's command line, which knows no full backups.
+pub fn told(error: matching::Error) -> anyhow::Error {
+    match error {
+        matching::Error::Base { path, problem } => anyhow!("the source {} {problem}", path.display()),
+        error => error.into(),
+    }
+}
+
 /// Where output goes. A regular file is removed again unless [`keep`](Output::keep) is called.
 pub struct Output {
     file: Option<File>,
-    remove: Option<PathBuf>,
+    name: String,
+    unfinished: Option<Unfinished>,
 }
 
 impl Output {
@@ -60,37 +77,51 @@ impl Output {
     pub fn open(options: &Options, path: Option<&Path>) -> anyhow::Result<Output> {
         Output::check(options, path)?;
         if options.no_output {
-            return Ok(Output { file: None, remove: None });
+            return Ok(Output { file: None, name: String::new(), unfinished: None });
         }
         let Some(path) = path else {
-            return Ok(Output { file: Some(stdout()?), remove: None });
+            return Ok(Output {
+                file: Some(stdout(options.command)?),
+                name: "standard output".into(),
+                unfinished: None,
+            });
         };
-        let file =
-            File::create(path).with_context(|| format!("file open failed: write: {}", path.display()))?;
+        let failed = || format!("file open failed: write: {}", path.display());
+        let file = File::create(path).with_context(failed)?;
         let regular = file.metadata()?.is_file();
-        Ok(Output { file: Some(file), remove: regular.then(|| path.to_owned()) })
+        let unfinished = regular.then(|| Unfinished::new(path)).transpose().with_context(failed)?;
+        Ok(Output { file: Some(file), name: path.display().to_string(), unfinished })
     }
 
     /// Something to write to; independent of this, which only cares for the file's fate.
     pub fn writer(&self) -> io::Result<Box<dyn Write + Send>> {
         Ok(match &self.file {
-            Some(file) => Box::new(file.try_clone()?),
+            Some(file) => Box::new(Named { file: file.try_clone()?, name: self.name.clone() }),
             None => Box::new(io::sink()),
         })
     }
 
     /// Everything was written.
-    pub fn keep(mut self) {
-        self.remove = None;
+    pub fn keep(self) {
+        if let Some(unfinished) = self.unfinished {
+            unfinished.keep();
+        }
     }
 }
 
-impl Drop for Output {
-    fn drop(&mut self) {
-        if let Some(path) = &self.remove {
-            // Best effort: the error that brought us here is reported, and is what matters.
-            let _ = std::fs::remove_file(path);
-        }
+/// An output whose errors tell its name.
+struct Named {
+    file: File,
+    name: String,
+}
+
+impl Write for Named {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.file.write(buf).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", self.name)))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -100,15 +131,21 @@ pub fn named_output(options: &Options) -> Option<&Path> {
         if let Some(path) = &options.output
             && !options.quiet
         {
-            eprintln!("{}: warning: -c option overrides output filename: {}", super::NAME, path.display());
+            say!("{}: warning: -c option overrides output filename: {}", super::NAME, path.display());
         }
         return None;
     }
     options.output.as_deref()
 }
 
-fn stdout() -> anyhow::Result<File> {
-    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
+fn stdout(command: Command) -> anyhow::Result<File> {
+    let stdout = io::stdout();
+    // A terminal is fine. So is /dev/null in any form for text, which scripts have printed there to learn whether a
+    // file is a delta.
+    if !matches!(command, Command::PrintHdr | Command::PrintHdrs | Command::PrintDelta) {
+        standard::not_closed(stdout.as_fd(), "standard output")?;
+    }
+    Ok(stdout.as_fd().try_clone_to_owned()?.into())
 }
 
 /// Whether whoever read our output has gone.

@@ -24,19 +24,20 @@ pub fn run(options: &Options, extent: Extent) -> anyhow::Result<()> {
     let (_, input) = files::input(options)?;
     let output = Output::open(options, files::named_output(options))?;
     let mut out = BufWriter::new(output.writer()?);
-    print(input, &mut out, extent, options.verbose > 0).context("cannot print the delta")?;
+    print(input, &mut out, extent, options)
+        .with_context(|| format!("cannot print {}", files::input_name(options)))?;
     out.flush()?;
     output.keep();
     Ok(())
 }
 
 /// Prints a delta.
-pub fn print(input: impl Read, out: &mut impl Write, extent: Extent, verbose: bool) -> anyhow::Result<()> {
+fn print(input: impl Read, out: &mut impl Write, extent: Extent, options: &Options) -> anyhow::Result<()> {
     let mut reader = Reader::new(input, Limits::default())?;
     let mut first = true;
     while let Some(item) = reader.next_item()? {
         if first {
-            file_header(out, reader.header())?;
+            file_header(out, reader.header(), options.stdout)?;
             first = false;
         } else {
             writeln!(out)?;
@@ -45,7 +46,7 @@ pub fn print(input: impl Read, out: &mut impl Write, extent: Extent, verbose: bo
             Item::Window(window) => {
                 window_header(out, &window, extent)?;
                 if extent == Extent::Everything {
-                    instructions(out, &window, verbose)?;
+                    instructions(out, &window, options.verbose > 0)?;
                 }
             }
             Item::End(end) => end_record(out, &end)?,
@@ -57,7 +58,8 @@ pub fn print(input: impl Read, out: &mut impl Write, extent: Extent, verbose: bo
     Ok(())
 }
 
-fn file_header(out: &mut impl Write, header: &Header) -> io::Result<()> {
+/// `stdout`: -c was given, which has xdelta3 leave out the output's name.
+fn file_header(out: &mut impl Write, header: &Header, stdout: bool) -> io::Result<()> {
     writeln!(out, "VCDIFF version:               0")?;
     writeln!(out, "VCDIFF header size:           {}", header.len)?;
     write!(out, "VCDIFF header indicator:      ")?;
@@ -80,22 +82,43 @@ fn file_header(out: &mut impl Write, header: &Header) -> io::Result<()> {
 
     let Some(bytes) = header.app_header.as_deref().filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
     // What follows a NUL is invisible to xdelta3; nothing that could command a terminal is passed on.
-    let mut parts = bytes.splitn(2, |&b| b == 0).map(|part| part.escape_ascii().to_string());
+    let mut parts = bytes.splitn(2, |&b| b == 0).map(shown);
     writeln!(out, "VCDIFF application header:    {}", parts.next().unwrap_or_default())?;
     if let Some(hidden) = parts.next() {
         writeln!(out, "VCDIFF further header:        {hidden}")?;
     }
+    // Of one or three parts xdelta3 makes nothing.
+    let parts = bytes.split(|&b| b == 0).next().unwrap_or_default().split(|&b| b == b'/').count();
+    if !(parts == 2 || parts >= 4) {
+        return Ok(());
+    }
     let app = AppHeader::parse(bytes);
     let files = [("output", &app.target_name), ("source", &app.base_name)];
-    for ((role, name), letter) in files.into_iter().zip(&app.compressors) {
-        if !name.is_empty() && name != b"-" {
-            writeln!(out, "XDELTA filename ({role}):     {}", name.escape_ascii())?;
+    let known = if parts == 2 { 1 } else { 2 };
+    for ((role, name), letter) in files.into_iter().zip(&app.compressors).take(known) {
+        if name != b"-" && !(stdout && role == "output") {
+            writeln!(out, "XDELTA filename ({role}):     {}", shown(name))?;
         }
         if let Some((kind, _)) = compressor(letter) {
             writeln!(out, "XDELTA ext comp ({role}):     {kind}")?;
         }
     }
     Ok(())
+}
+
+/// Bytes as they are, but for what could command a terminal and what is no text.
+pub fn shown(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c.is_control() {
+                true => text += &c.to_string().as_bytes().escape_ascii().to_string(),
+                false => text.push(c),
+            }
+        }
+        text += &chunk.invalid().escape_ascii().to_string();
+    }
+    text
 }
 
 /// The letters by which application headers name compressors; the last two are those of ayufan's fork.

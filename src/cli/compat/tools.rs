@@ -13,7 +13,7 @@ use crate::vcdiff::{AppHeader, Item, Limits, Reader, WindowBuilder, write_header
 /// Encodes a delta anew with other settings: `-S`, `-A`, `-n`.
 pub fn recode(options: &Options) -> anyhow::Result<()> {
     let (_, input) = files::input(options)?;
-    let mut reader = Reader::new(input, Limits::default())?;
+    let mut reader = Reader::new(input, Limits::default()).with_context(|| files::input_name(options))?;
     let mut secondary = super::secondary(options)?;
     let app_header = match &options.app_header {
         Setting::Default => reader.header().app_header.clone(),
@@ -24,7 +24,7 @@ pub fn recode(options: &Options) -> anyhow::Result<()> {
     let mut out = output.writer()?;
     let mut bytes = write_header(app_header.as_deref(), secondary.as_ref().map(|s| s.kind()));
     let mut items = 0u64;
-    while let Some(item) = reader.next_item()? {
+    while let Some(item) = reader.next_item().with_context(|| files::input_name(options))? {
         items += 1;
         match item {
             Item::Window(mut window) => {
@@ -33,6 +33,8 @@ pub fn recode(options: &Options) -> anyhow::Result<()> {
                 window.instructions().try_for_each(|inst| inst.map(drop))?;
                 window.encode(secondary.as_mut(), &mut bytes);
             }
+            // Without a header it cannot be announced, as when encoding.
+            Item::End(_) if options.app_header == Setting::Off => {}
             Item::End(end) => bytes.extend(end.encode()),
         }
         out.write_all(&bytes).context("write failed")?;
@@ -48,8 +50,9 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
     let mut earlier = Vec::new();
     let mut headers = Vec::new();
     for path in &options.merge {
-        let mut whole = || -> anyhow::Result<Whole> {
-            let mut reader = Reader::new(files::content(files::open(path)?, options)?.1, Limits::default())?;
+        let file = files::open(path)?;
+        let whole = || -> anyhow::Result<Whole> {
+            let mut reader = Reader::new(files::content(file, options)?.1, Limits::default())?;
             headers.push(app_header(&reader));
             let mut whole = Whole::new();
             while let Some(item) = reader.next_item()? {
@@ -63,7 +66,7 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
     }
 
     let (_, input) = files::input(options)?;
-    let mut reader = Reader::new(input, Limits::default())?;
+    let mut reader = Reader::new(input, Limits::default()).with_context(|| files::input_name(options))?;
     headers.push(app_header(&reader));
     if options.armor {
         armor::check_chain(&headers)?;
@@ -79,7 +82,7 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
     let mut bytes = write_header(app_header.map(Vec::as_slice), secondary.as_ref().map(|s| s.kind()));
     let mut builder = WindowBuilder::new();
     let mut items = 0u64;
-    while let Some(item) = reader.next_item()? {
+    while let Some(item) = reader.next_item().with_context(|| files::input_name(options))? {
         items += 1;
         match item {
             Item::Window(window) => {
@@ -87,6 +90,7 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
                 let adler32 = window.adler32.filter(|_| options.checksums);
                 builder.finish_with(adler32, secondary.as_mut(), &mut bytes);
             }
+            Item::End(_) if options.app_header == Setting::Off => {}
             Item::End(end) => bytes.extend(end.encode()),
         }
         out.write_all(&bytes).context("write failed")?;

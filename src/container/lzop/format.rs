@@ -248,12 +248,14 @@ impl<R: Read> Scanner<R> {
         Ok(())
     }
 
-    /// Reads a member's header; `None` if the input ends here, and this is not the start.
+    /// Reads a member's header; `None` if the input ends here, and this is not the start. Zeros up to the end are
+    /// padding, as for `lzop -d`.
     fn member(&mut self) -> Result<Option<Checks>, Error> {
         let offset = self.offset;
         let mut magic = [0; MAGIC.len()];
         let found = self.fill(&mut magic)?;
-        if found == 0 && offset > 0 {
+        if offset > 0 && magic[..found].iter().all(|&b| b == 0) {
+            self.padding()?;
             return Ok(None);
         }
         if magic[..found] != MAGIC[..found] || found == 0 {
@@ -271,6 +273,21 @@ impl<R: Read> Scanner<R> {
             self.extra_field(offset, fields.flags)?;
         }
         Ok(Some(Checks(fields.flags)))
+    }
+
+    /// Reads on to the end of the input, up to which there may be nothing but zeros.
+    fn padding(&mut self) -> Result<(), Error> {
+        let mut buffer = [0; 4096];
+        loop {
+            let offset = self.offset;
+            let found = self.fill(&mut buffer)?;
+            if found == 0 {
+                return Ok(());
+            }
+            if let Some(at) = buffer[..found].iter().position(|&b| b != 0) {
+                return Err(Error::NotLzop { offset: offset + at as u64 });
+            }
+        }
     }
 
     /// Passes over the extra field, which lzop reserves and never writes.

@@ -203,10 +203,16 @@ fn damage_is_named_with_its_place() {
     assert_eq!(refused(b""), Error::NotLzop { offset: 0 }.to_string());
     assert_eq!(refused(b"not an lzop file"), Error::NotLzop { offset: 0 }.to_string());
     let behind = good.len() as u64;
-    assert_eq!(
-        refused(&[&good, b"\0\0\0".as_slice()].concat()),
-        Error::NotLzop { offset: behind }.to_string()
-    );
+    assert_eq!(refused(&[&good, b"xyz".as_slice()].concat()), Error::NotLzop { offset: behind }.to_string());
+    // Zeros up to the end are padding, as for lzop; zeros before something else are not.
+    for zeros in [1, 9, 10, 5000] {
+        let padded = [good.clone(), vec![0; zeros]].concat();
+        assert_eq!(stream(&padded, 1).unwrap(), b"abcdef");
+        assert_eq!(seek(&padded).unwrap(), b"abcdef");
+        let offset = if zeros < MAGIC.len() { behind } else { behind + zeros as u64 };
+        let garbage = refused(&[&padded, b"x".as_slice()].concat());
+        assert_eq!(garbage, Error::NotLzop { offset }.to_string());
+    }
     let mut header = good.clone();
     header[20] ^= 1;
     assert!(refused(&header).starts_with("lzop file is damaged at offset 0: header has Adler-32"));

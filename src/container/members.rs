@@ -1,0 +1,250 @@
+//! gzip and bzip2 input: members one after the other, and what may follow the last one.
+//!
+//! As `gzip -dc` and `bzip2 -dc` have it: zeros behind gzip data are padding, anything else there is garbage;
+//! whatever follows bzip2 data without being a further stream is ignored. What begins like a member is one, so one
+//! that was cut short is an error, never the end.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::marker::PhantomData;
+
+use bzip2::bufread::BzDecoder;
+use flate2::bufread::GzDecoder;
+
+/// Decompresses all members.
+pub struct Members<R: BufRead, M> {
+    /// None at the end.
+    member: Option<M>,
+    /// The error that was met: the same again when asked again. A decompressor would say that its member is over.
+    failure: Option<(io::ErrorKind, String)>,
+    input: PhantomData<R>,
+}
+
+/// The decompressor of one member.
+pub trait Member<R>: Read {
+    /// At the start of a member.
+    fn begin(input: Peek<R>) -> Self;
+
+    /// The input, behind the member.
+    fn end(self) -> Peek<R>;
+
+    /// Whether a member follows another.
+    ///
+    /// # Errors
+    /// Those of reading, and where what follows may not be there.
+    fn follows(input: &mut Peek<R>) -> io::Result<bool>;
+}
+
+impl<R: BufRead, M: Member<R>> Members<R, M> {
+    /// Reads from `input`, which stands at the start of the first member.
+    pub fn new(input: R) -> Self {
+        let input = Peek { input, held: Vec::new(), offset: 0 };
+        Members { member: Some(M::begin(input)), failure: None, input: PhantomData }
+    }
+
+    fn advance(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let n = member.read(buf)?;
+            if n > 0 {
+                return Ok(n);
+            }
+            if let Some(mut input) = self.member.take().map(M::end)
+                && M::follows(&mut input)?
+            {
+                self.member = Some(M::begin(input));
+            }
+        }
+        Ok(0)
+    }
+}
+
+impl<R: BufRead, M: Member<R>> Read for Members<R, M> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        if let Some((kind, text)) = &self.failure {
+            return Err(io::Error::new(*kind, text.clone()));
+        }
+        let result = self.advance(buf);
+        if let Err(error) = &result
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            self.failure = Some((error.kind(), error.to_string()));
+        }
+        result
+    }
+}
+
+impl<R: BufRead> Member<R> for GzDecoder<Peek<R>> {
+    fn begin(input: Peek<R>) -> Self {
+        GzDecoder::new(input)
+    }
+
+    fn end(self) -> Peek<R> {
+        self.into_inner()
+    }
+
+    fn follows(input: &mut Peek<R>) -> io::Result<bool> {
+        const MAGIC: [u8; 2] = [0x1f, 0x8b];
+        let found = input.peek(MAGIC.len())?;
+        if !found.is_empty() && MAGIC.starts_with(found) {
+            return Ok(true);
+        }
+        loop {
+            match input.peek(1)? {
+                [] => return Ok(false),
+                [0] => input.consume(1),
+                _ => {
+                    let what = format!(
+                        "garbage behind the compressed data, at offset {}: remove what follows the gzip data",
+                        input.offset
+                    );
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                }
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Member<R> for BzDecoder<Peek<R>> {
+    fn begin(input: Peek<R>) -> Self {
+        BzDecoder::new(input)
+    }
+
+    fn end(self) -> Peek<R> {
+        self.into_inner()
+    }
+
+    fn follows(input: &mut Peek<R>) -> io::Result<bool> {
+        let found = input.peek(4)?;
+        let magic = b"BZh".iter().zip(found).all(|(a, b)| a == b);
+        Ok(!found.is_empty() && magic && found.get(3).is_none_or(|level| matches!(level, b'1'..=b'9')))
+    }
+}
+
+/// An input whose next bytes can be looked at.
+pub struct Peek<R> {
+    input: R,
+    /// Bytes that were looked at and not used up.
+    held: Vec<u8>,
+    offset: u64,
+}
+
+impl<R: BufRead> Peek<R> {
+    /// The next `len` bytes; fewer only where the input ends.
+    fn peek(&mut self, len: usize) -> io::Result<&[u8]> {
+        let missing = len.saturating_sub(self.held.len()) as u64;
+        self.input.by_ref().take(missing).read_to_end(&mut self.held)?;
+        Ok(&self.held[..len.min(self.held.len())])
+    }
+}
+
+impl<R: BufRead> Read for Peek<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(buf)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl<R: BufRead> BufRead for Peek<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.held.is_empty() { self.input.fill_buf() } else { Ok(&self.held) }
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.offset += count as u64;
+        match self.held.is_empty() {
+            true => self.input.consume(count),
+            false => drop(self.held.drain(..count)),
+        }
+    }
+}
+
+/// All members of gzip data.
+pub type Gzip<R> = Members<BufReader<R>, GzDecoder<Peek<BufReader<R>>>>;
+/// All streams of bzip2 data.
+pub type Bzip2<R> = Members<BufReader<R>, BzDecoder<Peek<BufReader<R>>>>;
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Kind, decoder};
+    use super::*;
+    use std::io::Write;
+
+    const CONTENT: &[u8] = b"what the file holds, and holds, and holds";
+
+    fn packed(kind: Kind) -> Vec<u8> {
+        match kind {
+            Kind::Gzip => {
+                let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+                gzip.write_all(CONTENT).unwrap();
+                gzip.finish().unwrap()
+            }
+            _ => {
+                let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+                bzip2.write_all(CONTENT).unwrap();
+                bzip2.finish().unwrap()
+            }
+        }
+    }
+
+    /// What is read, in small pieces as a pipe gives them, and the error it ends in.
+    fn read(bytes: Vec<u8>) -> (Vec<u8>, Option<String>) {
+        struct Pieces(io::Cursor<Vec<u8>>);
+        impl Read for Pieces {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                let n = buf.len().min(3);
+                self.0.read(&mut buf[..n])
+            }
+        }
+        let mut content = Vec::new();
+        let mut stream = decoder(Box::new(Pieces(io::Cursor::new(bytes)))).unwrap().1;
+        let error = stream.read_to_end(&mut content).err();
+        if error.is_some() {
+            assert!(stream.read(&mut [0; 8]).is_err(), "an error is an error when asked again, too");
+        }
+        (content, error.map(|e| e.to_string()))
+    }
+
+    #[test]
+    fn padding_is_passed_over_and_garbage_is_named() {
+        let gzip = packed(Kind::Gzip);
+        for zeros in [0, 1, 2, 5000] {
+            assert_eq!(read([&gzip[..], &vec![0; zeros]].concat()), (CONTENT.to_vec(), None), "{zeros}");
+        }
+        for (behind, at) in [(&b"garbage"[..], 0), (b"\0\0\0x", 3), (b"\x1fx", 0), (b"\0\x1f\x8b", 1)] {
+            let (content, error) = read([&gzip[..], behind].concat());
+            let error = error.unwrap();
+            assert_eq!(content, CONTENT);
+            assert!(
+                error
+                    .contains(&format!("garbage behind the compressed data, at offset {}:", gzip.len() + at))
+            );
+        }
+        let bzip2 = packed(Kind::Bzip2);
+        for behind in [&b""[..], b"\0\0\0\0\0\0", b"garbage", b"BX", b"BZhx and more", &[0; 9000]] {
+            assert_eq!(read([&bzip2[..], behind].concat()), (CONTENT.to_vec(), None), "{behind:?}");
+        }
+    }
+
+    #[test]
+    fn no_member_that_was_cut_short_is_complete() {
+        for kind in [Kind::Gzip, Kind::Bzip2] {
+            let one = packed(kind);
+            let two = [&one[..], &one[..]].concat();
+            assert_eq!(read(two.clone()), (CONTENT.repeat(2), None));
+            for len in (9..two.len()).filter(|&len| len != one.len()) {
+                assert!(read(two[..len].to_vec()).1.is_some(), "{kind}: {len}");
+                // Zeros in place of what is missing do not help, unless zeros are what is missing; that `B` and zeros
+                // are no further stream is bzip2's own rule.
+                let end = if len < one.len() { one.len() } else { two.len() };
+                let begun = kind == Kind::Bzip2 && (one.len()..one.len() + 4).contains(&len);
+                if !begun && two[len..end].iter().any(|&b| b != 0) {
+                    let filled = [&two[..len], &[0; 600]].concat();
+                    assert!(read(filled).1.is_some(), "{kind}: {len} and zeros");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! How a run of the command line ends where something goes wrong: what is kept, what is told.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pve_diff_backup::vcdiff::*;
+
+use crate::tools::*;
+
+fn dir_with_pair(seed: u64, len: usize) -> (Dir, Vec<u8>, Vec<u8>) {
+    let (base, target) = pair(seed, len);
+    let dir = Dir::new();
+    dir.write("base", &base);
+    dir.write("target", &target);
+    (dir, base, target)
+}
+
+fn sh(dir: &Dir, line: &str) {
+    assert!(
+        Command::new("sh").args(["-c", line]).current_dir(dir.path()).status().unwrap().success(),
+        "{line}"
+    );
+}
+
+/// A source that cannot be read as a whole makes no delta, not even on standard output.
+#[test]
+fn a_damaged_source_makes_no_delta() {
+    let (dir, base, _) = dir_with_pair(71, 400_000);
+    sh(&dir, "gzip -k base; xz -k -0 base; bzip2 -k base; lzop -q -k base; zstd -q -k base");
+    for form in ["gz", "xz", "bz2", "lzo", "zst"] {
+        let packed = dir.read(&format!("base.{form}"));
+        let mut flipped = packed.clone();
+        flipped[packed.len() * 3 / 4] ^= 0x55;
+        for (what, bytes) in [("cut", &packed[..packed.len() * 3 / 4]), ("flipped", &flipped)] {
+            dir.write("source", bytes);
+            let message = dir.ours_fails(&["-e", "-q", "-s", "source", "target", "delta"]);
+            assert!(message.contains("source") && !message.contains("backup"), "{form} {what}: {message}");
+            assert!(!dir.path().join("delta").exists(), "{form} {what}");
+            let output = dir.ours(&["-e", "-q", "-c", "-s", "source", "target"]);
+            assert!(!output.status.success());
+            assert!(
+                decode(&output.stdout, &base).is_err(),
+                "{form} {what}: what was written passes for a delta"
+            );
+        }
+    }
+}
+
+/// Padding as `lzop -d` takes it; `gzip` and `bzip2` are compared with xdelta3 in the table of options.
+#[test]
+fn a_padded_lzop_file_is_whole() {
+    let (dir, _, target) = dir_with_pair(72, 300_000);
+    sh(&dir, "lzop -q -k base; cp base.lzo padded; head -c 5000 /dev/zero >>padded");
+    dir.ours_ok(&["-e", "-s", "padded", "target", "delta"]);
+    assert!(dir.ours_ok(&["-d", "-c", "-s", "padded", "delta"]).stdout == target);
+    sh(&dir, "echo x >>padded");
+    assert!(dir.ours_fails(&["-d", "-c", "-s", "padded", "delta"]).contains("other data appended"));
+    sh(&dir, "gzip -k base; cp base.gz garbage; printf 'x%01000d' 0 >>garbage");
+    let offset = dir.read("base.gz").len();
+    let message = dir.ours_fails(&["-d", "-c", "-s", "garbage", "delta"]);
+    assert!(
+        message.contains(&format!("garbage behind the compressed data, at offset {offset}")),
+        "{message}"
+    );
+}
+
+#[test]
+fn who_encodes_a_compressed_file_is_told() {
+    let (dir, ..) = dir_with_pair(73, 50_000);
+    sh(&dir, "gzip -k target; zstd -q -k target; lzop -q -k target");
+    for (packed, kind) in [("target.gz", "gzip"), ("target.zst", "zstd"), ("target.lzo", "lzop")] {
+        let told = |options: &[&str]| {
+            let output = dir.ours_ok(&[&["-e", "-f", "-s", "base"], options, &[packed, "delta"]].concat());
+            String::from_utf8(output.stderr).unwrap()
+        };
+        let warning = told(&[]);
+        assert!(
+            warning.contains("WARNING") && warning.contains(packed) && warning.contains(kind),
+            "{warning}"
+        );
+        assert_eq!(told(&["-q"]), "");
+        assert_eq!(told(&["-D"]), "");
+    }
+    assert!(dir.ours_ok(&["-e", "-f", "-s", "base", "target", "delta"]).stderr.is_empty());
+}
+
+/// xdelta3's own tools take what we write, as far as they can.
+#[test]
+fn xdelta3_recodes_and_merges_our_deltas() {
+    if !have_xdelta3() {
+        return;
+    }
+    let (dir, base, target) = dir_with_pair(74, 100_000);
+    let third = [&target[..], b"and more"].concat();
+    dir.write("third", &third);
+    for form in [&["-S", "none"][..], &["-S", "lzma", "-W", "16384"], &["-n"]] {
+        dir.ours_ok(&[&["-e", "-f", "-s", "base"], form, &["target", "delta"]].concat());
+        for second in ["none", "djw", "lzma"] {
+            dir.xdelta3_ok(&["recode", "-f", "-S", second, "delta", "recoded"]);
+            assert!(
+                dir.xdelta3_ok(&["-d", "-c", "-s", "base", "recoded"]).stdout == target,
+                "{form:?} {second}"
+            );
+            assert!(
+                dir.ours_ok(&["-d", "-c", "-s", "base", "recoded"]).stdout == target,
+                "{form:?} {second}"
+            );
+        }
+    }
+    // Without a header there is no end record, and xdelta3 can merge.
+    dir.ours_ok(&["-e", "-A=", "-s", "base", "target", "1"]);
+    dir.ours_ok(&["-e", "-s", "target", "third", "announced"]);
+    dir.ours_ok(&["recode", "-A=", "announced", "2"]);
+    dir.ours_ok(&["merge", "-A=", "-m", "1", "2", "ours"]);
+    dir.xdelta3_ok(&["merge", "-m", "1", "2", "merged"]);
+    for delta in ["1", "2", "ours"] {
+        let bytes = dir.read(delta);
+        let mut reader = Reader::new(&bytes[..], Limits::default()).unwrap();
+        while let Some(item) = reader.next_item().unwrap() {
+            assert!(matches!(item, Item::Window(_)), "{delta} has an end record");
+        }
+    }
+    for delta in ["merged", "ours"] {
+        assert!(decode(&dir.read(delta), &base).unwrap() == third);
+    }
+}
+
+#[test]
+fn errors_name_what_they_are_about() {
+    let (dir, ..) = dir_with_pair(75, 50_000);
+    dir.ours_ok(&["-e", "-s", "base", "target", "delta"]);
+    let delta = dir.read("delta");
+    dir.write("cut", &delta[..delta.len() - 9]);
+    let once = |args: &[&str], parts: &[&str]| {
+        let message = dir.ours_fails(args);
+        for part in parts {
+            assert_eq!(message.matches(part).count(), 1, "{part}: {message}");
+        }
+        assert!(!message.contains("full backup"), "{message}");
+    };
+    once(&["-d", "-c", "-s", "nope", "delta"], &["the source nope", "No such file"]);
+    once(&["-e", "-c", "-s", "nope", "target"], &["the source nope", "No such file"]);
+    once(&["-d", "-c", "-s", "base", "nope"], &["nope", "No such file"]);
+    once(&["-d", "-s", "base", "delta", "no/where"], &["no/where", "No such file"]);
+    once(&["merge", "-m", "nope", "delta", "out"], &["nope", "No such file"]);
+    once(&["-d", "-c", "-s", "base", "cut"], &["cannot decode cut with the source base", "truncated"]);
+    once(&["-d", "-c", "-s", "target", "delta"], &["cannot decode delta with the source target", "checksum"]);
+    once(&["printhdr", "base"], &["base", "not a VCDIFF delta"]);
+    once(&["recode", "base", "out"], &["base: not a VCDIFF delta"]);
+    once(&["-d", "-f", "-s", "base", "delta", "/dev/full"], &["/dev/full", "No space"]);
+    once(&["-e", "-f", "-s", "base", "target", "/dev/full"], &["/dev/full", "No space"]);
+
+    // Where no end record was, something behind the last window is read as a window.
+    dir.ours_ok(&["-e", "-A=", "-S", "none", "-s", "base", "target", "long"]);
+    dir.write("long", &[&dir.read("long")[..], b"\x02\x04garbage"].concat());
+    once(&["-d", "-c", "-s", "base", "long"], &["bytes behind the last window", "VCD_TARGET"]);
+}
+
+/// Nothing commands a terminal, and what is no text is seen to be none.
+#[test]
+fn control_characters_are_escaped_in_print() {
+    let (dir, ..) = dir_with_pair(76, 20_000);
+    let header = b"a\x1b[31m\xc2\x9b\xff\xc3\xa4'/".to_vec();
+    let end = TargetHasher::new().finish().encode();
+    dir.write("delta", &[write_header(Some(&header), None), end].concat());
+    let text = String::from_utf8(dir.ours_ok(&["printhdr", "delta"]).stdout).unwrap();
+    assert!(text.contains("XDELTA filename (output):     a\\x1b[31m\\xc2\\x9b\\xff\u{e4}'\n"), "{text}");
+}
+
+/// An unfinished output goes; a link to it stays.
+#[test]
+fn an_output_behind_a_link_is_removed_itself() {
+    let (dir, _, target) = dir_with_pair(77, 300_000);
+    dir.ours_ok(&["-e", "-S", "none", "-W", "16384", "-s", "base", "target", "delta"]);
+    let delta = dir.read("delta");
+    dir.write("cut", &delta[..delta.len() - 5]);
+    let [keep, link] = ["keep", "link"].map(|name| dir.path().join(name));
+    symlink("keep", &link).unwrap();
+    // Whether it was there before or not.
+    for before in [Some(b"something"), None] {
+        if let Some(bytes) = before {
+            fs::write(&keep, bytes).unwrap();
+        }
+        dir.ours_fails(&["-d", "-f", "-s", "base", "cut", "link"]);
+        assert!(!keep.exists() && link.is_symlink());
+    }
+    dir.ours_ok(&["-d", "-f", "-s", "base", "delta", "link"]);
+    assert!(fs::read(&keep).unwrap() == target && link.is_symlink());
+}
+
+/// So it does where a signal ends the program, and not where that signal was to be ignored.
+#[test]
+fn an_interrupted_output_is_removed() {
+    let (dir, _, target) = dir_with_pair(78, 100_000);
+    let program = env!("CARGO_BIN_EXE_pve-xdelta3");
+    let out = dir.path().join("out");
+    let (first, rest) = target.split_at(50_000);
+    let start = |line: &str| -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{line} exec {program} -e -f -W 16384 /dev/stdin out")]);
+        let mut child = command.current_dir(dir.path()).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.as_mut().unwrap().write_all(first).unwrap();
+        // The first windows are written, the rest waits for the input.
+        let begun = Instant::now();
+        while fs::metadata(&out).map_or(0, |m| m.len()) == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child
+    };
+    let kill = |child: &Child, signal: &str| {
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    };
+    for (signal, number) in [("-HUP", 1), ("-INT", 2), ("-TERM", 15)] {
+        let mut child = start("");
+        kill(&child, signal);
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(number));
+        assert!(!out.exists(), "{signal}");
+    }
+    let mut child = start("trap '' HUP;");
+    kill(&child, "-HUP");
+    child.stdin.take().unwrap().write_all(rest).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(decode(&dir.read("out"), b"").unwrap() == target);
+}
+
+/// Messages that nobody takes cost nothing but themselves.
+#[test]
+fn a_message_that_cannot_be_written_ends_nothing() {
+    let (dir, _, target) = dir_with_pair(79, 50_000);
+    dir.ours_ok(&["-e", "-s", "base", "target", "delta"]);
+    let program = env!("CARGO_BIN_EXE_pve-xdelta3");
+    let status = |line: &str| {
+        let line = line.replace("P ", &format!("{program} "));
+        Command::new("sh").args(["-c", &line]).current_dir(dir.path()).status().unwrap().code()
+    };
+    assert_eq!(status("P test 2>/dev/full"), Some(0));
+    assert_eq!(status("P -d -v -f -s base delta out 2>/dev/full"), Some(0));
+    assert!(dir.read("out") == target);
+    status("(sleep .2; P -d nope 2>&1; echo $? >rc) | true; sleep 1");
+    assert_eq!(dir.read("rc"), b"1\n");
+}
