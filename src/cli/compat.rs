@@ -218,12 +218,12 @@ pub(super) const DIFFERENCES: [&str; 14] = [
     "What is written is removed again if it could not be completed, also where SIGHUP, SIGINT or SIGTERM ends the \
      program, unless it is a pipe or a device. An output is not opened before the source was found to fit, and never \
      where it is one of the files that are read.",
-    "A standard input or output for data that is /dev/null, opened for reading and writing at once, is refused: it \
-     cannot be told from a closed one. -J checks without an output.",
+    "A closed standard input or output is taken for /dev/null.",
     "-q silences remarks, not errors.",
     "Matches are found at any distance: -B, -C, -I, -P are checked, but change nothing in what is encoded, and the level \
      (-0 to -9) is that of LZMA; -0 and -N do without repetitions within the input. When decoding, -B is how much is \
-     kept of a source that can only be read from its start; what lies further back is read again, if it is a file.",
+     kept of a source that can only be read from its start; what lies further back is kept in a temporary file below \
+     TMPDIR or /var/tmp, if the source is a file.",
     "What xdelta3 writes with -S fgk it cannot always read itself (where incompressible windows come before others); \
      this program reads it.",
     "The hashes of xdelta3 3.2 (armor) are checked when decoding and merging, and not written. As there, the source is \

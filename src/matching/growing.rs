@@ -20,10 +20,10 @@ use crate::vma::{CLUSTER, Device, Header};
 /// every GiB.
 const REACH: u64 = 4 << 30;
 
-/// Where a one-way base was last found to lie, it is read on this fast and so much further when nothing is found, as
-/// long as what is passed over can be copied all the same: so the place behind a part that was removed is found soon.
-const SEARCH_PACE: u64 = 4;
+/// When nothing is found any more, a one-way base is read on this fast and so much further, for so many bytes of the new
+/// stream, if what is passed over can be copied all the same: so the place behind a part that was removed is found.
 const SEARCH: u64 = 256 << 20;
+const SEARCH_PACE: u64 = 4;
 
 /// A base without a map.
 pub(super) struct Growing {
@@ -43,7 +43,7 @@ pub(super) struct Growing {
     far: u64,
     /// Where the base's bytes lie relative to the new stream's, as seen last.
     drift: i64,
-    /// Whether anything was found in the last segment, and how far the base was to be read where something last was.
+    /// Whether anything was found in the last segment, and how far the base was to be read when something last was.
     found: bool,
     expected: u64,
     /// Of each disk in a VMA base: its last cluster, and the highest one read.
@@ -133,15 +133,16 @@ impl Growing {
     /// searched for what follows, or read on at half the pace.
     pub fn advance(&mut self, segment: &Segment) -> Result<(), Error> {
         let len = segment.data.len() as u64;
+        let want = (segment.start + len).saturating_add_signed(self.drift).saturating_add(self.lead);
         if self.found {
-            self.expected = (segment.start + len).saturating_add_signed(self.drift) + self.lead;
+            self.expected = want;
         }
-        let want = match self.found {
-            true => self.expected,
-            false if self.far > 2 * SEARCH && self.ring.end() < self.expected + SEARCH => {
-                self.ring.end() + SEARCH_PACE * len
+        let want = match want.saturating_sub(self.expected) {
+            0 => want,
+            lost if lost <= SEARCH && self.far > 2 * SEARCH => {
+                (self.ring.end() + SEARCH_PACE * len).min(want + SEARCH)
             }
-            false => self.ring.end() + len / 2,
+            _ => self.ring.end() + len / 2,
         };
         let mut reach = HashMap::new();
         for cluster in segment.clusters() {

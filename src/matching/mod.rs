@@ -107,12 +107,16 @@ impl Error {
     }
 }
 
-/// The causes of an error, for the end of its message.
+/// The causes of an error, for the end of its message, as far as that does not tell them.
 fn chain(error: &dyn std::error::Error) -> String {
+    let message = error.to_string();
     let mut text = String::new();
     let mut next = error.source();
     while let Some(cause) = next {
-        text += &format!(": {cause}");
+        let told = cause.to_string();
+        if !message.contains(&told) && !text.contains(&told) {
+            text += &format!(": {told}");
+        }
         next = cause.source();
     }
     text

@@ -26,6 +26,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let (_, input) = files::input(options)?;
     let mut delta =
         Differential::new(input).with_context(|| format!("cannot decode {}", files::input_name(options)))?;
+    delta = delta.at(options.input.as_deref().unwrap_or(Path::new("/dev/stdin")));
     if !options.checksums {
         delta = delta.without_checksums();
     }

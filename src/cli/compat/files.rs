@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 
-use super::args::{Command, Options};
+use super::args::Options;
 use super::unfinished::Unfinished;
 use crate::cli::say::say;
 use crate::cli::standard;
@@ -80,11 +80,7 @@ impl Output {
             return Ok(Output { file: None, name: String::new(), unfinished: None });
         }
         let Some(path) = path else {
-            return Ok(Output {
-                file: Some(stdout(options.command)?),
-                name: "standard output".into(),
-                unfinished: None,
-            });
+            return Ok(Output { file: Some(stdout()?), name: "standard output".into(), unfinished: None });
         };
         let failed = || format!("file open failed: write: {}", path.display());
         let file = File::create(path).with_context(failed)?;
@@ -138,14 +134,9 @@ pub fn named_output(options: &Options) -> Option<&Path> {
     options.output.as_deref()
 }
 
-fn stdout(command: Command) -> anyhow::Result<File> {
-    let stdout = io::stdout();
-    // A terminal is fine. So is /dev/null in any form for text, which scripts have printed there to learn whether a
-    // file is a delta.
-    if !matches!(command, Command::PrintHdr | Command::PrintHdrs | Command::PrintDelta) {
-        standard::not_closed(stdout.as_fd(), "standard output")?;
-    }
-    Ok(stdout.as_fd().try_clone_to_owned()?.into())
+fn stdout() -> anyhow::Result<File> {
+    // A terminal is fine: much that goes there is text.
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
 /// Whether whoever read our output has gone.
