@@ -16,7 +16,7 @@ mod zst;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
 /// Largest zstd window that a reader accepts, as `zstd -d` does by default: 128 MiB.
@@ -134,12 +134,13 @@ pub struct RawFile {
 }
 
 impl RawFile {
-    /// Takes a regular file.
+    /// Takes a regular file or a block device.
     ///
     /// # Errors
     /// Those of asking for the file's size.
     pub fn new(file: File) -> io::Result<RawFile> {
-        let size = file.metadata()?.len();
+        // Not from the metadata, which says 0 for a block device.
+        let size = (&file).seek(SeekFrom::End(0))?;
         Ok(RawFile { file, size })
     }
 }

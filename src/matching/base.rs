@@ -12,6 +12,7 @@ use super::{BaseProblem, Error};
 use crate::container::seekable::{Seekable, first_side_tag, is_whole};
 use crate::container::{self, Kind, RawFile, ReadAt, lzop, read_full};
 use crate::vcdiff::{AppHeader, MAGIC};
+use crate::vma::Header;
 
 /// Bytes at the front of the content that stand for it where the file's form changed.
 const HEAD: usize = 64 << 10;
@@ -29,6 +30,30 @@ pub enum Content {
     Stream(Box<dyn Read + Send>),
 }
 
+impl Content {
+    /// All of it, if that is no more than `limit` bytes. A stream that is longer goes on from its start; one that cannot
+    /// be read to its end gives what could be, and the error.
+    pub(super) fn all(&mut self, limit: usize) -> Option<(Vec<u8>, Option<io::Error>)> {
+        let mut bytes = Vec::new();
+        match self {
+            Content::Mapped(_) => None,
+            Content::Random(content) => {
+                let len = usize::try_from(content.size()).ok().filter(|len| *len <= limit)?;
+                bytes.resize(len, 0);
+                content.read_at(0, &mut bytes).ok().map(|()| (bytes, None))
+            }
+            Content::Stream(stream) => match stream.by_ref().take(limit as u64 + 1).read_to_end(&mut bytes) {
+                Ok(_) if bytes.len() > limit => {
+                    let rest = std::mem::replace(stream, Box::new(io::empty()));
+                    *stream = Box::new(io::Cursor::new(bytes).chain(rest));
+                    None
+                }
+                read => Some((bytes, read.err())),
+            },
+        }
+    }
+}
+
 /// An opened base.
 pub struct Base {
     /// Where it was found.
@@ -41,8 +66,17 @@ pub struct Base {
     pub head: [u8; 16],
     /// The content.
     pub content: Content,
-    /// Whether the content is itself a differential.
-    differential: bool,
+    pub(super) nature: Nature,
+}
+
+/// What the content is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// A VMA archive.
+    Vm,
+    /// A differential.
+    Differential,
+    Other,
 }
 
 impl Base {
@@ -76,8 +110,8 @@ impl Base {
         let file = File::open(path).map_err(io)?;
         let mut content =
             if decompress { stream(file).map_err(io)? } else { Content::Stream(Box::new(file)) };
-        let (head, differential) = head(&mut content).map_err(io)?;
-        Ok(Base { path: path.to_owned(), form: Base::ONCE, identity: head, head, content, differential })
+        let (head, nature) = head(&mut content).map_err(io)?;
+        Ok(Base { path: path.to_owned(), form: Base::ONCE, identity: head, head, content, nature })
     }
 
     fn open_as(path: &Path, kind: Option<Kind>) -> Result<Base, Error> {
@@ -95,12 +129,12 @@ impl Base {
         let n = read_full(&mut &file, &mut prefix).map_err(io)?;
         let kind = kind.unwrap_or_else(|| Kind::detect(&prefix[..n]));
         let (form, mut content) = Base::content(path, &file, kind)?;
-        let (head, differential) = head(&mut content).map_err(io)?;
+        let (head, nature) = head(&mut content).map_err(io)?;
         let identity = match &content {
             Content::Mapped(map) => map.identity(),
             _ => sample(&file).map_err(io)?,
         };
-        Ok(Base { path: path.to_owned(), form, identity, head, content, differential })
+        Ok(Base { path: path.to_owned(), form, identity, head, content, nature })
     }
 
     fn content(path: &Path, file: &File, kind: Kind) -> Result<(&'static str, Content), Error> {
@@ -142,7 +176,7 @@ impl Base {
     /// # Errors
     /// [`BaseProblem::Differential`] where it is one.
     pub fn full(self) -> Result<Base, Error> {
-        match self.differential {
+        match self.nature == Nature::Differential {
             true => Err(Error::base(&self.path, BaseProblem::Differential)),
             false => Ok(self),
         }
@@ -212,8 +246,8 @@ fn printable(name: &str) -> String {
     })
 }
 
-/// Checksum of the first bytes, and whether they are a differential's.
-fn head(content: &mut Content) -> io::Result<([u8; 16], bool)> {
+/// Checksum of the first bytes, and what they are.
+fn head(content: &mut Content) -> io::Result<([u8; 16], Nature)> {
     let mut bytes = vec![0; HEAD];
     let at_front = |source: &dyn ReadAt, bytes: &mut Vec<u8>| {
         bytes.truncate(source.size().min(HEAD as u64) as usize);
@@ -229,7 +263,12 @@ fn head(content: &mut Content) -> io::Result<([u8; 16], bool)> {
             *stream = Box::new(io::Cursor::new(bytes.clone()).chain(rest));
         }
     }
-    Ok((checksum(&bytes).to_le_bytes(), is_differential(&bytes)))
+    let nature = match Header::measure(&bytes) {
+        Ok(Some(_)) => Nature::Vm,
+        _ if is_differential(&bytes) => Nature::Differential,
+        _ => Nature::Other,
+    };
+    Ok((checksum(&bytes).to_le_bytes(), nature))
 }
 
 /// Checksum of the file's size and of samples, the first and the last bytes among them.

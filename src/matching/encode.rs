@@ -4,9 +4,9 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::base::{Base, Content};
+use super::base::{Base, Content, Nature};
 use super::cut::{Piece, Segment, Segmenter};
-use super::fine::{self, Part, Workspace};
+use super::fine::{self, Part, Whole, Workspace};
 use super::growing::Growing;
 use super::index::{Found, Index};
 use super::old::{Hint, MAX_OLD, Old, Placed, hinted, places};
@@ -32,6 +32,9 @@ pub struct Options {
     /// xdelta3 finds these only in a base that is not compressed.
     pub far: u64,
 }
+
+/// A base of this size that is no VM's is compared with as a whole: small things that moved are found, too.
+const SMALL: u64 = 16 << 20;
 
 /// What may be copied from further back than the window.
 pub const FAR: u64 = 1 << 30;
@@ -136,15 +139,29 @@ enum View {
     Whole { index: Index, content: Arc<dyn ReadAt> },
     /// It is read alongside the new stream.
     Growing(Box<Mutex<Growing>>),
+    /// It is in memory.
+    Small(Whole),
 }
 
 impl Engine {
     /// Also tells how many workers may be used.
-    fn new(base: Base, options: Options) -> Result<(Engine, usize), Error> {
+    fn new(mut base: Base, options: Options) -> Result<(Engine, usize), Error> {
+        let threads = options.threads.min(MAX_THREADS);
+        let small = match base.nature {
+            Nature::Vm => None,
+            _ => base.content.all(SMALL.min(options.window) as usize),
+        };
+        if let Some((all, error)) = small {
+            let engine = Engine::with(Secret::new(&Default::default()), View::Small(Whole::new(all)));
+            if let Some(error) = error {
+                engine.finding(&error);
+            }
+            return Ok((engine, threads));
+        }
         let (secret, view, threads) = match base.content {
             Content::Mapped(map) => {
                 let index = Index::of_map(Arc::clone(&map))?;
-                (map.secret().clone(), View::Whole { index, content: map }, options.threads.min(MAX_THREADS))
+                (map.secret().clone(), View::Whole { index, content: map }, threads)
             }
             Content::Random(content) => {
                 let (secret, growing) = Growing::anywhere(content)?;
@@ -155,31 +172,34 @@ impl Engine {
                 (secret, View::Growing(Box::new(Mutex::new(growing))), 1)
             }
         };
-        Ok((
-            Engine {
-                secret,
-                view,
-                new: AtomicU64::new(0),
-                findings: Mutex::default(),
-                scratch: Spare::default(),
-            },
-            threads,
-        ))
+        Ok((Engine::with(secret, view), threads))
+    }
+
+    fn with(secret: Secret, view: View) -> Engine {
+        Engine { secret, view, new: AtomicU64::new(0), findings: Mutex::default(), scratch: Spare::default() }
     }
 
     fn encode(&self, segment: &Segment) -> Result<Vec<u8>, Error> {
         match &self.view {
             View::Whole { index, content } => {
-                Ok(Job::new(self, segment, content.as_ref(), (0, 0)).run(index).out)
+                let mut job = Job::new(self, segment, content.as_ref(), (0, 0));
+                let stretches = job.stretches(index);
+                Ok(job.run(&stretches).out)
             }
             View::Growing(growing) => {
                 let mut growing = growing.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Err(e) = growing.advance(segment) {
                     self.finding(&e);
                 }
-                let done = Job::new(self, segment, &*growing, growing.far()).run(&growing.index);
+                let mut job = Job::new(self, segment, &*growing, growing.far());
+                let stretches = job.stretches(&growing.index);
+                let done = job.run(&stretches);
                 growing.encoded(done.drift, done.far);
                 Ok(done.out)
+            }
+            View::Small(whole) => {
+                let stretches = compared(whole, segment);
+                Ok(Job::new(self, segment, whole, (0, 0)).run(&stretches).out)
             }
         }
     }
@@ -203,6 +223,18 @@ pub(super) enum Stretch {
     /// A header of a VMA archive, most of which is new each time: stored. To compare it, nearly every frame of
     /// the base would have to be decompressed.
     Fresh,
+}
+
+/// The stretches of a segment that all of a base can be searched for.
+fn compared(base: &Whole, segment: &Segment) -> Vec<Placed> {
+    let mut all = Vec::new();
+    base.compare(&segment.data, segment.start as isize, |part| {
+        all.push(match part {
+            Part::Literal { at, len } => (at, len, Stretch::Changed(None)),
+            Part::Copy { at, from, len } => (at, len, Stretch::Equal(from as u64)),
+        })
+    });
+    all
 }
 
 /// Encodes one segment.
@@ -243,8 +275,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn run(mut self, index: &Index) -> Done {
-        let stretches = self.stretches(index);
+    fn run(mut self, stretches: &[Placed]) -> Done {
         for (n, &(at, len, stretch)) in stretches.iter().enumerate() {
             match stretch {
                 Stretch::Equal(from) => {
@@ -257,7 +288,7 @@ impl<'a> Job<'a> {
                         let middle = (from + had / 2) as i64 - (len / 2) as i64;
                         self.drift = Some(middle - (self.segment.start + at as u64) as i64);
                     }
-                    self.changed(at, len, &places(&stretches, n, self.segment.start == 0));
+                    self.changed(at, len, &places(stretches, n, self.segment.start == 0));
                 }
             }
         }
@@ -345,7 +376,9 @@ impl<'a> Job<'a> {
         }
         fine::compare(&old.bytes, new, 0, &mut space, |part| match part {
             Part::Literal { at, len } => self.literal(&new[at..at + len]),
-            Part::Copy { from, len } => old.origins(from, len).for_each(|(from, len)| self.copy(from, len)),
+            Part::Copy { from, len, .. } => {
+                old.origins(from, len).for_each(|(from, len)| self.copy(from, len))
+            }
         });
         (self.scratch.old, self.scratch.space) = (old, space);
     }

@@ -4,6 +4,10 @@
 //! The old bytes are indexed by hashes of short strings; the new bytes are walked once, staying on
 //! the current *diagonal* (the offset between new and old) as long as it yields anything.
 
+use std::io;
+
+use crate::container::ReadAt;
+
 /// A stretch of new bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -16,6 +20,8 @@ pub enum Part {
     },
     /// Bytes of the old content.
     Copy {
+        /// Place in the new bytes.
+        at: usize,
         /// Place in the old bytes.
         from: usize,
         /// Bytes.
@@ -23,13 +29,17 @@ pub enum Part {
     },
 }
 
-/// Bytes that are hashed to find a place in the old content.
+/// How the old content is indexed, for comparing with little of it: every so many bytes, and how many of them are
+/// hashed. This finds every common string of SEED + STEP - 1 bytes.
 const SEED: usize = 8;
-/// Every so many bytes of the old content are indexed. With the seed this finds every common string of
-/// SEED + STEP - 1 bytes.
 const STEP: usize = 4;
+/// The same for comparing with all of a base.
+const WHOLE_SEED: usize = 16;
+const WHOLE_STEP: usize = 8;
 /// A copy costs about five bytes; a shorter one is worth it only right behind another, on its diagonal.
 const MIN_COPY: usize = 16;
+/// Of all of a base: text has much that short in many places, and the first of them is the wrong one.
+const MIN_WHOLE: usize = 32;
 /// Shortest copy that goes on behind a difference on the same diagonal.
 const MIN_RESUME: usize = 8;
 
@@ -39,12 +49,65 @@ pub struct Workspace {
     table: Vec<u32>,
 }
 
-fn load(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + SEED].try_into().expect("8 bytes"))
+/// All of a base, indexed once.
+pub struct Whole {
+    old: Vec<u8>,
+    table: Vec<u32>,
 }
 
-fn slot(word: u64, bits: u32) -> usize {
-    (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as usize
+impl Whole {
+    /// Indexes `old`, of less than 4 GiB. That takes as much memory again, or twice as much.
+    pub fn new(old: Vec<u8>) -> Whole {
+        let mut table = Vec::new();
+        index::<WHOLE_SEED, WHOLE_STEP>(&old, &mut table);
+        Whole { old, table }
+    }
+
+    /// As [`compare`] with all of it.
+    pub fn compare(&self, new: &[u8], diagonal: isize, emit: impl FnMut(Part)) {
+        walk::<WHOLE_SEED>(&self.old, &self.table, new, diagonal, emit);
+    }
+}
+
+impl ReadAt for Whole {
+    fn size(&self) -> u64 {
+        self.old.len() as u64
+    }
+
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        let end = usize::try_from(pos).ok().and_then(|pos| Some(pos..pos.checked_add(buf.len())?));
+        let bytes = end.and_then(|range| self.old.get(range)).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buf.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+fn load(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
+}
+
+/// Slot of `SEED` bytes (8 or 16) in a table of 2^bits.
+#[inline]
+fn slot<const SEED: usize>(bytes: &[u8], at: usize, bits: u32) -> usize {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut word = load(bytes, at);
+    if SEED > 8 {
+        word = word.wrapping_mul(ODD).rotate_left(29) ^ load(bytes, at + SEED - 8);
+    }
+    (word.wrapping_mul(ODD) >> (64 - bits)) as usize
+}
+
+/// Makes a table of the places of `old`, each one more than it is; of equal strings the first one stays.
+fn index<const SEED: usize, const STEP: usize>(old: &[u8], table: &mut Vec<u32>) {
+    table.clear();
+    if old.len() < SEED {
+        return;
+    }
+    let bits = (old.len() / STEP).max(256).next_power_of_two().ilog2() + 1;
+    table.resize(1 << bits, 0);
+    for at in (0..=old.len() - SEED).rev().filter(|at| at % STEP == 0) {
+        table[slot::<SEED>(old, at, bits)] = at as u32 + 1;
+    }
 }
 
 /// Number of equal bytes at the front of two slices.
@@ -78,7 +141,7 @@ fn extend(
     least: usize,
 ) -> Option<(usize, usize, usize)> {
     let forward = common(&old[from..], &new[at..]);
-    if forward < SEED {
+    if forward < MIN_RESUME {
         return None;
     }
     let back = common_back(&old[..from], &new[literal..at]);
@@ -88,33 +151,37 @@ fn extend(
 /// Expresses `new` by `old`; the parts are given to `emit` in order and cover `new`.
 ///
 /// `diagonal`: place in `old` where the first byte of `new` is expected. Both may be up to 4 GiB.
-pub fn compare(old: &[u8], new: &[u8], diagonal: isize, space: &mut Workspace, mut emit: impl FnMut(Part)) {
+pub fn compare(old: &[u8], new: &[u8], diagonal: isize, space: &mut Workspace, emit: impl FnMut(Part)) {
+    index::<SEED, STEP>(old, &mut space.table);
+    walk::<SEED>(old, &space.table, new, diagonal, emit);
+}
+
+fn walk<const SEED: usize>(
+    old: &[u8],
+    table: &[u32],
+    new: &[u8],
+    mut diagonal: isize,
+    mut emit: impl FnMut(Part),
+) {
     let mut literal = 0;
-    if old.len() >= SEED {
-        let bits = (old.len() / STEP).max(256).next_power_of_two().ilog2() + 1;
-        space.table.clear();
-        space.table.resize(1 << bits, 0);
-        // Backwards, so that of equal strings the first one stays.
-        for at in (0..=old.len() - SEED).rev().filter(|at| at % STEP == 0) {
-            space.table[slot(load(old, at), bits)] = at as u32 + 1;
-        }
-        let mut diagonal = diagonal;
+    if !table.is_empty() {
+        let bits = table.len().ilog2();
         // Where the last copy ended in `old`: bytes that were put in are followed by what follows there.
         let mut rest = 0;
         let mut at = 0;
         while at + SEED <= new.len() {
             let word = load(new, at);
-            let straight = at.checked_add_signed(diagonal).filter(|&from| from + SEED <= old.len());
+            let follows = |from: usize| from + 8 <= old.len() && load(old, from) == word;
+            let straight = at.checked_add_signed(diagonal).filter(|&from| follows(from));
             let found = straight
-                .filter(|&from| load(old, from) == word)
                 .and_then(|from| extend(old, new, from, literal, at, MIN_RESUME))
-                .or_else(|| {
-                    let follows = rest + SEED <= old.len() && load(old, rest) == word;
-                    follows.then(|| extend(old, new, rest, literal, at, MIN_COPY)).flatten()
-                })
-                .or_else(|| match space.table[slot(word, bits)] {
+                .or_else(|| follows(rest).then(|| extend(old, new, rest, literal, at, MIN_COPY)).flatten())
+                .or_else(|| match table[slot::<SEED>(new, at, bits)] {
                     0 => None,
-                    n => extend(old, new, n as usize - 1, literal, at, MIN_COPY),
+                    n => {
+                        let least = if SEED < WHOLE_SEED { MIN_COPY } else { MIN_WHOLE };
+                        extend(old, new, n as usize - 1, literal, at, least)
+                    }
                 });
             let Some((from, back, forward)) = found else {
                 at += 1;
@@ -123,7 +190,7 @@ pub fn compare(old: &[u8], new: &[u8], diagonal: isize, space: &mut Workspace, m
             if at - back > literal {
                 emit(Part::Literal { at: literal, len: at - back - literal });
             }
-            emit(Part::Copy { from: from - back, len: back + forward });
+            emit(Part::Copy { at: at - back, from: from - back, len: back + forward });
             at += forward;
             literal = at;
             rest = from + forward;
@@ -142,19 +209,29 @@ mod tests {
 
     fn parts(old: &[u8], new: &[u8]) -> Vec<Part> {
         let mut all = Vec::new();
+        Whole::new(old.to_vec()).compare(new, 0, |p| all.push(p));
+        check(&all, old, new);
+        all.clear();
         compare(old, new, 0, &mut Workspace::default(), |p| all.push(p));
+        check(&all, old, new);
+        all
+    }
+
+    fn check(all: &[Part], old: &[u8], new: &[u8]) {
         let mut built: Vec<u8> = Vec::new();
-        for p in &all {
+        for p in all {
             match *p {
                 Part::Literal { at, len } => {
                     assert_eq!(at, built.len());
                     built.extend(&new[at..at + len]);
                 }
-                Part::Copy { from, len } => built.extend(&old[from..from + len]),
+                Part::Copy { at, from, len } => {
+                    assert_eq!(at, built.len());
+                    built.extend(&old[from..from + len]);
+                }
             }
         }
         assert_eq!(built, new);
-        all
     }
 
     fn literals(parts: &[Part]) -> usize {
@@ -164,7 +241,7 @@ mod tests {
     #[test]
     fn finds_changes_insertions_and_moves() {
         let old: Vec<u8> = (0..8192u32).flat_map(|n| n.wrapping_mul(2654435761).to_le_bytes()).collect();
-        assert_eq!(parts(&old, &old), [Part::Copy { from: 0, len: old.len() }]);
+        assert_eq!(parts(&old, &old), [Part::Copy { at: 0, from: 0, len: old.len() }]);
 
         let mut changed = old.clone();
         changed[1000..1010].fill(0);
