@@ -364,6 +364,31 @@ fn read_by_me() -> u64 {
     io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
 }
 
+/// As xdelta3 finds it, which looks at every byte.
+#[test]
+fn small_parts_in_another_order_are_found_in_a_small_base() {
+    if !have("xdelta3") || !have("gzip") {
+        return;
+    }
+    let dir = Dir::new();
+    let full = Random(12).bytes(3_000_000);
+    let mut parts: Vec<&[u8]> = full.chunks(700).collect();
+    let mut r = Random(13);
+    (1..parts.len()).rev().for_each(|n| parts.swap(n, r.below(n + 1)));
+    let day = parts.concat();
+    let raw = dir.file("raw", &full);
+    let new = dir.file("new", &day);
+    let gz = dir.file("gz", &ok(pipe(Command::new("gzip").args(["-1", "-c"]), &full)));
+    let theirs = Command::new("xdelta3").args(["-ecq", "-S", "none", "-s", text(&raw), text(&new)]).output();
+    let limit = ok(theirs.unwrap()).len() * 11 / 10;
+    for base in [&raw, &gz] {
+        let delta = ok(run(&["diff", "--compress", "none", "--base", text(base)], &day));
+        assert!(delta.len() < limit, "{}: {}", base.display(), delta.len());
+        let delta = dir.file("delta", &delta);
+        same(&ok(run(&["restore", "--base", text(base), text(&delta)], &[])), &day, text(base));
+    }
+}
+
 /// So many small changes that no piece of the stream is as it was.
 #[test]
 fn dense_changes_cost_what_changed() {
