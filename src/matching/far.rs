@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn keeps_what_is_wanted_and_nothing_else() {
-        let stream: Vec<u8> = (0..1000u32).map(|n| (n * 7 >> 2) as u8).collect();
+        let stream: Vec<u8> = (0..1000u32).map(|n| ((n * 7) >> 2) as u8).collect();
         let mut far = known(&[(10, 5), (90, 120), (500, 500)]);
         stream.chunks(100).for_each(|part| far.pass(part).unwrap());
         let mut get = |pos: u64, len: usize| {
