@@ -94,6 +94,8 @@ for kind in ("vma", "tar"):
     if kind == "vma":
         command, target = diff("full.zst", "1", "rerun.vma")
         jobs["diff: ours, nothing changed"] = (command, target, "n", runs)
+    command, target = diff(full, "1")
+    jobs["diff: ours, base not compressed"] = (command, target, "r", runs)
     command, target = diff("stock.zst", "1")
     jobs["diff: ours, base is a stock zstd"] = (command, target, "s", runs)
     raw, _ = diff("full.zst", "1")
@@ -130,6 +132,7 @@ for kind in ("vma", "tar"):
     same(restore("full.zst", "d1", "2"), day)
     same(restore("full.zst", "d2", "1"), day)
     same(restore("stock.zst", "s", "1"), day)
+    same(restore(full, "r", "1"), day)
 
     lines += [f"\n## {kind}: {megabytes(full):.0f} MB, a day later {megabytes(day):.0f} MB\n"]
     lines += ["| what | CPU s | xdelta3's, times | wall s | peak MiB | stored MB |", "|---|---|---|---|---|---|"]

@@ -332,3 +332,18 @@ fn vma_commands_work_on_every_kind_of_archive() {
         assert_eq!(vma(&["frobnicate", &full]).status.code(), Some(2));
     }
 }
+
+/// The exit status is the result, whether or not anybody reads the lines.
+#[test]
+fn a_reader_that_goes_away_makes_nothing_good() {
+    let dump = Dump::new(COMPRESSIONS[0]);
+    let run = |options: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        verify().args(options).arg(dump.dir.path()).stdout(writer).status().unwrap().code()
+    };
+    assert_eq!([run(&[]), run(&["--json"])], [Some(0); 2]);
+    let differential = dump.differential(&dump.vm(), 21);
+    dump.damage(&differential, |bytes| bytes.truncate(bytes.len() - 10));
+    assert_eq!([run(&[]), run(&["--json"])], [Some(1); 2]);
+}

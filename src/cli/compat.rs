@@ -13,7 +13,6 @@ mod own;
 mod print;
 mod recompress;
 mod tools;
-mod unfinished;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

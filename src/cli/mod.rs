@@ -12,6 +12,7 @@ pub mod generate;
 pub mod installer;
 pub(crate) mod say;
 pub mod selftest;
+pub(crate) mod signals;
 pub(crate) mod standard;
 pub mod verify;
 pub mod vma;

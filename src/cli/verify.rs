@@ -1,6 +1,6 @@
 //! `pve-diff-backup verify`, also called as `pve-verify-backups`: is every differential restorable?
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::VERIFY_NAME;
 use super::exit::Exit;
-use super::say::say;
+use super::say::{chat, say};
 use crate::backup::BackupName;
 use crate::backup::chain::Directory;
 use crate::backup::verify::{Content, Open, Task, Verdict, check, task, tasks};
@@ -52,13 +52,11 @@ pub fn run(args: &Args, open: Open) -> anyhow::Result<ExitCode> {
         }
     };
     let report = check_all(&work, open, args.json)?;
-    let mut out = io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
-    } else {
-        writeln!(out, "{}", report.summary(fulls))?;
-    }
+    let told = match args.json {
+        true => serde_json::to_string_pretty(&report)?,
+        false => report.summary(fulls),
+    };
+    chat(&mut io::stdout(), format!("{told}\n").as_bytes())?;
     Ok(match report {
         Report { failed: 1.., .. } => Exit::Failure,
         // nothing at all is more likely the wrong directory than good news
@@ -159,7 +157,7 @@ impl Report {
 }
 
 /// Checks one after the other, with a line for each as soon as it is known.
-fn check_all(work: &[Task], open: Open, quiet: bool) -> io::Result<Report> {
+fn check_all(work: &[Task], open: Open, quiet: bool) -> anyhow::Result<Report> {
     let bar = progress_bar();
     let mut report = Report { ok: 0, failed: 0, backups: Vec::new() };
     for (task, number) in work.iter().zip(1..) {
@@ -175,7 +173,7 @@ fn check_all(work: &[Task], open: Open, quiet: bool) -> io::Result<Report> {
             _ => {}
         }
         if !quiet {
-            bar.suspend(|| writeln!(io::stdout(), "{}", finding.line()))?;
+            bar.suspend(|| chat(&mut io::stdout(), format!("{}\n", finding.line()).as_bytes()))?;
         }
         report.backups.push(finding);
     }

@@ -9,17 +9,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread;
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use lexopt::prelude::*;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
 
 use super::archive;
-use super::say::say;
+use super::say::{chat, print, say};
+use super::signals::remove_on_signals;
 use super::standard;
 use super::xdelta3::{BROKEN_PIPE, told};
 use crate::backup::Stamp;
@@ -83,39 +80,6 @@ pub fn run(args: impl IntoIterator<Item = OsString>, open: Open) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Writes what a command was asked for to standard output.
-fn print(out: &mut impl Write, text: &[u8]) -> anyhow::Result<()> {
-    out.write_all(text).and_then(|()| out.flush()).context("cannot write to standard output")
-}
-
-/// Tells on standard output what a command finds. It goes on where nobody reads that.
-fn chat(out: &mut impl Write, text: &[u8]) -> anyhow::Result<()> {
-    match print(out, text) {
-        Err(error) if super::is_broken_pipe(&error) => Ok(()),
-        result => result,
-    }
-}
-
-/// Has a signal remove what was made before it ends the program. A signal that is ignored (nohup) stays so.
-fn remove_on_signals(made: &Made) -> anyhow::Result<()> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
-    let mut signals = Signals::new(wanted).context("cannot wait for signals")?;
-    let made = made.clone();
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for signal in signals.forever() {
-                let _nothing_more = made.remove();
-                let _ = emulate_default_handler(signal);
-            }
-        })
-        .context("cannot start a thread")?;
-    Ok(())
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -412,6 +412,19 @@ mod tests {
         for chunk in samples() {
             assert_eq!(Chunk::decode(&chunk.encode()), Some(chunk));
         }
+        let random =
+            (0u64..1 << 20).map(|n| (n.wrapping_mul(n | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8);
+        let segment = Segment { start: 0, data: random.collect(), layout: Layout::Bytes };
+        let marked = Chunk::new(&segment, &segment.pieces(), &Secret::new(&[9; 32]));
+        assert!((3..60).contains(&marked.marks.len()), "{}", marked.marks.len());
+        let bytes = marked.encode();
+        assert_eq!(Chunk::decode(&bytes).as_ref(), Some(&marked));
+        (bytes.len() - 20..bytes.len()).for_each(|cut| assert_eq!(Chunk::decode(&bytes[..cut]), None));
+        // A mark behind the end.
+        let mut wild = Chunk { marks: vec![(marked.len + 1, 7)], ..marked };
+        assert_eq!(Chunk::decode(&wild.encode()), None);
+        wild.marks = vec![(wild.len, 7)];
+        assert!(Chunk::decode(&wild.encode()).is_some());
     }
 
     proptest! {

@@ -17,7 +17,7 @@ impl Made {
     pub fn all_or_nothing<T, E>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let result = work();
         match &result {
-            Ok(_) => self.lock().clear(),
+            Ok(_) => self.keep(),
             Err(_) => drop(self.remove()),
         }
         result
@@ -29,6 +29,17 @@ impl Made {
         let new = make(path)?;
         made.push(path.to_owned());
         Ok(new)
+    }
+
+    /// Takes charge of a file that was made already. Nothing is done where it has no path.
+    pub fn adopt(&self, path: &Path) {
+        // One that is named through a symbolic link is meant itself, not the link.
+        self.lock().extend(fs::canonicalize(path));
+    }
+
+    /// Everything stays.
+    pub fn keep(&self) {
+        self.lock().clear();
     }
 
     /// Renames what was made.

@@ -9,11 +9,12 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail};
 
 use super::args::Options;
-use super::unfinished::Unfinished;
 use crate::cli::say::say;
+use crate::cli::signals::remove_on_signals;
 use crate::cli::standard;
 use crate::container::{self, Kind};
 use crate::matching;
+use crate::vma::Made;
 
 /// Opens the input and undoes its compression, unless `-D` says not to.
 pub fn input(options: &Options) -> anyhow::Result<(Kind, Box<dyn Read + Send>)> {
@@ -47,11 +48,12 @@ pub fn told(error: matching::Error) -> anyhow::Error {
     }
 }
 
-/// Where output goes. A regular file is removed again unless [`keep`](Output::keep) is called.
+/// Where output goes. A regular file is removed again unless [`keep`](Output::keep) is called, also where a signal ends
+/// the program.
 pub struct Output {
     file: Option<File>,
     name: String,
-    unfinished: Option<Unfinished>,
+    made: Made,
 }
 
 impl Output {
@@ -77,16 +79,23 @@ impl Output {
     pub fn open(options: &Options, path: Option<&Path>) -> anyhow::Result<Output> {
         Output::check(options, path)?;
         if options.no_output {
-            return Ok(Output { file: None, name: String::new(), unfinished: None });
+            return Ok(Output { file: None, name: String::new(), made: Made::default() });
         }
         let Some(path) = path else {
-            return Ok(Output { file: Some(stdout()?), name: "standard output".into(), unfinished: None });
+            return Ok(Output {
+                file: Some(stdout()?),
+                name: "standard output".into(),
+                made: Made::default(),
+            });
         };
         let failed = || format!("file open failed: write: {}", path.display());
         let file = File::create(path).with_context(failed)?;
-        let regular = file.metadata()?.is_file();
-        let unfinished = regular.then(|| Unfinished::new(path)).transpose().with_context(failed)?;
-        Ok(Output { file: Some(file), name: path.display().to_string(), unfinished })
+        let made = Made::default();
+        if file.metadata()?.is_file() {
+            made.adopt(path);
+            remove_on_signals(&made).with_context(failed)?;
+        }
+        Ok(Output { file: Some(file), name: path.display().to_string(), made })
     }
 
     /// Something to write to; independent of this, which only cares for the file's fate.
@@ -99,9 +108,14 @@ impl Output {
 
     /// Everything was written.
     pub fn keep(self) {
-        if let Some(unfinished) = self.unfinished {
-            unfinished.keep();
-        }
+        self.made.keep();
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // Best effort: the error that brought us here is reported, and is what matters.
+        drop(self.made.remove());
     }
 }
 

@@ -1,0 +1,34 @@
+//! Signals that end the program: what was made goes with it.
+
+use std::{fs, thread};
+
+use anyhow::Context;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+
+use crate::vma::Made;
+
+/// Has a signal remove what was made before it ends the program. A signal that is ignored (nohup) stays so.
+///
+/// # Errors
+/// Where the system grants no thread.
+pub(crate) fn remove_on_signals(made: &Made) -> anyhow::Result<()> {
+    // The system tells it nowhere else without unsafe code: one bit for each signal.
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = Signals::new(wanted).context("cannot wait for signals")?;
+    let made = made.clone();
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let _nothing_more = made.remove();
+                let _ = emulate_default_handler(signal);
+            }
+        })
+        .context("cannot start a thread")?;
+    Ok(())
+}
