@@ -10,9 +10,10 @@ use anyhow::{Context, anyhow, bail};
 
 use super::standard;
 use crate::container::{self, read_full};
+use crate::matching::Error;
+use crate::matching::base::Nature;
 use crate::matching::restore::{self, Options};
 use crate::matching::sliding::WINDOW;
-use crate::matching::{Error, base};
 use crate::vcdiff;
 
 /// What stands between the name of a full backup and the time of the differential.
@@ -60,7 +61,7 @@ pub fn open_named(name: &OsStr, base: Option<&Path>) -> anyhow::Result<Box<dyn R
     };
     let opened = container::decoder(Box::new(file)).and_then(|(_, stream)| beginning(stream));
     let (found, stream) = opened.with_context(|| format!("cannot read {shown}"))?;
-    if found == Beginning::Differential {
+    if found == Nature::Differential {
         bail!(
             "{shown} is a differential: its full backup is found by the name FULL--differential-DATE.vcdiff…, or \
              given with --base FULL"
@@ -74,29 +75,15 @@ pub(super) fn shown(name: &OsStr) -> String {
     if name == "-" { "standard input".into() } else { name.display().to_string() }
 }
 
-/// What content is, by its first bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Beginning {
-    Differential,
-    Vma,
-    Tar,
-    Unknown,
-}
-
 /// Tells what content is; gives back all of it.
 ///
 /// # Errors
 /// Those of reading its first bytes.
-pub(super) fn beginning(mut content: Box<dyn Read + Send>) -> io::Result<(Beginning, Box<dyn Read + Send>)> {
+pub(super) fn beginning(mut content: Box<dyn Read + Send>) -> io::Result<(Nature, Box<dyn Read + Send>)> {
     let mut bytes = vec![0; 512];
     let n = read_full(&mut content, &mut bytes)?;
     bytes.truncate(n);
-    let found = match &bytes[..] {
-        _ if base::is_differential(&bytes) => Beginning::Differential,
-        [b'V', b'M', b'A', 0, ..] => Beginning::Vma,
-        _ if bytes.get(257..262) == Some(b"ustar") => Beginning::Tar,
-        _ => Beginning::Unknown,
-    };
+    let found = Nature::of(&bytes);
     Ok((found, Box::new(io::Cursor::new(bytes).chain(content))))
 }
 

@@ -10,11 +10,11 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::archive::{self, Beginning};
+use super::archive;
 use super::say::say;
 use super::standard;
 use crate::container::{self, Compression, Kind};
-use crate::matching::base::{Base, Content};
+use crate::matching::base::{Base, Content, Nature};
 use crate::matching::restore::{self, Differential, Options};
 use crate::matching::sliding::WINDOW;
 use crate::matching::{encode, full};
@@ -270,14 +270,14 @@ fn differential(input: File) -> anyhow::Result<Differential> {
         _ => "its decompressor",
     };
     match (found, kind) {
-        (Beginning::Vma, Kind::Raw) => {
+        (Nature::Vma, Kind::Raw) => {
             bail!("a full backup (VMA), not compressed: pve-xdelta3 vma extract unpacks its disks")
         }
-        (Beginning::Vma, _) => bail!(
+        (Nature::Vma, _) => bail!(
             "a full backup (VMA), no differential: {unpacker} decompresses it, pve-xdelta3 vma extract unpacks its disks"
         ),
-        (Beginning::Tar, Kind::Raw) => bail!("a full backup (tar), not compressed: tar -x unpacks it"),
-        (Beginning::Tar, _) => {
+        (Nature::Tar, Kind::Raw) => bail!("a full backup (tar), not compressed: tar -x unpacks it"),
+        (Nature::Tar, _) => {
             bail!("a full backup (tar), no differential: {unpacker} decompresses it, tar -x unpacks it then")
         }
         _ => Ok(Differential::new(content)?),

@@ -12,7 +12,6 @@ use super::{BaseProblem, Error};
 use crate::container::seekable::{Seekable, first_side_tag, is_whole};
 use crate::container::{self, Kind, RawFile, ReadAt, lzop, read_full};
 use crate::vcdiff::{AppHeader, MAGIC};
-use crate::vma::Header;
 
 /// Bytes at the front of the content that stand for it where the file's form changed.
 const HEAD: usize = 64 << 10;
@@ -69,14 +68,29 @@ pub struct Base {
     pub(super) nature: Nature,
 }
 
-/// What the content is.
+/// What content is, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Nature {
+pub enum Nature {
     /// A VMA archive.
-    Vm,
+    Vma,
+    /// A tar archive.
+    Tar,
     /// A differential.
     Differential,
+    /// Anything else.
     Other,
+}
+
+impl Nature {
+    /// Tells it by the first bytes; 512 of them suffice.
+    pub fn of(bytes: &[u8]) -> Nature {
+        match bytes {
+            _ if bytes.starts_with(&MAGIC) => Nature::Differential,
+            [b'V', b'M', b'A', 0, ..] => Nature::Vma,
+            _ if bytes.get(257..262) == Some(b"ustar") => Nature::Tar,
+            _ => Nature::Other,
+        }
+    }
 }
 
 impl Base {
@@ -233,11 +247,6 @@ fn stream(file: File) -> io::Result<Content> {
     Ok(Content::Stream(container::decoder(Box::new(file))?.1))
 }
 
-/// Whether content that begins with these bytes is a differential.
-pub fn is_differential(bytes: &[u8]) -> bool {
-    bytes.starts_with(&MAGIC)
-}
-
 /// A name from a file's header, without what could steer a terminal.
 fn printable(name: &str) -> String {
     name.chars().fold(String::new(), |text, c| match c.is_control() {
@@ -263,12 +272,7 @@ fn head(content: &mut Content) -> io::Result<([u8; 16], Nature)> {
             *stream = Box::new(io::Cursor::new(bytes.clone()).chain(rest));
         }
     }
-    let nature = match Header::measure(&bytes) {
-        Ok(Some(_)) => Nature::Vm,
-        _ if is_differential(&bytes) => Nature::Differential,
-        _ => Nature::Other,
-    };
-    Ok((checksum(&bytes).to_le_bytes(), nature))
+    Ok((checksum(&bytes).to_le_bytes(), Nature::of(&bytes)))
 }
 
 /// Checksum of the file's size and of samples, the first and the last bytes among them.

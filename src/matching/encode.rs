@@ -148,7 +148,7 @@ impl Engine {
     fn new(mut base: Base, options: Options) -> Result<(Engine, usize), Error> {
         let threads = options.threads.min(MAX_THREADS);
         let small = match base.nature {
-            Nature::Vm => None,
+            Nature::Vma => None,
             _ => base.content.all(SMALL.min(options.window) as usize),
         };
         if let Some((all, error)) = small {
