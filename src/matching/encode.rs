@@ -194,7 +194,7 @@ impl Engine {
                 let mut job = Job::new(self, segment, &*growing, growing.far());
                 let stretches = job.stretches(&growing.index);
                 let done = job.run(&stretches);
-                growing.encoded(done.drift, done.far);
+                growing.encoded(segment, done.drift, done.far);
                 Ok(done.out)
             }
             View::Small(whole) => {

@@ -43,9 +43,9 @@ pub(super) struct Growing {
     far: u64,
     /// Where the base's bytes lie relative to the new stream's, as seen last.
     drift: i64,
-    /// Whether anything was found in the last segment, and how far the base was to be read when something last was.
-    found: bool,
-    expected: u64,
+    /// Bytes of the new stream since something was found, and how far the base was to be read for what was found.
+    lost: u64,
+    front: u64,
     /// Of each disk in a VMA base: its last cluster, and the highest one read.
     disks: HashMap<u8, (u32, u32)>,
     exhausted: bool,
@@ -84,7 +84,8 @@ impl Growing {
         let secret = Secret::new(&seed);
         let known = match &content {
             Some(content) => content.size().min(REACH),
-            None if far > 0 => REACH,
+            // What is further back serves rarely: a table that is half as large will do.
+            None if far > 0 => REACH / 2,
             // With some room.
             None => 2 * window,
         };
@@ -118,39 +119,28 @@ impl Growing {
             content,
             far,
             drift: 0,
-            found: true,
-            expected: 0,
+            lost: 0,
+            front: 0,
             disks: HashMap::new(),
             exhausted: false,
         };
         Ok((secret, growing))
     }
 
-    /// Reads the base as far as a segment of the new stream may need it.
+    /// Reads the base as far as a segment of the new stream may need it. In VMA archives the numbers of the clusters
+    /// tell how far that is, however much was inserted or removed.
     ///
-    /// In VMA archives the numbers of the clusters tell how far that is, however much was inserted or removed.
-    /// Elsewhere the last match tells. If there was none, something was inserted here, or removed there: then the base is
-    /// searched for what follows, or read on at half the pace.
+    /// # Errors
+    /// Those of reading the base.
     pub fn advance(&mut self, segment: &Segment) -> Result<(), Error> {
-        let len = segment.data.len() as u64;
-        let want = (segment.start + len).saturating_add_signed(self.drift).saturating_add(self.lead);
-        if self.found {
-            self.expected = want;
+        if self.ring.end() == 0 {
+            self.read()?;
         }
-        let want = match want.saturating_sub(self.expected) {
-            0 => want,
-            lost if lost <= SEARCH && self.far > 2 * SEARCH => {
-                (self.ring.end() + SEARCH_PACE * len).min(want + SEARCH)
-            }
-            _ => self.ring.end() + len / 2,
-        };
+        let want = self.wanted(segment);
         let mut reach = HashMap::new();
         for cluster in segment.clusters() {
             let highest = reach.entry(cluster.device).or_insert(cluster.number);
             *highest = cluster.number.max(*highest);
-        }
-        if self.ring.end() == 0 {
-            self.read()?;
         }
         let lead = (self.lead / CLUSTER as u64) as u32;
         loop {
@@ -169,10 +159,35 @@ impl Growing {
         }
     }
 
+    /// How far the base is to be read for a segment, where no clusters tell: the last match does. If there was none,
+    /// something was inserted here, or removed there. So what follows in the base is searched for, then it is read on at
+    /// half the pace, not so far that what was to come is forgotten; behind very much that is new, all the same.
+    fn wanted(&mut self, segment: &Segment) -> u64 {
+        let (len, read) = (segment.data.len() as u64, self.ring.end());
+        if self.lost == 0 {
+            let next = (segment.start + len).saturating_add_signed(self.drift).saturating_add(self.lead);
+            self.front = self.front.max(next);
+            return next;
+        }
+        let forgets = self.remembers() && read >= self.front + REACH / 2 && self.lost < REACH;
+        match self.lost {
+            ..=SEARCH if self.far > 2 * SEARCH => {
+                (read + SEARCH_PACE * len).min(self.front + self.lost + SEARCH)
+            }
+            _ if forgets => read,
+            _ => read + len / 2,
+        }
+    }
+
+    /// Whether more of the base is known than is in the ring.
+    fn remembers(&self) -> bool {
+        self.content.is_some() || self.far > 0
+    }
+
     /// Learns from a segment that was encoded: where the base's bytes lie relative to it, if that is known, and how much
     /// may still be copied from before the ring.
-    pub fn encoded(&mut self, drift: Option<i64>, far: u64) {
-        self.found = drift.is_some();
+    pub fn encoded(&mut self, segment: &Segment, drift: Option<i64>, far: u64) {
+        self.lost = if drift.is_some() { 0 } else { self.lost + segment.data.len() as u64 };
         self.drift = drift.unwrap_or(self.drift);
         self.far = far;
     }
@@ -215,8 +230,7 @@ impl Growing {
             self.spare.give(gone);
         }
         let reach = self.ring.end().saturating_sub(REACH);
-        let only_ring = self.content.is_none() && self.far == 0;
-        self.index.forget(if only_ring { self.ring.start() } else { reach });
+        self.index.forget(if self.remembers() { reach } else { self.ring.start() });
         Ok(())
     }
 }
