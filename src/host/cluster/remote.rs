@@ -171,6 +171,9 @@ fn text(mut file: File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Words that ssh only has once it is connected: what it started over there may go on.
+const CONNECTED: [&str; 3] = ["closed by remote host", "not responding", "client_loop:"];
+
 /// What ssh's last words mean.
 fn why(err: &str, out: &str) -> RemoteError {
     let last = last_line(err);
@@ -179,7 +182,7 @@ fn why(err: &str, out: &str) -> RemoteError {
         RemoteError::HostKey(last)
     } else if last.contains("Permission denied") {
         RemoteError::Denied(last)
-    } else if !out.is_empty() || last.contains("closed by remote host") || last.contains("not responding") {
+    } else if !out.is_empty() || CONNECTED.iter().any(|words| last.contains(words)) {
         RemoteError::BrokeOff(last)
     } else {
         RemoteError::Unreachable(last)
@@ -250,10 +253,12 @@ mod tests {
         assert!(matches!(why("root@10.0.0.2: Permission denied (publickey).\n", ""), RemoteError::Denied(_)));
         let refused = why("ssh: connect to host 10.0.0.2 port 22: Connection refused\n", "");
         assert!(refused.to_string().contains("Connection refused"), "{refused}");
-        assert!(matches!(
-            why("Connection to 10.0.0.2 closed by remote host.\n", ""),
-            RemoteError::BrokeOff(_)
-        ));
+        for lost in [
+            "Connection to 10.0.0.2 closed by remote host.\n",
+            "client_loop: send disconnect: Broken pipe\r\n",
+        ] {
+            assert!(matches!(why(lost, ""), RemoteError::BrokeOff(_)), "{lost}");
+        }
         assert!(matches!(why("", ""), RemoteError::Unreachable(_)));
     }
 }
