@@ -12,6 +12,7 @@ use super::index::{Found, Index};
 use super::old::{Hint, MAX_OLD, Old, Placed, hinted, places};
 use super::pipeline::ordered;
 use super::print::Secret;
+use super::records;
 use super::sliding::WINDOW;
 use super::spare::Spare;
 use super::{Error, MAX_THREADS, chain};
@@ -392,6 +393,14 @@ impl<'a> Job<'a> {
 
     fn literal(&mut self, bytes: &[u8]) {
         self.engine.new.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let begun = self.scratch.window.target_len();
+        records::split(bytes, |part| match part {
+            Part::Literal { at, len } => self.add(&bytes[at..at + len]),
+            Part::Copy { from, len, .. } => self.scratch.window.copy_target(begun + from, len),
+        });
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
         let mut done = 0;
         let mut at = 0;
         // Every run of MIN_RUN bytes covers one of these places and the one before it.

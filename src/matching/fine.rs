@@ -111,7 +111,7 @@ fn index<const SEED: usize, const STEP: usize>(old: &[u8], table: &mut Vec<u32>)
 }
 
 /// Number of equal bytes at the front of two slices.
-fn common(a: &[u8], b: &[u8]) -> usize {
+pub(super) fn common(a: &[u8], b: &[u8]) -> usize {
     let len = a.len().min(b.len());
     let mut n = 0;
     while n + 8 <= len {

@@ -22,6 +22,7 @@ mod members;
 mod old;
 pub mod pipeline;
 pub mod print;
+mod records;
 pub mod restore;
 pub mod sliding;
 mod spare;
