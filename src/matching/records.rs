@@ -51,21 +51,37 @@ pub fn split(new: &[u8], mut emit: impl FnMut(Part)) {
 
 /// Whether there are records from about `at` on: their end; `copies` are what they repeat (place, origin, length).
 fn begins(new: &[u8], at: usize, copies: &mut Vec<(usize, usize, usize)>) -> Option<usize> {
-    (0..SAMPLES).map(|n| at + n * APART).find_map(|place| {
+    for place in (0..SAMPLES).map(|n| at + n * APART) {
         let sample = &new[place..place + SAMPLE];
-        let period = 1 + memmem::find(&new[place + 1..place + REACH], sample)?;
+        let Some(before) = memmem::find(&new[place + 1..place + REACH], sample) else { continue };
+        let period = before + 1;
         // Shorter ones are runs, or as good as these for any compressor.
-        let end = (period >= SAMPLE).then(|| follow(new, place + period, period, copies))?;
-        let equal: usize = copies.iter().map(|(_, _, len)| len).sum();
-        let total = end - (place + period);
-        (total >= MIN_TOTAL && equal * 100 >= total * MIN_EQUAL).then_some(end)
-    })
+        if period < SAMPLE {
+            continue;
+        }
+        let start = place + period;
+        let (end, equal) = follow(new, start, period, copies);
+        if end - start >= MIN_TOTAL {
+            return enough(equal, end - start).then_some(end);
+        }
+    }
+    None
 }
 
-/// Compares the bytes from `at` on with those `period` before, until too many in a row differ.
-fn follow(new: &[u8], mut at: usize, period: usize, copies: &mut Vec<(usize, usize, usize)>) -> usize {
+fn enough(equal: usize, total: usize) -> bool {
+    equal * 100 >= total * MIN_EQUAL
+}
+
+/// Compares the bytes from `start` on with those `period` before, until too many differ. The end, and how many are
+/// equal.
+fn follow(
+    new: &[u8],
+    start: usize,
+    period: usize,
+    copies: &mut Vec<(usize, usize, usize)>,
+) -> (usize, usize) {
     copies.clear();
-    let mut end = at;
+    let (mut at, mut end, mut equal) = (start, start, 0);
     while at - end <= MAX_CHANGE && at < new.len() {
         let len = common(&new[at - period..], &new[at..]);
         if len < SAMPLE {
@@ -75,8 +91,13 @@ fn follow(new: &[u8], mut at: usize, period: usize, copies: &mut Vec<(usize, usi
         copies.push((at, at - period, len));
         at += len;
         end = at;
+        equal += len;
+        // What is begun in vain stays short.
+        if end - start >= MIN_TOTAL && !enough(equal, end - start) {
+            break;
+        }
     }
-    end
+    (end, equal)
 }
 
 #[cfg(test)]
@@ -128,6 +149,18 @@ mod tests {
             .collect();
         assert_eq!(summary(&uneven).1, 0);
         assert_eq!(summary(&counting(0..100)).1, 0);
+        // Followed to their end from everywhere, these would take hours.
+        let mostly_new: Vec<u8> = (0..500_000u64)
+            .flat_map(|n| {
+                [
+                    *b"constant",
+                    n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes(),
+                    (n << 32 | !n).to_be_bytes(),
+                ]
+            })
+            .flatten()
+            .collect();
+        assert_eq!(summary(&mostly_new).1, 0);
         assert_eq!(summary(&vec![7; 100_000]).1, 0);
         assert_eq!(summary(b""), (0, 0));
     }
