@@ -109,7 +109,7 @@ struct DiffArgs {
     /// The full backup; may be percent-encoded (%20 for a blank)
     #[arg(long, value_name = "PATH")]
     base: Encoded,
-    /// MiB kept of a base that can only be read from the front (zstd without a map, gzip, xz): what changed is compared
+    /// MiB kept of a base that can only be read from the front (zstd without a seek table, gzip, xz, bzip2): what changed is compared
     /// with these. Restoring takes as much memory, and at most 1 GiB below TMPDIR (/var/tmp) for what moved further
     #[arg(long, value_name = "MIB", default_value_t = WINDOW >> 20, value_parser = clap::value_parser!(u64).range(16..=restore::MAX_WINDOW >> 20))]
     window: u64,
@@ -225,7 +225,7 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
     let (input, output) = (standard::input()?, standard::output()?);
     let base = Base::open(&args.base.0)?.full()?;
     let out = container::small_encoder(Box::new(output), how, threads)?;
-    let options = encode::Options { threads, window: args.window << 20, far: encode::FAR };
+    let options = encode::Options { threads, window: args.window << 20, far: encode::FAR, records: true };
     let summary = encode::diff(input, base, out, options, |w| say!("pve-xdelta3: warning: {w}"))?;
     if args.verbose {
         let mib = |n: u64| n as f64 / (1u64 << 20) as f64;

@@ -36,9 +36,9 @@ const FOOTER_LEN: u64 = 9;
 /// Frames with more content are not worth reading at random: such a file is read as a stream.
 const MAX_FRAME: u32 = 16 << 20;
 /// Decompressed frames that are kept.
-const CACHE_BYTES: usize = 48 << 20;
+const CACHE_BYTES: usize = 32 << 20;
 /// The same where it is known what will be read: then no more of a frame is kept than that.
-const PLANNED_BYTES: usize = 80 << 20;
+const PLANNED_BYTES: usize = 64 << 20;
 
 /// Tag of a side frame.
 pub type Tag = [u8; 8];

@@ -13,9 +13,9 @@ use super::Encoder;
 
 /// Window: what a differential holds repeats itself, but not at once; tables of a disk's files, for instance.
 const WINDOW_LOG: u32 = 24;
-/// What a thread compresses at a time. zstd holds some of these for each thread: longer ones take 16 MiB more for
-/// each MiB at two threads.
-const JOB: u32 = 4 << 20;
+/// The same with threads, and what each compresses at a time. zstd holds some of both for each thread.
+const THREADS_WINDOW_LOG: u32 = 21;
+const JOB: u32 = 2 << 20;
 const MAX_THREADS: usize = 3;
 
 /// Compresses what is written to it.
@@ -55,6 +55,7 @@ fn frame<W: Write>(out: W, level: i32, threads: usize) -> io::Result<Frame<'stat
         frame.set_parameter(CParameter::HashLog(17))?;
     }
     if threads > 1 {
+        frame.set_parameter(CParameter::WindowLog(THREADS_WINDOW_LOG))?;
         frame.set_parameter(CParameter::JobSize(JOB))?;
         frame.multithread(threads as u32)?;
     }

@@ -14,7 +14,7 @@ use crate::vcdiff::{Inst, Item, Reader, Window};
 /// Windows that are read ahead, at most.
 const WINDOWS: usize = 256;
 /// Bytes of windows that are read ahead: a window of new data holds all of it.
-const BYTES: usize = 24 << 20;
+const BYTES: usize = 8 << 20;
 /// How many windows are read, and bytes of them, before one is handed out: the first is not kept waiting long, and
 /// the lead grows from there.
 const STEP_WINDOWS: usize = 16;
@@ -79,7 +79,7 @@ impl<R: Read> Ahead<R> {
         };
         let mut cost = Cost::default();
         if let Ok(Item::Window(window)) = &item {
-            let ranges = copied(window, RANGES);
+            let ranges = copied(window, RANGES, NEAR);
             cost = Cost {
                 bytes: window.data.len() + window.inst.len() + window.addr.len(),
                 ranges: ranges.len(),
@@ -92,21 +92,24 @@ impl<R: Read> Ahead<R> {
     }
 }
 
-/// Places of the base that a window copies from, and lengths; neighbours joined, at most the first
-/// `limit` of them.
-pub fn copied(window: &Window, limit: usize) -> Vec<(u64, u64)> {
-    /// Closer ones are one: they lie in the same frame, or the next.
-    const NEAR: u64 = 64 << 10;
+/// Closer places are one for the base's frames: they lie in the same one, or the next.
+const NEAR: u64 = 64 << 10;
+
+/// Places of the base that a window copies from, and lengths, at most the first `limit` of them; those no further than
+/// `near` behind one another are one.
+pub fn copied(window: &Window, limit: usize, near: u64) -> Vec<(u64, u64)> {
     let segment = window.source.map_or((0, 0), |s| (s.pos, s.len));
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     // What is malformed will be said when the window is applied.
     for inst in window.instructions().map_while(|inst| inst.ok()) {
         let Inst::Copy { len, addr } = inst else { continue };
-        let len = segment.1.saturating_sub(addr).min(len as u64);
+        // Others copy within the window.
+        let Some(rest) = segment.1.checked_sub(addr).filter(|rest| *rest > 0) else { continue };
+        let len = rest.min(len as u64);
         let pos = segment.0.saturating_add(addr);
         let full = ranges.len() >= limit;
         match ranges.last_mut() {
-            Some((at, last)) if pos >= *at && pos - *at <= *last + NEAR => {
+            Some((at, last)) if pos >= *at && pos - *at <= *last + near => {
                 *last = (*last).max(pos - *at + len)
             }
             _ if full => break,
@@ -148,8 +151,8 @@ mod tests {
         for n in 0..500 {
             let Some(Item::Window(window)) = all.next_item().unwrap() else { panic!("no window") };
             assert_eq!(window.index, n);
-            assert_eq!(copied(&window, 9), [(n * 1000, 200), (1 << 30, 7)]);
-            assert_eq!(copied(&window, 1).len(), 1);
+            assert_eq!(copied(&window, 9, NEAR), [(n * 1000, 200), (1 << 30, 7)]);
+            assert_eq!(copied(&window, 1, NEAR).len(), 1);
             assert!(all.queue.len() <= WINDOWS);
         }
         assert!(all.next_item().unwrap().is_none());

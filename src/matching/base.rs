@@ -25,7 +25,7 @@ pub enum Content {
     Mapped(Arc<Map>),
     /// Readable at any place: raw, lzop, zstd with a seek table.
     Random(Arc<dyn ReadAt>),
-    /// Readable from the front only: zstd, gzip, xz.
+    /// Readable from the front only: zstd without a seek table, gzip, xz, bzip2, compress.
     Stream(Box<dyn Read + Send>),
 }
 

@@ -21,10 +21,7 @@ const MAX_PIECE: usize = 32 << 10;
 /// A cut falls where these bits of the gear hash are zero: every 4 KiB on average, past the minimum.
 const CUT_MASK: u64 = ((1 << 12) - 1) << 48;
 
-/// A cut is also a mark where these bits are zero, too: every 16th or so.
-const MARK_MASK: u64 = ((1 << 4) - 1) << 44;
-
-/// Most pieces that a segment can have: none is shorter than a tar header, but the last.
+/// Most pieces that a segment can have: one for each tar header, and one before it, which is no shorter on average.
 pub const MAX_PIECES: usize = SEGMENT / 512 + 2;
 
 /// Which block of a virtual machine's disk a piece is.
@@ -78,14 +75,11 @@ pub struct Piece {
     pub block: Option<(Cluster, u8)>,
     /// Not worth a fingerprint: headers.
     pub gap: bool,
-    /// Hash of the last 44 bytes, where these are a mark. Marks are found again in a base where changes lie so dense
-    /// that no piece is.
-    pub mark: Option<u32>,
 }
 
 impl Piece {
     fn new(at: usize, len: usize) -> Piece {
-        Piece { at, len, block: None, gap: false, mark: None }
+        Piece { at, len, block: None, gap: false }
     }
 }
 
@@ -110,8 +104,8 @@ impl Segment {
                 let mut at = 0;
                 let mut cut_to = |end: usize| {
                     while at < end {
-                        let (len, mark) = cut(&self.data[at..end]);
-                        pieces.push(Piece { mark, ..Piece::new(at, len) });
+                        let len = cut(&self.data[at..end]);
+                        pieces.push(Piece::new(at, len));
                         at += len;
                     }
                 };
@@ -147,7 +141,7 @@ impl Segment {
 }
 
 /// Random 64-bit numbers of the gear hash, one per byte value (splitmix64).
-const GEAR: [u64; 256] = {
+pub(super) static GEAR: [u64; 256] = {
     let mut table = [0; 256];
     let mut state = 0u64;
     let mut i = 0;
@@ -162,11 +156,11 @@ const GEAR: [u64; 256] = {
     table
 };
 
-/// Length of the first piece of `data`, and its mark. The hash reaches 64 bytes back at most, so equal bytes give
+/// Length of the first piece of `data`. The hash reaches 64 bytes back at most, so equal bytes give
 /// equal cuts soon after a difference.
-fn cut(data: &[u8]) -> (usize, Option<u32>) {
+fn cut(data: &[u8]) -> usize {
     if data.len() <= MIN_PIECE {
-        return (data.len(), None);
+        return data.len();
     }
     let end = data.len().min(MAX_PIECE);
     let mut hash = 0u64;
@@ -176,10 +170,10 @@ fn cut(data: &[u8]) -> (usize, Option<u32>) {
     for (n, &b) in data[MIN_PIECE..end].iter().enumerate() {
         hash = (hash << 1).wrapping_add(GEAR[b as usize]);
         if hash & CUT_MASK == 0 {
-            return (MIN_PIECE + n + 1, (hash & MARK_MASK == 0).then_some((hash >> 12) as u32));
+            return MIN_PIECE + n + 1;
         }
     }
-    (end, None)
+    end
 }
 
 /// Reads a stream and hands it out in segments.

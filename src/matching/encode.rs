@@ -5,19 +5,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::base::{Base, Content, Nature};
-use super::cut::{Piece, Segment, Segmenter};
+use super::cut::{Layout, Piece, Segment, Segmenter};
 use super::fine::{self, Part, Whole, Workspace};
 use super::growing::Growing;
 use super::index::{Found, Index};
-use super::old::{Hint, MAX_OLD, Old, Placed, hinted, places};
+use super::old::{Known, MAX_OLD, Old, Placed, around, places};
 use super::pipeline::ordered;
 use super::print::Secret;
 use super::records;
+use super::seed::worthwhile;
 use super::sliding::WINDOW;
 use super::spare::Spare;
 use super::{Error, MAX_THREADS, chain};
 use crate::container::{Encoder, ReadAt};
 use crate::vcdiff::{AppHeader, MAX_SEGMENT, TargetHasher, WindowBuilder, write_header};
+
+/// Changed stretches of at least so many bytes are looked for elsewhere, so many at a time.
+const MIN_SOUGHT: usize = 512;
+const SOUGHT: usize = 64 << 10;
+/// So far from a seed its place still tells something.
+const NEAR: usize = 8 << 10;
+/// On a disk, longer ones are mostly new files in the place of old ones: seeds tell what is left of what was there.
+const LONG: usize = 32 << 10;
 
 /// Shortest run of one byte worth an instruction of its own.
 const MIN_RUN: usize = 64;
@@ -32,6 +41,8 @@ pub struct Options {
     /// Bytes that may be copied from such a base from further back; whoever restores keeps them in a temporary file.
     /// xdelta3 finds these only in a base that is not compressed.
     pub far: u64,
+    /// Whether records of one length are copied from within the new stream.
+    pub records: bool,
 }
 
 /// A base of this size that is no VM's is compared with as a whole: small things that moved are found, too.
@@ -42,7 +53,7 @@ pub const FAR: u64 = 1 << 30;
 
 impl Default for Options {
     fn default() -> Options {
-        Options { threads: 1, window: WINDOW, far: FAR }
+        Options { threads: 1, window: WINDOW, far: FAR, records: true }
     }
 }
 
@@ -119,6 +130,7 @@ pub fn diff(
 /// What all workers share.
 struct Engine {
     secret: Secret,
+    records: bool,
     view: View,
     new: AtomicU64,
     /// Damage of the base; the first few cases.
@@ -132,6 +144,8 @@ struct Scratch {
     window: WindowBuilder,
     old: Old,
     space: Workspace,
+    parts: Vec<Described>,
+    known: Known,
 }
 
 /// The base, as the workers see it.
@@ -153,7 +167,8 @@ impl Engine {
             _ => base.content.all(SMALL.min(options.window) as usize),
         };
         if let Some((all, error)) = small {
-            let engine = Engine::with(Secret::new(&Default::default()), View::Small(Whole::new(all)));
+            let engine =
+                Engine::with(Secret::new(&Default::default()), View::Small(Whole::new(all)), options.records);
             if let Some(error) = error {
                 engine.finding(&error);
             }
@@ -173,17 +188,24 @@ impl Engine {
                 (secret, View::Growing(Box::new(Mutex::new(growing))), 1)
             }
         };
-        Ok((Engine::with(secret, view), threads))
+        Ok((Engine::with(secret, view, options.records), threads))
     }
 
-    fn with(secret: Secret, view: View) -> Engine {
-        Engine { secret, view, new: AtomicU64::new(0), findings: Mutex::default(), scratch: Spare::default() }
+    fn with(secret: Secret, view: View, records: bool) -> Engine {
+        Engine {
+            secret,
+            records,
+            view,
+            new: AtomicU64::new(0),
+            findings: Mutex::default(),
+            scratch: Spare::default(),
+        }
     }
 
     fn encode(&self, segment: &Segment) -> Result<Vec<u8>, Error> {
         match &self.view {
             View::Whole { index, content } => {
-                let mut job = Job::new(self, segment, content.as_ref(), (0, 0));
+                let mut job = Job::new(self, segment, content.as_ref(), Some(index), (0, 0));
                 let stretches = job.stretches(index);
                 Ok(job.run(&stretches).out)
             }
@@ -192,7 +214,7 @@ impl Engine {
                 if let Err(e) = growing.advance(segment) {
                     self.finding(&e);
                 }
-                let mut job = Job::new(self, segment, &*growing, growing.far());
+                let mut job = Job::new(self, segment, &*growing, Some(&growing.index), growing.far());
                 let stretches = job.stretches(&growing.index);
                 let done = job.run(&stretches);
                 growing.encoded(segment, done.drift, done.far);
@@ -200,7 +222,7 @@ impl Engine {
             }
             View::Small(whole) => {
                 let stretches = compared(whole, segment);
-                Ok(Job::new(self, segment, whole, (0, 0)).run(&stretches).out)
+                Ok(Job::new(self, segment, whole, None, (0, 0)).run(&stretches).out)
             }
         }
     }
@@ -226,6 +248,20 @@ pub(super) enum Stretch {
     Fresh,
 }
 
+/// A stretch of what was not found: its length, and where in the base it may come from, with lengths.
+type Sought = (usize, Vec<(u64, u64)>);
+
+/// A part of a segment, before the last look at it.
+#[derive(Clone, Copy)]
+enum Described {
+    /// Of the base.
+    Copy { from: u64, len: usize },
+    /// New.
+    New { at: usize, len: usize },
+    /// Not found where it was to be expected.
+    Unknown { at: usize, len: usize },
+}
+
 /// The stretches of a segment that all of a base can be searched for.
 fn compared(base: &Whole, segment: &Segment) -> Vec<Placed> {
     let mut all = Vec::new();
@@ -243,6 +279,7 @@ struct Job<'a> {
     engine: &'a Engine,
     segment: &'a Segment,
     content: &'a dyn ReadAt,
+    index: Option<&'a Index>,
     /// Where the window in work began in the segment.
     begun: usize,
     out: Vec<u8>,
@@ -263,11 +300,18 @@ struct Done {
 }
 
 impl<'a> Job<'a> {
-    fn new(engine: &'a Engine, segment: &'a Segment, content: &'a dyn ReadAt, far: (u64, u64)) -> Job<'a> {
+    fn new(
+        engine: &'a Engine,
+        segment: &'a Segment,
+        content: &'a dyn ReadAt,
+        index: Option<&'a Index>,
+        far: (u64, u64),
+    ) -> Job<'a> {
         Job {
             engine,
             segment,
             content,
+            index,
             begun: 0,
             out: Vec::new(),
             drift: None,
@@ -277,39 +321,109 @@ impl<'a> Job<'a> {
     }
 
     fn run(mut self, stretches: &[Placed]) -> Done {
+        let mut parts = std::mem::take(&mut self.scratch.parts);
         for (n, &(at, len, stretch)) in stretches.iter().enumerate() {
             match stretch {
                 Stretch::Equal(from) => {
-                    self.copy(from, len);
+                    parts.push(Described::Copy { from, len });
                     self.drift = Some(from as i64 - (self.segment.start + at as u64) as i64);
                 }
-                Stretch::Fresh => self.literal(&self.segment.data[at..at + len]),
+                Stretch::Fresh => parts.push(Described::New { at, len }),
                 Stretch::Changed(old) => {
                     if let Some((from, had)) = old {
                         let middle = (from + had / 2) as i64 - (len / 2) as i64;
                         self.drift = Some(middle - (self.segment.start + at as u64) as i64);
                     }
-                    self.changed(at, len, &places(stretches, n, self.segment.start == 0));
+                    if len > LONG && matches!(self.segment.layout, Layout::Vma(_)) {
+                        parts.push(Described::Unknown { at, len });
+                    } else {
+                        self.changed(at, len, &places(stretches, n, self.segment.start == 0), &mut parts);
+                    }
                 }
             }
         }
+        let sought = self.sought(&parts);
+        let mut sought = &sought[..];
+        let mut known = std::mem::take(&mut self.scratch.known);
+        let mut read = 0;
+        for part in parts.drain(..) {
+            match part {
+                Described::Copy { from, len } => self.copy(from, len),
+                Described::New { at, len } => self.literal(&self.segment.data[at..at + len]),
+                Described::Unknown { mut at, len } => {
+                    let end = at + len;
+                    while at < end {
+                        let Some(((len, places), later)) = sought.split_first() else {
+                            self.literal(&self.segment.data[at..end]);
+                            break;
+                        };
+                        if read == 0 {
+                            read = known.read(self.content, sought.iter().map(|(_, places)| &places[..]));
+                            known.errors.iter().for_each(|e| self.damage(e));
+                        }
+                        self.unknown(at, *len, places, &known);
+                        at += len;
+                        read -= 1;
+                        sought = later;
+                    }
+                }
+            }
+        }
+        (self.scratch.parts, self.scratch.known) = (parts, known);
         self.finish_window(self.segment.data.len());
         self.engine.scratch.give(self.scratch);
         Done { out: self.out, drift: self.drift, far: self.far.1 }
+    }
+
+    /// Where what was not found may come from, by its seeds: stretches of it with places. They cover all of it.
+    fn sought(&self, parts: &[Described]) -> Vec<Sought> {
+        let Some(index) = self.index else { return Vec::new() };
+        let unknown = || {
+            parts.iter().filter_map(|part| match *part {
+                Described::Unknown { at, len } => Some((at, at + len)),
+                _ => None,
+            })
+        };
+        let mut seeds = Vec::new();
+        for (at, end) in unknown() {
+            let found = index.find_seeds(&self.segment.data[at..end]).map(Some);
+            seeds.extend(self.known(found).unwrap_or_default().iter().map(|&(n, from)| (at + n, from)));
+        }
+        seeds.retain(|(_, from)| *from >= self.far.0);
+        worthwhile(&mut seeds);
+        let mut seeds = &seeds[..];
+        let mut sought = Vec::new();
+        for (mut at, end) in unknown() {
+            while at < end {
+                let near = seeds.first().map_or(end, |seed| seed.0.saturating_sub(NEAR).clamp(at, end));
+                if at < near {
+                    sought.push((near - at, Vec::new()));
+                    at = near;
+                    continue;
+                }
+                let limit = end.min(at + SOUGHT);
+                let mut last = at;
+                let here = seeds.iter().take_while(|seed| {
+                    let joins = seed.0 < limit && seed.0 <= last + 2 * NEAR;
+                    last = if joins { seed.0 } else { last };
+                    joins
+                });
+                let (here, later) = seeds.split_at(here.count());
+                let len = (last + NEAR).min(limit) - at;
+                sought.push((len, around(at, len, here)));
+                at += len;
+                seeds = later;
+            }
+        }
+        sought
     }
 
     /// Looks every piece up, and joins neighbours that stay neighbours in the base.
     fn stretches(&mut self, index: &Index) -> Vec<Placed> {
         let mut cursor = index.cursor();
         let mut all: Vec<Placed> = Vec::new();
-        let mut hints = Vec::new();
         for piece in self.segment.pieces() {
             let found = self.find(&mut cursor, &piece).filter(|found| self.within_reach(found));
-            if let (None, Some(hash)) = (found, piece.mark)
-                && let Some(from) = self.known(cursor.find_mark(hash))
-            {
-                hints.push(Hint { at: piece.at + piece.len, from });
-            }
             let stretch = match found {
                 None if piece.gap && self.segment.start + piece.at as u64 > 0 => Stretch::Fresh,
                 Some(Found { at, equal: true, .. }) => Stretch::Equal(at),
@@ -336,7 +450,7 @@ impl<'a> Job<'a> {
             }
             all.push((piece.at, piece.len, stretch));
         }
-        hinted(all, &hints)
+        all
     }
 
     fn find(&self, cursor: &mut super::index::Cursor<'_>, piece: &Piece) -> Option<Found> {
@@ -365,16 +479,38 @@ impl<'a> Job<'a> {
         })
     }
 
-    fn changed(&mut self, at: usize, len: usize, places: &[(u64, u64)]) {
+    fn changed(&mut self, at: usize, len: usize, places: &[(u64, u64)], parts: &mut Vec<Described>) {
         let new = &self.segment.data[at..at + len];
+        let Scratch { old, space, .. } = &mut self.scratch;
+        let error = old.fetch(self.content, places);
+        fine::compare(&old.bytes, new, 0, space, |part| match part {
+            Part::Literal { at: place, len } if len >= MIN_SOUGHT => {
+                parts.push(Described::Unknown { at: at + place, len })
+            }
+            Part::Literal { at: place, len } => parts.push(Described::New { at: at + place, len }),
+            Part::Copy { from, len, .. } => {
+                parts.extend(old.origins(from, len).map(|(from, len)| Described::Copy { from, len }))
+            }
+        });
+        error.iter().for_each(|e| self.damage(e));
+    }
+
+    /// Tells of damage of the base. What is no longer in the sliding window was to be expected.
+    fn damage(&self, error: &io::Error) {
+        if error.kind() != io::ErrorKind::NotFound {
+            self.engine.finding(error);
+        }
+    }
+
+    /// Compares new bytes with the base's at `places`, which were read before.
+    fn unknown(&mut self, at: usize, len: usize, places: &[(u64, u64)], known: &Known) {
+        let new = &self.segment.data[at..at + len];
+        if places.is_empty() {
+            return self.literal(new);
+        }
         let (mut old, mut space) =
             (std::mem::take(&mut self.scratch.old), std::mem::take(&mut self.scratch.space));
-        if let Some(e) = old.fetch(self.content, places) {
-            // No longer in the sliding window: to be expected. Anything else is damage.
-            if e.kind() != io::ErrorKind::NotFound {
-                self.engine.finding(&e);
-            }
-        }
+        old.fetch(known, places);
         fine::compare(&old.bytes, new, 0, &mut space, |part| match part {
             Part::Literal { at, len } => self.literal(&new[at..at + len]),
             Part::Copy { from, len, .. } => {
@@ -394,6 +530,9 @@ impl<'a> Job<'a> {
     fn literal(&mut self, bytes: &[u8]) {
         self.engine.new.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let begun = self.scratch.window.target_len();
+        if !self.engine.records {
+            return self.add(bytes);
+        }
         records::split(bytes, |part| match part {
             Part::Literal { at, len } => self.add(&bytes[at..at + len]),
             Part::Copy { from, len, .. } => self.scratch.window.copy_target(begun + from, len),

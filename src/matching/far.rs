@@ -2,7 +2,7 @@
 //!
 //! Files that were moved or written anew lie anywhere in the new stream. Where the base can only be read from the
 //! front, whoever restores must keep such parts when they pass by: in a file without a name below `TMPDIR` or
-//! `/var/tmp`, at their own places, so that it takes up no more than they do. Which parts these are is found by reading
+//! `/var/tmp`, at their own places, so that it takes up little more than they do. Which parts these are is found by reading
 //! the differential once before, beside the restore's own beginning.
 
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::vcdiff::Item;
 type Ranges = Vec<(u64, u64)>;
 
 /// Places that are closer are one.
-const NEAR: u64 = 64 << 10;
+const NEAR: u64 = 4 << 10;
 /// Most places that are told apart; with more of them, those closer to one another are one.
 const MAX_RANGES: usize = 1 << 17;
 
@@ -141,7 +141,7 @@ impl Far {
 
 /// `/tmp` may be memory.
 fn directory() -> PathBuf {
-    std::env::var_os("TMPDIR").map_or_else(|| "/var/tmp".into(), PathBuf::from)
+    std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty()).map_or_else(|| "/var/tmp".into(), PathBuf::from)
 }
 
 /// What a differential copies from more than `window` bytes before the end of what was needed until then. Where it
@@ -153,7 +153,7 @@ fn scan(path: &Path, window: u64) -> Ranges {
     let mut end = 0;
     let mut apart = NEAR;
     while let Ok(Some(Item::Window(window_read))) = reader.next_item() {
-        let mut ranges = copied(&window_read, RANGES);
+        let mut ranges = copied(&window_read, RANGES, NEAR);
         if ranges.len() == RANGES {
             ranges = window_read.source.map(|s| (s.pos, s.len)).into_iter().collect();
         }

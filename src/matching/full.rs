@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 
+use zstd::zstd_safe::CParameter;
+
 use super::Error;
 use super::cut::{Layout, Segmenter};
 use super::map::{Chunk, END, End, HEADER, MAP, encode_header};
@@ -133,6 +135,10 @@ fn zstd_frame(content: &[u8], level: i32) -> io::Result<Vec<u8>> {
                 let mut z = zstd::bulk::Compressor::new(level)?;
                 z.include_checksum(true)?;
                 z.include_contentsize(true)?;
+                if level == 4 {
+                    z.set_parameter(CParameter::HashLog(19))?;
+                    z.set_parameter(CParameter::ChainLog(19))?;
+                }
                 &mut slot.insert((level, z)).1
             }
         };

@@ -7,6 +7,7 @@ use super::Error;
 use super::cut::{Cluster, Piece};
 use super::map::{Chunk, Entry, Map};
 use super::print::Print;
+use super::seed::Seeds;
 use crate::container::ReadAt;
 
 /// Where a cluster's first piece lies: 20 bits for the chunk, 12 for the entry. That reaches 8 TiB; what lies behind
@@ -83,6 +84,7 @@ enum Store {
 /// All that is known of the base's content.
 pub struct Index {
     table: Table,
+    seeds: Seeds,
     /// By device and cluster: the first entry and the mask.
     clusters: HashMap<u8, Vec<(Id, u16)>>,
     store: Store,
@@ -121,16 +123,16 @@ impl Index {
     }
 
     fn new(store: Store, bytes: u64) -> Index {
-        Index { table: Table::new(bytes), clusters: HashMap::new(), store }
+        Index { table: Table::new(bytes), seeds: Seeds::new(bytes), clusters: HashMap::new(), store }
     }
 
     /// Adds the next segment of the base (where the index has no map).
     pub fn push(&mut self, chunk: Chunk) {
-        let Store::Resident { first, chunks } = &mut self.store else { return };
-        let n = *first + chunks.len();
-        let chunk = Arc::new(chunk);
-        chunks.push_back(Arc::clone(&chunk));
+        let Store::Resident { first, chunks } = &self.store else { return };
+        let n = first + chunks.len();
         self.learn(n, &chunk);
+        let Store::Resident { chunks, .. } = &mut self.store else { return };
+        chunks.push_back(Arc::new(Chunk { seeds: Vec::new(), ..chunk }));
     }
 
     /// Forgets the segments that end before `pos` (where the index has no map).
@@ -147,9 +149,7 @@ impl Index {
         for entry in &chunk.entries {
             self.table.insert(entry.print, n);
         }
-        for (_, hash) in &chunk.marks {
-            self.table.insert(Print::of_mark(*hash), n);
-        }
+        self.seeds.learn(n, &chunk.seeds);
         for (c, e) in &chunk.clusters {
             let (Some(id), number) = (id(n, *e as usize), c.number as usize) else { continue };
             let device = self.clusters.entry(c.device).or_default();
@@ -171,6 +171,20 @@ impl Index {
                 Ok((n as usize).checked_sub(*first).and_then(|n| chunks.get(n)).cloned())
             }
         }
+    }
+
+    /// Seeds of the base in `new`: where they begin in there, and where in the base's content.
+    ///
+    /// # Errors
+    /// As [`Cursor::find`].
+    pub fn find_seeds(&self, new: &[u8]) -> Result<Vec<(usize, u64)>, Error> {
+        self.seeds
+            .find(new)
+            .filter_map(|(at, chunk, place)| {
+                let chunk = self.chunk(chunk).transpose()?;
+                Some(chunk.map(|chunk| (at, chunk.start + place as u64)))
+            })
+            .collect()
     }
 
     /// Starts looking up pieces in order.
@@ -210,19 +224,6 @@ impl Cursor<'_> {
         }
         self.next = None;
         Ok(same)
-    }
-
-    /// Where in the base's content a mark ends.
-    ///
-    /// # Errors
-    /// As [`Cursor::find`].
-    pub fn find_mark(&mut self, hash: u32) -> Result<Option<u64>, Error> {
-        let Some(n) = self.index.table.get(Print::of_mark(hash)) else { return Ok(None) };
-        let chunk = self.load(n)?;
-        Ok(chunk.and_then(|c| {
-            let (at, _) = c.marks.iter().find(|mark| mark.1 == hash)?;
-            Some(c.start + u64::from(*at))
-        }))
     }
 
     /// The entry of the same block of the same disk.

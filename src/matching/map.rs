@@ -9,7 +9,7 @@
 //!     0x00 gap:     length varint
 //!     0x01 cluster: device u8, number u32, mask u16, a print [12] per set bit (4096 bytes each)
 //!     0x02 pieces:  count varint, per piece: length varint, print [12]
-//!     0x03 marks:   count varint, per mark: bytes since the last one varint, hash u32
+//!     0x03 seeds:   a seed [5] for each 4096 bytes of the segment, see `seed.rs`
 //! "pvedbEND"  content length u64, chained checksum [16], segments u64
 //! ```
 //! A cut file lacks the end, and is refused as a base.
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::cut::{Cluster, MAX_PIECES, Piece, SEGMENT, Segment};
 use super::print::{PRINT_LEN, Print, SEED_LEN, Secret, checksum};
-use super::{BaseProblem, Error};
+use super::{BaseProblem, Error, seed};
 use crate::container::ReadAt;
 use crate::container::cache::{Cache, Value};
 use crate::container::seekable::{Seekable, Tag};
@@ -57,8 +57,8 @@ pub struct Chunk {
     pub entries: Vec<Entry>,
     /// Its clusters, and the first entry of each.
     pub clusters: Vec<(Cluster, u32)>,
-    /// Its marks: where within the segment they end, and their hashes.
-    pub marks: Vec<(u32, u32)>,
+    /// Its seeds: one for each cell.
+    pub seeds: Vec<[u8; seed::STORED]>,
 }
 
 impl Chunk {
@@ -73,8 +73,8 @@ impl Chunk {
             }
             let print = secret.print(&segment.data[p.at..p.at + p.len]);
             chunk.entries.push(Entry { at: p.at as u32, len: p.len as u32, print });
-            chunk.marks.extend(p.mark.map(|hash| ((p.at + p.len) as u32, hash)));
         }
+        chunk.seeds = seed::of(&segment.data);
         chunk
     }
 
@@ -83,7 +83,7 @@ impl Chunk {
         size_of::<Chunk>()
             + self.entries.capacity() * size_of::<Entry>()
             + self.clusters.capacity() * size_of::<(Cluster, u32)>()
-            + self.marks.capacity() * size_of::<(u32, u32)>()
+            + self.seeds.capacity() * seed::STORED
     }
 
     /// As stored in the side frame [`MAP`].
@@ -131,15 +131,9 @@ impl Chunk {
             out.push(0);
             put_varint(&mut out, self.len - at);
         }
-        if !self.marks.is_empty() {
+        if !self.seeds.is_empty() {
             out.push(3);
-            put_varint(&mut out, self.marks.len() as u32);
-            let mut last = 0;
-            for (at, hash) in &self.marks {
-                put_varint(&mut out, at - last);
-                out.extend(hash.to_le_bytes());
-                last = *at;
-            }
+            out.extend(self.seeds.iter().flatten());
         }
         out
     }
@@ -174,10 +168,8 @@ impl Chunk {
                     }
                 }
                 3 => {
-                    let mut last = 0u32;
-                    for _ in 0..r.varint()? {
-                        last = last.checked_add(r.varint()?).filter(|last| *last <= chunk.len)?;
-                        chunk.marks.push((last, r.u32()?));
+                    for _ in 0..(chunk.len as usize).div_ceil(seed::CELL) {
+                        chunk.seeds.push(r.take()?);
                     }
                 }
                 _ => return None,
@@ -415,16 +407,15 @@ mod tests {
         let random =
             (0u64..1 << 20).map(|n| (n.wrapping_mul(n | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8);
         let segment = Segment { start: 0, data: random.collect(), layout: Layout::Bytes };
-        let marked = Chunk::new(&segment, &segment.pieces(), &Secret::new(&[9; 32]));
-        assert!((3..60).contains(&marked.marks.len()), "{}", marked.marks.len());
-        let bytes = marked.encode();
-        assert_eq!(Chunk::decode(&bytes).as_ref(), Some(&marked));
+        let seeded = Chunk::new(&segment, &segment.pieces(), &Secret::new(&[9; 32]));
+        assert_eq!(seeded.seeds.len(), 256);
+        let bytes = seeded.encode();
+        assert_eq!(Chunk::decode(&bytes).as_ref(), Some(&seeded));
         (bytes.len() - 20..bytes.len()).for_each(|cut| assert_eq!(Chunk::decode(&bytes[..cut]), None));
-        // A mark behind the end.
-        let mut wild = Chunk { marks: vec![(marked.len + 1, 7)], ..marked };
+        // One more than there are cells.
+        let mut wild = seeded;
+        wild.seeds.push([1; 5]);
         assert_eq!(Chunk::decode(&wild.encode()), None);
-        wild.marks = vec![(wild.len, 7)];
-        assert!(Chunk::decode(&wild.encode()).is_some());
     }
 
     proptest! {

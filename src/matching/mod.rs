@@ -24,6 +24,7 @@ pub mod pipeline;
 pub mod print;
 mod records;
 pub mod restore;
+mod seed;
 pub mod sliding;
 mod spare;
 

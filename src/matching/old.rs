@@ -12,55 +12,21 @@ const SLACK: u64 = 4 << 10;
 /// A neighbour further away says nothing.
 const NEIGHBOURS: usize = 8;
 
-/// The most new bytes whose place in the base one mark tells, on either side of it, and in one stretch.
-const MARKED: usize = 1 << 20;
-const MARKED_STRETCH: usize = 256 << 10;
+/// Old bytes that are looked at on either side of what seeds tell.
+const AROUND: u64 = 2 << 10;
 
-/// A mark that the base has too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hint {
-    /// Where it ends in the segment.
-    pub at: usize,
-    /// Where it ends in the base.
-    pub from: u64,
-}
-
-/// Tells of changed stretches of unknown origin where they come from, as far as `hints` (sorted) lie in them: each
-/// hint serves what is nearer to it than to another.
-pub fn hinted(stretches: Vec<Placed>, hints: &[Hint]) -> Vec<Placed> {
-    if hints.is_empty() {
-        return stretches;
+/// Places of the base that `len` new bytes probably came from, by the seeds in them (where in them, and where in the
+/// base; in order): each tells of what is nearer to it than to another.
+pub fn around(start: usize, len: usize, seeds: &[(usize, u64)]) -> Vec<(u64, u64)> {
+    let mut places = Vec::new();
+    let (mut start, last) = (start, start + len);
+    for (n, &(at, from)) in seeds.iter().enumerate() {
+        let end = seeds.get(n + 1).map_or(last, |next| (at + next.0) / 2);
+        let first = from.saturating_sub((at - start) as u64 + AROUND);
+        add(&mut places, first, from + (end - at) as u64 + AROUND - first);
+        start = end;
     }
-    let mut all = Vec::with_capacity(stretches.len() + hints.len());
-    for (at, len, stretch) in stretches {
-        let end = at + len;
-        let within = match stretch {
-            Stretch::Changed(None) => {
-                let first = hints.partition_point(|h| h.at <= at);
-                &hints[first..hints.partition_point(|h| h.at <= end)]
-            }
-            _ => &[],
-        };
-        let mut done = at;
-        for (n, hint) in within.iter().enumerate() {
-            let middle = within.get(n + 1).map_or(end, |next| (hint.at + next.at) / 2);
-            let (first, last) = (hint.at.saturating_sub(MARKED).max(done), middle.min(hint.at + MARKED));
-            if done < first {
-                all.push((done, first - done, Stretch::Changed(None)));
-            }
-            for part in (first..last).step_by(MARKED_STRETCH) {
-                let len = MARKED_STRETCH.min(last - part);
-                let slack = SLACK + len as u64 / 16;
-                let from = (hint.from + part as u64).saturating_sub(hint.at as u64 + slack);
-                all.push((part, len, Stretch::Changed(Some((from, len as u64 + 2 * slack)))));
-            }
-            done = last.max(done);
-        }
-        if done < end {
-            all.push((done, end - done, if done == at { stretch } else { Stretch::Changed(None) }));
-        }
-    }
-    all
+    places
 }
 
 /// A stretch of a segment: its place in there, its length, and what is known of it.
@@ -119,6 +85,80 @@ fn add(places: &mut Vec<(u64, u64)>, from: u64, len: u64) {
         }
     }
     places.push((from, len));
+}
+
+/// Parts of the base for several stretches, read in the base's order: what has to be decompressed for them is, but
+/// once.
+#[derive(Default)]
+pub struct Known {
+    bytes: Vec<u8>,
+    /// Where in the base they begin, and where in the bytes.
+    parts: Vec<(u64, usize)>,
+    /// Why some of them could not be read.
+    pub errors: Vec<io::Error>,
+}
+
+impl Known {
+    /// Bytes that are enough for once.
+    const ENOUGH: u64 = 16 << 20;
+
+    /// Reads the places of some stretches, as far as they can be read, and tells of how many: one at least.
+    pub fn read<'a>(
+        &mut self,
+        content: &dyn ReadAt,
+        stretches: impl Iterator<Item = &'a [(u64, u64)]>,
+    ) -> usize {
+        self.bytes.clear();
+        self.parts.clear();
+        self.errors.clear();
+        let mut places = Vec::new();
+        let (mut served, mut wanted) = (0, 0);
+        for stretch in stretches {
+            wanted += stretch.iter().map(|place| place.1).sum::<u64>();
+            if served > 0 && wanted > Self::ENOUGH {
+                break;
+            }
+            served += 1;
+            let ends =
+                stretch.iter().map(|&(from, len)| (from, from.saturating_add(len).min(content.size())));
+            places.extend(ends.filter(|(from, end)| from < end));
+        }
+        places.sort_unstable();
+        places.dedup_by(|next, joined| {
+            let touches = next.0 <= joined.1;
+            joined.1 = if touches { joined.1.max(next.1) } else { joined.1 };
+            touches
+        });
+        for (from, end) in places {
+            let at = self.bytes.len();
+            self.bytes.resize(at + (end - from) as usize, 0);
+            match content.read_at(from, &mut self.bytes[at..]) {
+                Ok(()) => self.parts.push((from, at)),
+                Err(e) => {
+                    self.bytes.truncate(at);
+                    self.errors.push(e);
+                }
+            }
+        }
+        served
+    }
+}
+
+impl ReadAt for Known {
+    fn size(&self) -> u64 {
+        let last = self.parts.last();
+        last.map_or(0, |&(from, at)| from + (self.bytes.len() - at) as u64)
+    }
+
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        let n = self.parts.partition_point(|part| part.0 <= pos).checked_sub(1);
+        let n = n.ok_or(io::ErrorKind::NotFound)?;
+        let (from, at) = self.parts[n];
+        let end = self.parts.get(n + 1).map_or(self.bytes.len(), |next| next.1);
+        let bytes = self.bytes[at..end].get((pos - from) as usize..).and_then(|bytes| bytes.get(..buf.len()));
+        buf.copy_from_slice(bytes.ok_or(io::ErrorKind::NotFound)?);
+        Ok(())
+    }
 }
 
 /// Bytes of the base from several places, one behind the other.
@@ -204,30 +244,37 @@ mod tests {
     }
 
     #[test]
-    fn marks_tell_where_stretches_come_from() {
-        let new = Stretch::Changed(None);
-        let all = vec![(0, 1000, Stretch::Equal(7)), (1000, 5 << 20, new), (1000 + (5 << 20), 9, new)];
-        assert_eq!(hinted(all.clone(), &[]), all);
-        let hints = [
-            Hint { at: 900, from: 1 },
-            Hint { at: 2 << 20, from: 9 << 20 },
-            Hint { at: 3 << 20, from: 5 << 20 },
-        ];
-        let found = hinted(all.clone(), &hints);
-        let mut end = 0;
-        for &(at, len, stretch) in &found {
-            assert_eq!(at, end);
-            end += len;
-            let Stretch::Changed(Some((from, old))) = stretch else { continue };
-            let drift = if at < 5 << 19 { 7 << 20 } else { 2 << 20 };
-            assert!(from < at as u64 + drift && from + old > (at + len) as u64 + drift);
+    fn seeds_tell_where_to_look() {
+        assert_eq!(around(100, 9000, &[]), []);
+        // All of it lies around one seed.
+        assert_eq!(around(100, 9000, &[(1100, 50_000)]), [(50_000 - 1000 - AROUND, 9000 + 2 * AROUND)]);
+        // Two that agree are one place, two that do not share it.
+        assert_eq!(around(0, 9000, &[(1000, 50_000), (5000, 54_000)]).len(), 1);
+        let apart = around(0, 9000, &[(1000, 50_000), (5000, 99_000)]);
+        assert_eq!(apart, [(49_000 - AROUND, 3000 + 2 * AROUND), (97_000 - AROUND, 6000 + 2 * AROUND)]);
+        // At the front of the base.
+        assert_eq!(around(0, 100, &[(50, 10)]), [(0, 60 + AROUND)]);
+    }
+
+    #[test]
+    fn what_is_known_is_read_once_and_in_order() {
+        let content = Bytes((0..=255).cycle().take(20 << 20).collect());
+        let mut known = Known::default();
+        let stretches: [&[(u64, u64)]; 3] =
+            [&[(5000, 100), (1000, 50)], &[], &[(1040, 20), (300, 9), (20 << 20, 1)]];
+        assert_eq!(known.read(&content, stretches.into_iter()), 3);
+        assert_eq!((known.bytes.len(), known.parts.len(), known.errors.len()), (160, 2, 1));
+        let mut buf = [0; 10];
+        known.read_at(1050, &mut buf).unwrap();
+        assert_eq!(buf, content.0[1050..1060]);
+        known.read_at(5090, &mut buf).unwrap();
+        for missing in [0, 990, 1051, 4999, 5091, 9000] {
+            assert_eq!(known.read_at(missing, &mut buf).unwrap_err().kind(), io::ErrorKind::NotFound);
         }
-        assert_eq!(end, 1009 + (5 << 20));
-        let told: usize =
-            found.iter().filter(|s| matches!(s.2, Stretch::Changed(Some(_)))).map(|s| s.1).sum();
-        assert_eq!(told, 3 << 20);
-        assert_eq!((found[0], found[1]), (all[0], (1000, (1 << 20) - 1000, new)));
-        assert_eq!(found.last(), all.last());
+        // No more than is enough, but one in any case.
+        let large: [&[(u64, u64)]; 3] = [&[(0, Known::ENOUGH)], &[(1 << 20, 1)], &[]];
+        assert_eq!(known.read(&content, large.into_iter()), 1);
+        assert_eq!(known.read(&content, std::iter::empty()), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128, xxh3_128_with_secret, xxh3_128_with_seed};
+use xxhash_rust::xxh3::{Xxh3, xxh3_128, xxh3_128_with_secret, xxh3_128_with_seed};
 
 /// Bytes of a fingerprint where it is stored.
 pub const PRINT_LEN: usize = 12;
@@ -28,11 +28,6 @@ impl Print {
         b[..8].copy_from_slice(&self.high.to_le_bytes());
         b[8..].copy_from_slice(&self.low.to_le_bytes());
         b
-    }
-
-    /// What stands for a mark in hash tables, beside fingerprints.
-    pub fn of_mark(hash: u32) -> Print {
-        Print { high: xxh3_64(&hash.to_le_bytes()), low: 0 }
     }
 
     /// The reverse of [`Print::to_bytes`].

@@ -35,12 +35,12 @@ pub fn split(new: &[u8], mut emit: impl FnMut(Part)) {
             at += STRIDE;
             continue;
         };
-        for &(at, from, len) in &copies {
-            if at > literal {
-                emit(Part::Literal { at: literal, len: at - literal });
+        for &(place, from, len) in &copies {
+            if place > literal {
+                emit(Part::Literal { at: literal, len: place - literal });
             }
-            emit(Part::Copy { at, from, len });
-            literal = at + len;
+            emit(Part::Copy { at: place, from, len });
+            literal = place + len;
         }
         at = end;
     }
@@ -60,28 +60,19 @@ fn begins(new: &[u8], at: usize, copies: &mut Vec<(usize, usize, usize)>) -> Opt
             continue;
         }
         let start = place + period;
-        let (end, equal) = follow(new, start, period, copies);
+        let end = follow(new, start, period, copies);
         if end - start >= MIN_TOTAL {
-            return enough(equal, end - start).then_some(end);
+            return Some(end);
         }
     }
     None
 }
 
-fn enough(equal: usize, total: usize) -> bool {
-    equal * 100 >= total * MIN_EQUAL
-}
-
-/// Compares the bytes from `start` on with those `period` before, until too many differ. The end, and how many are
-/// equal.
-fn follow(
-    new: &[u8],
-    start: usize,
-    period: usize,
-    copies: &mut Vec<(usize, usize, usize)>,
-) -> (usize, usize) {
+/// Compares the bytes from `start` on with those `period` before. The end of what is alike enough as a whole.
+fn follow(new: &[u8], start: usize, period: usize, copies: &mut Vec<(usize, usize, usize)>) -> usize {
     copies.clear();
     let (mut at, mut end, mut equal) = (start, start, 0);
+    let mut good = (0, start);
     while at - end <= MAX_CHANGE && at < new.len() {
         let len = common(&new[at - period..], &new[at..]);
         if len < SAMPLE {
@@ -92,12 +83,16 @@ fn follow(
         at += len;
         end = at;
         equal += len;
-        // What is begun in vain stays short.
-        if end - start >= MIN_TOTAL && !enough(equal, end - start) {
+        let total = end - start;
+        if equal * 100 >= total * MIN_EQUAL {
+            good = (copies.len(), end);
+        } else if total - (good.1 - start) >= MIN_TOTAL {
+            // What is looked at in vain stays short.
             break;
         }
     }
-    (end, equal)
+    copies.truncate(good.0);
+    good.1
 }
 
 #[cfg(test)]
@@ -161,6 +156,19 @@ mod tests {
             .flatten()
             .collect();
         assert_eq!(summary(&mostly_new).1, 0);
+        // As would these, that repeat well for long, but worse and worse.
+        let worse: Vec<u8> = (0..300_000u64)
+            .flat_map(|n| {
+                let new = n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+                [
+                    b"some constant text, ".repeat(if n < 150_000 { 2 } else { 1 }),
+                    new.to_vec(),
+                    new[..5].to_vec(),
+                ]
+            })
+            .flatten()
+            .collect();
+        summary(&worse);
         assert_eq!(summary(&vec![7; 100_000]).1, 0);
         assert_eq!(summary(b""), (0, 0));
     }

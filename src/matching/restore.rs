@@ -195,7 +195,7 @@ impl Source {
     /// Finds out whether the base is damaged where a window with a wrong checksum copied from it.
     fn blame(&self, window: &Window, error: vcdiff::Error) -> vcdiff::Error {
         let (vcdiff::Error::Checksum { .. }, Source::Random(content)) = (&error, self) else { return error };
-        let damage = copied(window, RANGES).into_iter().find_map(|(pos, len)| {
+        let damage = copied(window, RANGES, 0).into_iter().find_map(|(pos, len)| {
             let source = content.verify(pos, len).err()?;
             Some(vcdiff::Error::Base { window: window.index, pos, len: len as usize, source })
         });

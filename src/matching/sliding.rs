@@ -13,7 +13,7 @@ use std::sync::Mutex;
 
 use super::cut::Segment;
 use super::far::Far;
-use crate::container::{self, read_full};
+use crate::container;
 
 /// Bytes of the base that are kept by default, as xdelta3 does.
 pub const WINDOW: u64 = 64 << 20;
@@ -85,6 +85,8 @@ struct State {
     stream: Box<dyn Read + Send>,
     ring: Ring,
     far: Far,
+    /// Ends the stream, behind what is in the ring.
+    failed: Option<io::Error>,
 }
 
 /// Bytes that are read at a time, at most.
@@ -102,7 +104,7 @@ impl SlidingBase {
     ) -> SlidingBase {
         let window = window.max(1);
         let far = if far { Far::of(delta.as_deref(), surely(window)) } else { Far::none() };
-        let state = Mutex::new(State { stream, ring: Ring::default(), far });
+        let state = Mutex::new(State { stream, ring: Ring::default(), far, failed: None });
         SlidingBase { path: path.to_owned(), window, delta, state }
     }
 
@@ -135,6 +137,7 @@ impl SlidingBase {
             .ok_or_else(|| io::Error::other("what was kept of it is lost"))?;
         state.stream = container::decoder(Box::new(std::fs::File::open(&self.path)?))?.1;
         state.ring = Ring::default();
+        state.failed = None;
         Ok(())
     }
 
@@ -145,12 +148,17 @@ impl SlidingBase {
         }
         let end = pos + buf.len() as u64;
         while state.ring.end() < end {
-            let mut part = vec![0; PART.min(self.window) as usize];
-            let n = read_full(&mut state.stream, &mut part)?;
-            if n == 0 {
+            if let Some(error) = state.failed.take() {
+                return Err(error);
+            }
+            // Whoever made the differential used what he could read of a damaged base.
+            let mut part = Vec::new();
+            let read = state.stream.by_ref().take(PART.min(self.window)).read_to_end(&mut part);
+            if part.is_empty() {
+                read?;
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            part.truncate(n);
+            state.failed = read.err();
             state.ring.push(part);
             // Parts are longer than what is wanted: nothing of it may go with them.
             let keep = self.window.max(state.ring.end().saturating_sub(pos));

@@ -20,7 +20,7 @@ pub enum Error {
     },
     /// The base could not be read, for instance because it is too short.
     #[error(
-        "reading the base failed at offset {pos} ({len} bytes, for window {window} of the delta): is it the file the delta was made against?"
+        "reading the base failed at offset {pos} ({len} bytes, for window {window} of the delta){}", too_short(.source)
     )]
     Base {
         /// Window that wanted the bytes.
@@ -108,4 +108,12 @@ pub enum Error {
         /// What differs.
         what: &'static str,
     },
+}
+
+/// What to ask where a base ends too early.
+fn too_short(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => ": is it the file the delta was made against?",
+        _ => "",
+    }
 }

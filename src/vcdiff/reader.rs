@@ -168,8 +168,8 @@ impl<R: Read> Reader<R> {
         for (section, size) in Section::ALL.into_iter().zip(&mut sizes) {
             *size = input.varint("a window header")?;
             let limit = section_limit(section, target_len);
-            // What does not compress grows a little.
-            let limit = if section.is_in(compressed) { limit + limit / 16 + SLACK } else { limit };
+            // What does not compress grows: a little, but with FGK a byte may take several.
+            let limit = if section.is_in(compressed) { limit * 4 + SLACK } else { limit };
             input.check(section.name(), *size, limit)?;
             sum += *size;
         }

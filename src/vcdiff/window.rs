@@ -2,8 +2,6 @@
 
 use std::io;
 
-use simd_adler32::Adler32;
-
 use super::address::Cache;
 use super::codetable::{Half, Kind, TABLE};
 use super::{Error, Result, varint};
@@ -114,7 +112,7 @@ impl Window {
     /// contents do not matter: reuse it and nothing is allocated or cleared).
     ///
     /// `source(pos, buf)` must fill `buf` from offset `pos` of the source; it is called once per COPY from
-    /// the segment, with positions inside the segment.
+    /// the segment, with positions inside the segment, that rise: what holds them need not be searched twice.
     ///
     /// # Errors
     /// Malformed instructions, failures of `source`, and an Adler-32 that differs. `out` is then of no use.
@@ -125,8 +123,8 @@ impl Window {
     ) -> Result<()> {
         let segment = self.source.unwrap_or(Segment { pos: 0, len: 0 });
         out.resize(self.target_len, 0);
-        let mut adler = Adler32::new();
-        let (mut at, mut summed) = (0, 0);
+        let mut copies = Copies::default();
+        let mut at = 0;
         for inst in self.instructions() {
             match inst? {
                 Inst::Add { data } => {
@@ -141,33 +139,54 @@ impl Window {
                     // RFC 3284 lets a copy run from the segment into the target; xdelta3 never does that.
                     let outside = segment.len.saturating_sub(addr).min(len as u64) as usize;
                     if outside > 0 {
-                        let pos = segment.pos.saturating_add(addr);
-                        source(pos, &mut out[at..][..outside]).map_err(|source| Error::Base {
-                            window: self.index,
-                            pos,
-                            len: outside,
-                            source,
-                        })?;
+                        copies.source.push((segment.pos.saturating_add(addr), at, outside));
                     }
                     if outside < len {
                         let from = (addr + outside as u64 - segment.len) as usize;
-                        copy_overlapping(out, from, at + outside, len - outside);
+                        copies.target.push((from, at + outside, len - outside));
                     }
                     at += len;
+                    if copies.source.len() + copies.target.len() >= MAX_COPIES {
+                        copies.make(self.index, source, out)?;
+                    }
                 }
             }
-            // Now and then, while it is in the processor's cache.
-            if self.adler32.is_some() && at - summed >= 256 << 10 {
-                adler.write(&out[summed..at]);
-                summed = at;
-            }
         }
-        let Some(expected) = self.adler32 else { return Ok(()) };
-        adler.write(&out[summed..]);
-        match adler.finish() {
-            found if found != expected => Err(Error::Checksum { window: self.index, expected, found }),
+        copies.make(self.index, source, out)?;
+        match self.adler32.map(|expected| (expected, simd_adler32::adler32(&out.as_slice()))) {
+            Some((expected, found)) if expected != found => {
+                Err(Error::Checksum { window: self.index, expected, found })
+            }
             _ => Ok(()),
         }
+    }
+}
+
+/// Copies that wait, at most: some MiB of them.
+const MAX_COPIES: usize = 1 << 16;
+
+/// Copies of a window that wait until there are many, for a better order.
+#[derive(Default)]
+struct Copies {
+    /// From the source: where in it, where to, how many bytes. They depend on nothing.
+    source: Vec<(u64, usize, usize)>,
+    /// Within the target: where from, where to, how many bytes. What they copy must be there, so they keep their order.
+    target: Vec<(usize, usize, usize)>,
+}
+
+impl Copies {
+    fn make(
+        &mut self,
+        window: u64,
+        source: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
+        out: &mut [u8],
+    ) -> Result<()> {
+        self.source.sort_unstable();
+        for (pos, at, len) in self.source.drain(..) {
+            source(pos, &mut out[at..][..len]).map_err(|source| Error::Base { window, pos, len, source })?;
+        }
+        self.target.drain(..).for_each(|(from, at, len)| copy_overlapping(out, from, at, len));
+        Ok(())
     }
 }
 

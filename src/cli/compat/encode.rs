@@ -160,7 +160,8 @@ fn against(
 ) -> anyhow::Result<EndRecord> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     // None of it further back than xdelta3 itself could restore.
-    let how = encode::Options { threads, window: options.source_window, far: 0 };
+    let how =
+        encode::Options { threads, window: options.source_window, far: 0, records: stage.matcher.is_some() };
     // The engine's own windows are as long as the default, or shorter.
     let (input, cutter) = match options.window {
         DEFAULT_WINDOW => (input, None),
