@@ -10,7 +10,6 @@ use pve_diff_backup::container::Compression;
 use pve_diff_backup::matching::base::Base;
 use pve_diff_backup::matching::restore::{Differential, Options};
 use pve_diff_backup::matching::{encode, full};
-use pve_diff_backup::vcdiff::{WindowBuilder, write_header};
 use pve_diff_backup::vma::{Config, Device, Header, Order, write_archive};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pve-xdelta3");
@@ -331,39 +330,6 @@ fn what_moved_far_in_a_one_way_base_is_found_again() {
 }
 
 /// A delta of another's making may go back and forth as it likes: the base is read a few times, not once for each jump.
-#[test]
-fn jumps_in_a_one_way_base_do_not_read_it_again_each_time() {
-    let dir = Dir::new();
-    let full = Random(9).bytes(12 << 20);
-    let base = dir.file("base.gz", &ok(pipe(Command::new("gzip").args(["-1", "-c"]), &full)));
-    let (mut delta, mut target) = (write_header(None, None), Vec::new());
-    let mut window = WindowBuilder::new();
-    for n in 0..3000 {
-        let from = if n % 2 == 0 { n * 1000 } else { (12 << 20) - 500 - n * 1000 };
-        window.copy_source(from as u64, 500);
-        window.finish(None, &mut delta);
-        target.extend_from_slice(&full[from..from + 500]);
-    }
-    let path = dir.file("delta", &delta);
-    for again in [false, true] {
-        let opened = Differential::open(Box::new(Cursor::new(delta.clone()))).unwrap();
-        let opened = if again { opened.at(&path) } else { opened };
-        let options = Options { threads: 1, window: 1 << 20, check_base: false };
-        let mut restored = Vec::new();
-        let before = read_by_me();
-        opened.restore(Some(Base::open(&base).unwrap()), options, |bytes| restored.write_all(bytes)).unwrap();
-        same(&restored, &target, "jumps");
-        let read = read_by_me() - before;
-        assert!(read < 8 * full.len() as u64, "{read} bytes were read");
-    }
-}
-
-/// Bytes that this process has read so far, those of other tests too.
-fn read_by_me() -> u64 {
-    let io = fs::read_to_string("/proc/self/io").unwrap();
-    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
-}
-
 /// As xdelta3 finds it, which looks at every byte.
 #[test]
 fn small_parts_in_another_order_are_found_in_a_small_base() {
@@ -412,6 +378,54 @@ fn dense_changes_cost_what_changed() {
         assert!(delta.len() < day.len() / 500 * 16 + (1 << 20), "{}: {}", base.display(), delta.len());
         let delta = dir.file("delta", &delta);
         same(&ok(run(&["restore", "--base", text(base), text(&delta)], &[])), &day, text(base));
+    }
+}
+
+/// A program that was built anew: it lies elsewhere on the disk, not at whole blocks of the old one, and every few
+/// hundred bytes are others.
+#[test]
+fn a_file_that_was_written_anew_elsewhere_is_found() {
+    let mut r = Random(31);
+    let old = r.bytes(3 << 20);
+    let mut new = [&r.bytes(100)[..], &old].concat();
+    (0..new.len()).step_by(400).for_each(|at| new[at] ^= 1);
+    let mut before = disk(32, 24);
+    before[2 << 20..][..old.len()].copy_from_slice(&old);
+    let mut after = before.clone();
+    after[18 << 20..][..new.len()].copy_from_slice(&new);
+    let day = vma(&[&after], Order::Workers(5), 2);
+    let full = vma(&[&before], Order::Workers(4), 1);
+    let dir = Dir::new();
+    let mapped = dir.file("full.zst", &ok(run(&["full"], &full)));
+    let raw = dir.file("full", &full);
+    for base in [&mapped, &raw] {
+        let delta = ok(run(&["diff", "--base", text(base)], &day));
+        assert!(delta.len() < new.len() / 10, "{}: {}", base.display(), delta.len());
+        let delta = dir.file("delta", &delta);
+        same(&ok(run(&["restore", "--base", text(base), text(&delta)], &[])), &day, text(base));
+    }
+}
+
+/// What can be read of it serves both sides alike.
+#[test]
+fn a_one_way_base_that_ends_too_early_serves_as_far_as_it_goes() {
+    if !have("gzip") || !have("xz") {
+        return;
+    }
+    let dir = Dir::new();
+    let full = Random(41).bytes(6 << 20);
+    for program in ["gzip", "xz"] {
+        let mut base = ok(pipe(Command::new(program).args(["-1", "-c"]), &full));
+        base.truncate(base.len() / 5 * 4);
+        let base = dir.file("base", &base);
+        let diff = run(&["diff", "--base", text(&base)], &full);
+        assert!(
+            diff.status.success() && String::from_utf8_lossy(&diff.stderr).contains("damaged"),
+            "{diff:?}"
+        );
+        assert!(diff.stdout.len() < full.len() / 3, "{program}: {}", diff.stdout.len());
+        let delta = dir.file("delta", &diff.stdout);
+        same(&ok(run(&["restore", "--base", text(&base), text(&delta)], &[])), &full, program);
     }
 }
 

@@ -144,9 +144,9 @@ impl Seeds {
 const ZONE: u64 = 1 << 20;
 /// So many zones may be read for a segment, for several seeds each; more only where seeds are many. Who restores has
 /// to read them, too.
-const ZONES: usize = 8;
+const ZONES: usize = 24;
 const SEVERAL: u32 = 2;
-const MANY: u32 = 32;
+const MANY: u32 = 40;
 
 /// Keeps, of the seeds found in a segment (where in it, and where in the base), those in zones that are worth reading.
 pub fn worthwhile(seeds: &mut Vec<(usize, u64)>) {
@@ -216,7 +216,7 @@ mod tests {
     fn few_zones_are_read_or_rich_ones() {
         let zone = |n: u64, seeds: usize| (0..seeds).map(move |at| (at, n * ZONE + at as u64));
         let mut seeds: Vec<_> =
-            zone(0, 1).chain(zone(1, 40)).chain((2..20).flat_map(|n| zone(n, 5))).collect();
+            zone(0, 1).chain(zone(1, 40)).chain((2..40).flat_map(|n| zone(n, 5))).collect();
         worthwhile(&mut seeds);
         let kept: std::collections::BTreeSet<_> = seeds.iter().map(|(_, from)| from / ZONE).collect();
         assert!(kept.contains(&1) && !kept.contains(&0));

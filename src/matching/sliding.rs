@@ -76,6 +76,8 @@ impl Ring {
 pub struct SlidingBase {
     path: PathBuf,
     window: u64,
+    /// Whether the base serves as far as it can be read.
+    salvages: bool,
     /// The differential, where it can be read once more.
     delta: Option<PathBuf>,
     state: Mutex<State>,
@@ -103,9 +105,11 @@ impl SlidingBase {
         far: bool,
     ) -> SlidingBase {
         let window = window.max(1);
+        // So does our `diff`; xdelta3 takes no damaged source.
+        let salvages = far;
         let far = if far { Far::of(delta.as_deref(), surely(window)) } else { Far::none() };
         let state = Mutex::new(State { stream, ring: Ring::default(), far, failed: None });
-        SlidingBase { path: path.to_owned(), window, delta, state }
+        SlidingBase { path: path.to_owned(), window, delta, salvages, state }
     }
 
     /// Fills `buf` with the content from `pos` on.
@@ -151,14 +155,15 @@ impl SlidingBase {
             if let Some(error) = state.failed.take() {
                 return Err(error);
             }
-            // Whoever made the differential used what he could read of a damaged base.
             let mut part = Vec::new();
             let read = state.stream.by_ref().take(PART.min(self.window)).read_to_end(&mut part);
-            if part.is_empty() {
-                read?;
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            match read {
+                Ok(_) if part.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                // What can be read of a damaged base may be what the differential was made against.
+                Err(error) if self.salvages && !part.is_empty() => state.failed = Some(error),
+                Err(error) => return Err(error),
             }
-            state.failed = read.err();
             state.ring.push(part);
             // Parts are longer than what is wanted: nothing of it may go with them.
             let keep = self.window.max(state.ring.end().saturating_sub(pos));

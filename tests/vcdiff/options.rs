@@ -294,7 +294,7 @@ fn a_pipe_as_source_is_read_once() {
     let dir = Dir::new();
     dir.write("base", &base);
     dir.write("target", &target);
-    dir.ours_ok(&["-e", "-S", "none", "-s", "base", "target", "delta"]);
+    dir.ours_ok(&["-e", "-S", "none", "-W", "524288", "-s", "base", "target", "delta"]);
     let run = |window: &str| {
         let program = env!("CARGO_BIN_EXE_pve-xdelta3");
         let line = format!(
