@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! full:     stream -> cut -> fingerprints + zstd frames            -> archive with map   (full)
-//! diff:     stream -> cut -> index of the base's map -> fine       -> VCDIFF windows      (encode)
+//! diff:     stream -> cut -> index of the base's map -> fine, seed -> VCDIFF windows      (encode, job)
 //! restore:  VCDIFF windows + base, read where they copy from       -> stream              (restore)
 //! ```
 //! Everything streams: memory is bounded by the number of segments under way ([`pipeline`]), frames
@@ -17,6 +17,7 @@ pub mod fine;
 pub mod full;
 mod growing;
 pub mod index;
+mod job;
 pub mod map;
 mod members;
 mod old;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::encode::Stretch;
+use super::job::Stretch;
 use crate::container::ReadAt;
 
 /// The most old bytes that are taken from one place for one changed stretch.
