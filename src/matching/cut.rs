@@ -21,7 +21,7 @@ const MAX_PIECE: usize = 32 << 10;
 /// A cut falls where these bits of the gear hash are zero: every 4 KiB on average, past the minimum.
 const CUT_MASK: u64 = ((1 << 12) - 1) << 48;
 
-/// Most pieces that a segment can have: one for each tar header, and one before it, which is no shorter on average.
+/// Most pieces that a segment can have: no more than one begins in 512 bytes, but for the ends.
 pub const MAX_PIECES: usize = SEGMENT / 512 + 2;
 
 /// Which block of a virtual machine's disk a piece is.

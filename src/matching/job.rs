@@ -109,6 +109,7 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// Describes the segment's stretches in windows.
     pub fn run(mut self, stretches: &[Placed]) -> Done {
         let mut parts = std::mem::take(&mut self.scratch.parts);
         for (n, &(at, len, stretch)) in stretches.iter().enumerate() {
