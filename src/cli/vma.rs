@@ -267,9 +267,11 @@ fn create(
         return Ok(());
     }
     remove_on_signals(made)?;
-    made.all_or_nothing(|| {
+    made.all_or_nothing(|| -> anyhow::Result<()> {
         let file = made.make(Path::new(archive), |path| File::create_new(path))?;
-        write_archive(buffered(file), header, &mut files, order).map(drop).map_err(anyhow::Error::from)
+        let written = write_archive(buffered(file), header, &mut files, order)?;
+        // Told here, an error of the disk is known before anyone relies on the archive.
+        written.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all().map_err(anyhow::Error::from)
     })
     .with_context(shown)
 }

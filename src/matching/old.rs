@@ -1,6 +1,7 @@
 //! Where the old bytes of a changed stretch are looked for, and how they are gathered.
 
 use std::io;
+use std::ops::Range;
 
 use super::job::Stretch;
 use crate::container::ReadAt;
@@ -92,8 +93,10 @@ fn add(places: &mut Vec<(u64, u64)>, from: u64, len: u64) {
 #[derive(Default)]
 pub struct Known {
     bytes: Vec<u8>,
-    /// Where in the base they begin, and where in the bytes.
-    parts: Vec<(u64, usize)>,
+    /// Where in the base they begin, and where in the bytes they are: nowhere what could not be read.
+    parts: Vec<(u64, Range<usize>)>,
+    /// Whether the last ones were read from the back.
+    backward: bool,
     /// Why some of them could not be read.
     pub errors: Vec<io::Error>,
 }
@@ -132,13 +135,21 @@ impl Known {
         for (from, end) in places {
             let at = self.bytes.len();
             self.bytes.resize(at + (end - from) as usize, 0);
-            match content.read_at(from, &mut self.bytes[at..]) {
-                Ok(()) => self.parts.push((from, at)),
-                Err(e) => {
-                    self.bytes.truncate(at);
-                    self.errors.push(e);
-                }
+            self.parts.push((from, at..self.bytes.len()));
+        }
+        // The next stretches want much of the same: what was read last comes first then, and is still at hand.
+        self.backward = !self.backward;
+        let Known { bytes, parts, errors, .. } = self;
+        let mut read = |(from, range): &mut (u64, Range<usize>)| {
+            if let Err(e) = content.read_at(*from, &mut bytes[range.clone()]) {
+                range.end = range.start;
+                errors.push(e);
             }
+        };
+        if self.backward {
+            parts.iter_mut().rev().for_each(&mut read)
+        } else {
+            parts.iter_mut().for_each(read)
         }
         served
     }
@@ -146,17 +157,14 @@ impl Known {
 
 impl ReadAt for Known {
     fn size(&self) -> u64 {
-        let last = self.parts.last();
-        last.map_or(0, |&(from, at)| from + (self.bytes.len() - at) as u64)
+        self.parts.last().map_or(0, |(from, range)| from + range.len() as u64)
     }
 
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
         let n = self.parts.partition_point(|part| part.0 <= pos).checked_sub(1);
-        let n = n.ok_or(io::ErrorKind::NotFound)?;
-        let (from, at) = self.parts[n];
-        let end = self.parts.get(n + 1).map_or(self.bytes.len(), |next| next.1);
-        let bytes = self.bytes[at..end].get((pos - from) as usize..).and_then(|bytes| bytes.get(..buf.len()));
-        buf.copy_from_slice(bytes.ok_or(io::ErrorKind::NotFound)?);
+        let (from, range) = &self.parts[n.ok_or(io::ErrorKind::NotFound)?];
+        let bytes = self.bytes[range.clone()].get((pos - from) as usize..);
+        buf.copy_from_slice(bytes.and_then(|bytes| bytes.get(..buf.len())).ok_or(io::ErrorKind::NotFound)?);
         Ok(())
     }
 }
@@ -263,12 +271,12 @@ mod tests {
         let stretches: [&[(u64, u64)]; 3] =
             [&[(5000, 100), (1000, 50)], &[], &[(1040, 20), (300, 9), (20 << 20, 1)]];
         assert_eq!(known.read(&content, stretches.into_iter()), 3);
-        assert_eq!((known.bytes.len(), known.parts.len(), known.errors.len()), (160, 2, 1));
+        assert_eq!((known.parts.len(), known.errors.len()), (3, 1));
         let mut buf = [0; 10];
         known.read_at(1050, &mut buf).unwrap();
         assert_eq!(buf, content.0[1050..1060]);
         known.read_at(5090, &mut buf).unwrap();
-        for missing in [0, 990, 1051, 4999, 5091, 9000] {
+        for missing in [0, 300, 990, 1051, 4999, 5091, 9000] {
             assert_eq!(known.read_at(missing, &mut buf).unwrap_err().kind(), io::ErrorKind::NotFound);
         }
         // No more than is enough, but one in any case.
