@@ -271,7 +271,7 @@ fn create(
         let file = made.make(Path::new(archive), |path| File::create_new(path))?;
         let written = write_archive(buffered(file), header, &mut files, order)?;
         // Told here, an error of the disk is known before anyone relies on the archive.
-        written.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all().map_err(anyhow::Error::from)
+        Ok(written.get_ref().sync_all()?)
     })
     .with_context(shown)
 }

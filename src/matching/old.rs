@@ -271,7 +271,7 @@ mod tests {
         let stretches: [&[(u64, u64)]; 3] =
             [&[(5000, 100), (1000, 50)], &[], &[(1040, 20), (300, 9), (20 << 20, 1)]];
         assert_eq!(known.read(&content, stretches.into_iter()), 3);
-        assert_eq!((known.parts.len(), known.errors.len()), (3, 1));
+        assert_eq!((known.bytes.len(), known.parts.len(), known.errors.len()), (169, 3, 1));
         let mut buf = [0; 10];
         known.read_at(1050, &mut buf).unwrap();
         assert_eq!(buf, content.0[1050..1060]);
@@ -283,6 +283,32 @@ mod tests {
         let large: [&[(u64, u64)]; 3] = [&[(0, Known::ENOUGH)], &[(1 << 20, 1)], &[]];
         assert_eq!(known.read(&content, large.into_iter()), 1);
         assert_eq!(known.read(&content, std::iter::empty()), 0);
+    }
+
+    #[test]
+    fn what_was_read_last_is_read_first() {
+        /// Remembers what was read.
+        struct Reads(std::sync::Mutex<Vec<u64>>);
+        impl ReadAt for Reads {
+            fn size(&self) -> u64 {
+                1000
+            }
+            fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+                self.0.lock().unwrap().push(pos);
+                buf.fill(pos as u8);
+                Ok(())
+            }
+        }
+        let (content, mut known) = (Reads(Default::default()), Known::default());
+        for _ in 0..2 {
+            known.read(&content, [&[(20, 5), (10, 5), (30, 5)][..]].into_iter());
+            let mut buf = [0; 5];
+            for from in [10u8, 20, 30] {
+                known.read_at(from.into(), &mut buf).unwrap();
+                assert_eq!(buf, [from; 5]);
+            }
+        }
+        assert_eq!(*content.0.lock().unwrap(), [30, 20, 10, 10, 20, 30]);
     }
 
     #[test]
