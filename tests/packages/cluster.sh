@@ -293,8 +293,10 @@ stands 3 3 0
 # The connection is lost in the middle: our parent there is sshd.
 wrap pve2 <<'LOST'
 #!/bin/bash
-[ "$1" != apply ] || kill -9 $PPID
-exec /usr/bin/pve-diff-backup "$@"
+[ "$1" = apply ] || exec /usr/bin/pve-diff-backup "$@"
+kill -9 $PPID
+/usr/bin/pve-diff-backup "$@"
+touch /run/test/ended
 LOST
 run $wrong pve1 apply --cluster --yes
 says "stopped at pve2: broke off"
@@ -302,6 +304,8 @@ says "may go on there"
 row pve1 patched done
 row pve3 patched "not reached"
 unwrap pve2
+# It does go on: until it ends, it holds the lock.
+for _ in {1..600}; do [ ! -e /mnt/pve2/run/test/ended ] || break; sleep 0.1; done
 run 0 pve1 apply --cluster --yes
 stands 0 0 0
 
