@@ -4,6 +4,7 @@
 //! commands are run.
 //! Help, man pages and completions all come from these definitions.
 
+mod allocator;
 pub mod archive;
 pub mod compat;
 pub mod demo;
@@ -204,6 +205,7 @@ pub fn definition() -> clap::Command {
 
 /// Runs the program with its arguments, the first of which is its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    allocator::set_up();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let (name, result) = match is_named_verify(&arguments) {
         true => {

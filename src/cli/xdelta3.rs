@@ -167,6 +167,7 @@ impl From<OsString> for Encoded {
 
 /// Runs the program with its arguments, the first being its name.
 pub fn run(args: Vec<OsString>) -> ExitCode {
+    super::allocator::set_up();
     let ours = ["full", "diff", "restore", "identify", "vma", "help", "--help", "--version"];
     match args.get(1) {
         Some(word) if ours.iter().any(|c| word == c) => {}

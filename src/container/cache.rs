@@ -47,6 +47,8 @@ struct State<T> {
 
 /// Part of the limit that is made free at once where it is passed, for looking at all values takes time.
 const ROOM: usize = 16;
+/// Part of the limit that memory kept for use again may have, beside it.
+const SPARE: usize = 8;
 
 enum Slot<T> {
     Busy,
@@ -252,14 +254,15 @@ impl<T: Value> State<T> {
         }
     }
 
-    /// Keeps the memory of a few values, the heaviest: as much as [`State::evict`] makes room for at once.
+    /// Keeps the memory of a few values, the heaviest: more than [`State::evict`] makes room for at once, so that hardly
+    /// any is got from the system anew.
     fn reuse(&mut self, value: Arc<T>) {
         let Some(value) = Arc::into_inner(value) else { return };
         let at = self.spare.partition_point(|spare| spare.weight() < value.weight());
         self.spare.insert(at, value);
         let mut kept: usize = self.spare.iter().map(T::weight).sum();
         self.spare.retain(|spare| {
-            let keep = kept <= self.limit / ROOM;
+            let keep = kept <= self.limit / SPARE;
             kept -= if keep { 0 } else { spare.weight() };
             keep
         });

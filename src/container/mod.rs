@@ -89,6 +89,16 @@ pub trait ReadAt: Send + Sync {
     /// `UnexpectedEof` where the content ends before; `InvalidData` where it is damaged.
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()>;
 
+    /// Number of the part that has this place and is decompressed as a whole.
+    fn part_at(&self, pos: u64) -> u64 {
+        pos >> 20
+    }
+
+    /// Changes how many bytes of decompressed content may be kept.
+    fn keep(&self, bytes: usize) {
+        let _ = bytes;
+    }
+
     /// Tells beforehand that `turn` will read these places and lengths; turns come in order. Who keeps
     /// decompressed content keeps what is read soonest. Without it everything is read right, only slower.
     fn expect(&self, turn: u64, ranges: &[(u64, u64)]) {

@@ -35,10 +35,8 @@ const FOOTER_MAGIC: u32 = 0x8F92_EAB1;
 const FOOTER_LEN: u64 = 9;
 /// Frames with more content are not worth reading at random: such a file is read as a stream.
 const MAX_FRAME: u32 = 16 << 20;
-/// Decompressed frames that are kept.
+/// Decompressed frames that are kept where nothing else is said.
 const CACHE_BYTES: usize = 32 << 20;
-/// The same where it is known what will be read: then no more of a frame is kept than that.
-const PLANNED_BYTES: usize = 64 << 20;
 
 /// Tag of a side frame.
 pub type Tag = [u8; 8];
@@ -354,8 +352,15 @@ impl ReadAt for Seekable {
         Ok(())
     }
 
+    fn part_at(&self, pos: u64) -> u64 {
+        self.frame_at(pos) as u64
+    }
+
+    fn keep(&self, bytes: usize) {
+        self.cache.allow(bytes);
+    }
+
     fn expect(&self, turn: u64, ranges: &[(u64, u64)]) {
-        self.cache.allow(PLANNED_BYTES);
         let wanted = ranges.iter().flat_map(|&(pos, len)| self.frames_with(pos, len));
         self.cache.expect(turn, wanted.map(|(n, range)| (n as u64, range)));
     }

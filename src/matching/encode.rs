@@ -36,6 +36,11 @@ pub struct Options {
 /// A base of this size that is no VM's is compared with as a whole: small things that moved are found, too.
 const SMALL: u64 = 16 << 20;
 
+/// MiB of the base that are kept decompressed, less what each thread takes: segments that follow one another look for
+/// their seeds in the same frames.
+const DECOMPRESSED: usize = 120;
+const PER_THREAD: usize = 24;
+
 /// What may be copied from further back than the window.
 pub const FAR: u64 = 1 << 30;
 
@@ -156,6 +161,7 @@ impl Engine {
         }
         let (secret, view, threads) = match base.content {
             Content::Mapped(map) => {
+                map.keep((DECOMPRESSED - threads.max(1) * PER_THREAD) << 20);
                 let index = Index::of_map(Arc::clone(&map))?;
                 (map.secret().clone(), View::Whole { index, content: map }, threads)
             }

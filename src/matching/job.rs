@@ -180,7 +180,7 @@ impl<'a> Job<'a> {
             seeds.extend(self.known(found).unwrap_or_default().iter().map(|&(n, from)| (at + n, from)));
         }
         seeds.retain(|(_, from)| *from >= self.far.0);
-        worthwhile(&mut seeds);
+        worthwhile(&mut seeds, |from| self.content.part_at(from));
         let mut seeds = &seeds[..];
         let mut sought = Vec::new();
         for (mut at, end) in unknown() {

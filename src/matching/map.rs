@@ -353,6 +353,14 @@ impl ReadAt for Map {
         self.file.read_at(pos, buf)
     }
 
+    fn part_at(&self, pos: u64) -> u64 {
+        self.file.part_at(pos)
+    }
+
+    fn keep(&self, bytes: usize) {
+        self.file.keep(bytes);
+    }
+
     fn expect(&self, turn: u64, ranges: &[(u64, u64)]) {
         self.file.expect(turn, ranges);
     }

@@ -12,7 +12,7 @@ use crossbeam_channel::bounded;
 use super::Error;
 
 /// Items that may wait beyond those being worked on.
-const AHEAD: usize = 2;
+const AHEAD: usize = 1;
 
 /// Runs `produce` until it returns `None`, `work` on every item in `threads` threads, and `consume`
 /// on the results in order, on this thread.

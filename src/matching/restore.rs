@@ -30,6 +30,10 @@ pub struct Options {
 /// kept comes from a temporary file.
 pub const MAX_WINDOW: u64 = 2 << 30;
 
+/// MiB of the base that are kept decompressed, less what each thread takes. Windows copy from all over the base.
+const DECOMPRESSED: usize = 112;
+const PER_THREAD: usize = 8;
+
 /// A differential whose header was read.
 pub struct Differential {
     pub(super) reader: Reader<Box<dyn Read + Send>>,
@@ -119,6 +123,8 @@ impl Differential {
             Source::Random(content) => Arc::clone(content),
             _ => Arc::new(container::Nothing),
         };
+        let threads = threads.clamp(1, MAX_THREADS);
+        known.keep((DECOMPRESSED - threads * PER_THREAD) << 20);
         // What we wrote has a checksum in every window, and one of the whole.
         if self.checksums && header.end_record {
             known.trust();
@@ -131,7 +137,7 @@ impl Differential {
         let mut outcome = Outcome::default();
         let checksums = self.checksums;
         ordered(
-            threads.min(MAX_THREADS),
+            threads,
             move || windows.next_item(),
             move |item| match item {
                 Item::End(record) => Ok(Done::End(record)),

@@ -140,18 +140,17 @@ impl Seeds {
     }
 }
 
-/// Stretches of the base that are decompressed as a whole, or nearly.
-const ZONE: u64 = 1 << 20;
-/// So many zones may be read for a segment, for several seeds each; more only where seeds are many. Who restores has
-/// to read them, too.
+/// So many zones (parts of the base that are decompressed as a whole) may be read for a segment, for several seeds each;
+/// more only where seeds are many. Who restores has to read them, too.
 const ZONES: usize = 24;
-const SEVERAL: u32 = 2;
+const SEVERAL: u32 = 3;
 const MANY: u32 = 40;
 
-/// Keeps, of the seeds found in a segment (where in it, and where in the base), those in zones that are worth reading.
-pub fn worthwhile(seeds: &mut Vec<(usize, u64)>) {
+/// Keeps, of the seeds found in a segment (where in it, and where in the base), those in zones that are worth reading;
+/// `zone` tells which zone has a place of the base.
+pub fn worthwhile(seeds: &mut Vec<(usize, u64)>, zone: impl Fn(u64) -> u64) {
     let mut zones = HashMap::<u64, u32>::new();
-    seeds.iter().for_each(|(_, from)| *zones.entry(from / ZONE).or_default() += 1);
+    seeds.iter().for_each(|(_, from)| *zones.entry(zone(*from)).or_default() += 1);
     let mut best: Vec<_> = zones.iter().map(|(&zone, &seeds)| (seeds, zone)).collect();
     best.sort_unstable_by(|a, b| b.cmp(a));
     for (rank, (count, zone)) in best.into_iter().enumerate() {
@@ -159,7 +158,7 @@ pub fn worthwhile(seeds: &mut Vec<(usize, u64)>) {
             zones.remove(&zone);
         }
     }
-    seeds.retain(|(_, from)| zones.contains_key(&(from / ZONE)));
+    seeds.retain(|(_, from)| zones.contains_key(&zone(*from)));
 }
 
 #[cfg(test)]
@@ -214,15 +213,17 @@ mod tests {
 
     #[test]
     fn few_zones_are_read_or_rich_ones() {
+        const ZONE: u64 = 1 << 20;
+        let of = |from| from / ZONE;
         let zone = |n: u64, seeds: usize| (0..seeds).map(move |at| (at, n * ZONE + at as u64));
         let mut seeds: Vec<_> =
             zone(0, 1).chain(zone(1, 40)).chain((2..40).flat_map(|n| zone(n, 5))).collect();
-        worthwhile(&mut seeds);
+        worthwhile(&mut seeds, of);
         let kept: std::collections::BTreeSet<_> = seeds.iter().map(|(_, from)| from / ZONE).collect();
         assert!(kept.contains(&1) && !kept.contains(&0));
         assert_eq!(kept.len(), ZONES);
         let mut rich: Vec<_> = (0..20).flat_map(|n| zone(n, MANY as usize)).collect();
-        worthwhile(&mut rich);
+        worthwhile(&mut rich, of);
         assert_eq!(rich.len(), 20 * MANY as usize);
     }
 }
