@@ -497,6 +497,7 @@ mod tests {
         }
         let past = s.read_at(1_199_999, &mut [0; 2]).unwrap_err();
         assert_eq!(past.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!([0, 99_999, 100_000, 1_199_999].map(|pos| s.part_at(pos)), [0, 0, 1, 11]);
         assert_eq!(s.sides(), 12);
         assert_eq!(s.side(3, 10).unwrap(), (*b"testtest", content[300_000..300_010].to_vec()));
         assert!(s.side(3, 9).is_err());

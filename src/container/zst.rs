@@ -51,8 +51,9 @@ fn frame<W: Write>(out: W, level: i32, threads: usize) -> io::Result<Frame<'stat
     frame.include_checksum(true)?;
     frame.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
     if level == 1 {
-        // More than its default of 14, which is meant for small windows; it costs no time.
-        frame.set_parameter(CParameter::HashLog(17))?;
+        // More than its default of 14, which is meant for small windows. 256 KiB still fit into small caches: 17 would
+        // make large differentials smaller by 0.6 %, but take a tenth longer where they do not.
+        frame.set_parameter(CParameter::HashLog(16))?;
     }
     if threads > 1 {
         frame.set_parameter(CParameter::WindowLog(THREADS_WINDOW_LOG))?;
