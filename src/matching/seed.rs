@@ -6,7 +6,6 @@
 //! bytes around them are compared.
 
 use std::collections::HashMap;
-use std::hint::black_box;
 
 use super::cut::GEAR;
 
@@ -72,8 +71,6 @@ pub struct Seeds {
 /// Slots of a bucket: a line of the processor's cache.
 const BUCKET: usize = 8;
 const FILTER_BITS: u32 = 22;
-/// So many buckets are read from memory at a time.
-const TOGETHER: usize = 32;
 /// A slot: the number of the chunk, one more so that none is zero; cell and place in there; the rest are bits of the
 /// hash.
 const CHUNK_BITS: u32 = 20;
@@ -97,11 +94,6 @@ impl Seeds {
     fn bit(hash: u32) -> (usize, u64) {
         let bit = hash >> (32 - FILTER_BITS);
         (bit as usize / 64, 1 << (bit % 64))
-    }
-
-    fn passes(&self, hash: u32) -> bool {
-        let (word, bit) = Self::bit(hash);
-        self.filter[word] & bit != 0
     }
 
     fn bucket(&self, hash: u32) -> usize {
@@ -131,6 +123,10 @@ impl Seeds {
 
     /// The chunk that has the seed with this hash, and where in it.
     fn get(&self, hash: u32) -> Option<(u32, usize)> {
+        let (word, bit) = Self::bit(hash);
+        if self.filter[word] & bit == 0 {
+            return None;
+        }
         let bucket = &self.buckets[self.bucket(hash)];
         let slot = bucket.iter().find(|&&s| s != 0 && key(s) == key(hash.into()))? >> KEY_BITS;
         let (cell, place) = ((slot >> 8) as usize & ((1 << CELL_BITS) - 1), slot as usize & 0xff);
@@ -139,21 +135,8 @@ impl Seeds {
     }
 
     /// Seeds of the base in `new`: where they begin, chunks, and places in these.
-    pub fn find(&self, new: &[u8]) -> Vec<(usize, u32, usize)> {
-        let mut all = candidates(new).filter(|(_, hash)| self.passes(*hash));
-        let mut some = Vec::with_capacity(TOGETHER);
-        let mut found = Vec::new();
-        loop {
-            some.clear();
-            some.extend(all.by_ref().take(TOGETHER));
-            if some.is_empty() {
-                return found;
-            }
-            // Nothing depends on what is read here, so the processor waits for all of it at once.
-            black_box(some.iter().fold(0, |sum, (_, hash)| sum ^ self.buckets[self.bucket(*hash)][0]));
-            let seeds = some.iter().map(|&(at, hash)| (at, self.get(hash)));
-            found.extend(seeds.filter_map(|(at, seed)| seed.map(|(chunk, place)| (at, chunk, place))));
-        }
+    pub fn find<'a>(&'a self, new: &'a [u8]) -> impl Iterator<Item = (usize, u32, usize)> + 'a {
+        candidates(new).filter_map(|(at, hash)| self.get(hash).map(|(chunk, place)| (at, chunk, place)))
     }
 }
 
@@ -198,13 +181,13 @@ mod tests {
         all.learn(3, &of(&base));
         for shift in [0, 1, 777] {
             let new = [&random(shift, 99)[..], &base].concat();
-            let found = all.find(&new);
+            let found: Vec<_> = all.find(&new).collect();
             assert!(found.len() > 60, "{} of 74", found.len());
             let right = found.iter().filter(|(at, chunk, place)| *chunk == 3 && *at == place + shift).count();
             assert!(right + 2 > found.len(), "{right} of {}", found.len());
         }
-        assert!(all.find(&random(300_000, 1 << 40)).len() < 3);
-        assert_eq!(all.find(&base[..LEN - 1]).len() + all.find(&[]).len(), 0);
+        assert!(all.find(&random(300_000, 1 << 40)).count() < 3);
+        assert_eq!(all.find(&base[..LEN - 1]).count() + all.find(&[]).count(), 0);
     }
 
     #[test]
