@@ -118,8 +118,8 @@ impl<T: Value> Cache<T> {
         !state.slots.contains_key(&key) && state.wanted(key).take(2).count() == 1
     }
 
-    /// The value of `key`, which holds `range`; where it is not at hand, `load` makes it. It is given a value that
-    /// is no longer needed, if there is one, for its memory.
+    /// The value of `key`, which holds `range`; where it is not at hand, `load` makes it. It is given what there is of
+    /// the value, or one that is no longer needed, for its memory, and where what is known to be wanted of it ends.
     ///
     /// # Errors
     /// Those of `load`; they are not kept.
@@ -127,9 +127,10 @@ impl<T: Value> Cache<T> {
         &self,
         key: u64,
         range: Range<usize>,
-        load: impl FnOnce(Option<T>) -> Result<T, E>,
+        load: impl FnOnce(Option<T>, usize) -> Result<T, E>,
     ) -> Result<Arc<T>, E> {
         let mut state = self.lock();
+        let mut had = None;
         loop {
             state.clock += 1;
             let now = state.clock;
@@ -139,7 +140,7 @@ impl<T: Value> Cache<T> {
                     return Ok(Arc::clone(&kept.value));
                 }
                 Some(Slot::Ready(_)) => {
-                    state.remove(key);
+                    had = state.take(key);
                     break;
                 }
                 Some(Slot::Busy) => {
@@ -149,12 +150,13 @@ impl<T: Value> Cache<T> {
             }
         }
         state.slots.insert(key, Slot::Busy);
-        let spare = state.spare.pop();
+        let had = had.or_else(|| state.spare.pop());
+        let end = state.wanted(key).map(|(_, wanted)| wanted.end).fold(range.end, usize::max);
         drop(state);
 
         // Takes the mark away again whatever happens in `load`, so that nobody waits for ever.
         let busy = Busy { cache: self, key };
-        let value = Arc::new(load(spare)?);
+        let value = Arc::new(load(had, end)?);
         let mut state = self.lock();
         state.weight += value.weight();
         let used = state.clock;
@@ -243,21 +245,28 @@ impl<T: Value> State<T> {
         if let Some(less) = kept.value.only(&ranges) {
             self.weight = self.weight - kept.value.weight() + less.weight();
             let whole = std::mem::replace(&mut kept.value, Arc::new(less));
-            self.reuse(whole);
+            if let Some(whole) = Arc::into_inner(whole) {
+                self.reuse(whole);
+            }
         }
     }
 
     fn remove(&mut self, key: u64) {
-        if let Some(Slot::Ready(kept)) = self.slots.remove(&key) {
-            self.weight -= kept.value.weight();
-            self.reuse(kept.value);
+        if let Some(value) = self.take(key) {
+            self.reuse(value);
         }
+    }
+
+    /// Takes a value out, if nobody reads it still.
+    fn take(&mut self, key: u64) -> Option<T> {
+        let Some(Slot::Ready(kept)) = self.slots.remove(&key) else { return None };
+        self.weight -= kept.value.weight();
+        Arc::into_inner(kept.value)
     }
 
     /// Keeps the memory of a few values, the heaviest: more than [`State::evict`] makes room for at once, so that hardly
     /// any is got from the system anew.
-    fn reuse(&mut self, value: Arc<T>) {
-        let Some(value) = Arc::into_inner(value) else { return };
+    fn reuse(&mut self, value: T) {
         let at = self.spare.partition_point(|spare| spare.weight() < value.weight());
         self.spare.insert(at, value);
         let mut kept: usize = self.spare.iter().map(T::weight).sum();
@@ -314,7 +323,7 @@ mod tests {
         let cache = Cache::new(2);
         let loads = AtomicUsize::new(0);
         let get = |key| {
-            let load = |_| -> Result<_, ()> {
+            let load = |_, _| -> Result<_, ()> {
                 loads.fetch_add(1, Ordering::Relaxed);
                 Ok(key * 10)
             };
@@ -334,7 +343,7 @@ mod tests {
             cache.expect(turn as u64, [wanted.clone()]);
         }
         for (turn, (key, range)) in plan.iter().enumerate() {
-            let load = |_| -> Result<_, ()> {
+            let load = |_, _| -> Result<_, ()> {
                 loads += 1;
                 Ok(Digits::all())
             };
@@ -362,12 +371,12 @@ mod tests {
     #[test]
     fn what_was_not_told_is_loaded_again() {
         let cache = Cache::new(6);
-        let whole = |_| Ok::<_, ()>(Digits::all());
+        let whole = |_, _| Ok::<_, ()>(Digits::all());
         cache.expect(5, [(1, 2..4), (2, 0..1)]);
         cache.get(1, 0..5, whole).unwrap();
         cache.get(2, 0..5, whole).unwrap();
-        assert_eq!(*cache.get(1, 2..3, |_| Err(())).unwrap(), Digits(vec![2, 3]));
-        assert_eq!(cache.get(1, 2..5, |_| Err("loaded")), Err("loaded"));
+        assert_eq!(*cache.get(1, 2..3, |_, _| Err(())).unwrap(), Digits(vec![2, 3]));
+        assert_eq!(cache.get(1, 2..5, |_, _| Err("loaded")), Err("loaded"));
         assert_eq!(*cache.get(1, 2..5, whole).unwrap(), Digits::all());
     }
 
@@ -378,7 +387,7 @@ mod tests {
         std::thread::scope(|s| {
             for _ in 0..8 {
                 s.spawn(|| {
-                    cache.get(5, 0..1, |_| -> Result<_, ()> {
+                    cache.get(5, 0..1, |_, _| -> Result<_, ()> {
                         loads.fetch_add(1, Ordering::Relaxed);
                         Ok("five")
                     })
@@ -386,7 +395,7 @@ mod tests {
             }
         });
         assert_eq!(loads.load(Ordering::Relaxed), 1);
-        assert_eq!(cache.get(6, 0..1, |_| Err("no")), Err("no"));
-        assert_eq!(*cache.get(6, 0..1, |_| Ok::<_, ()>("six")).unwrap(), "six");
+        assert_eq!(cache.get(6, 0..1, |_, _| Err("no")), Err("no"));
+        assert_eq!(*cache.get(6, 0..1, |_, _| Ok::<_, ()>("six")).unwrap(), "six");
     }
 }

@@ -114,6 +114,10 @@ pub trait ReadAt: Send + Sync {
     /// verified too. If his check fails, [`ReadAt::verify`] tells whether the file is to blame.
     fn trust(&self) {}
 
+    /// From now on no more of a part is decompressed than is read of it. Its checksum, which comes last, is verified
+    /// only where all of it is.
+    fn fronts(&self) {}
+
     /// Verifies the checksums of what holds this range.
     ///
     /// # Errors

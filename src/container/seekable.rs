@@ -13,7 +13,6 @@
 //! ```
 //! All numbers are little endian.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -21,7 +20,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use zstd::zstd_safe::{DParameter, WriteBuf};
+use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, WriteBuf, get_error_name};
 
 use super::ReadAt;
 use super::cache::{Cache, Value};
@@ -131,6 +130,8 @@ pub struct Seekable {
     cache: Cache<Content>,
     /// Frames are decompressed without a look at their checksums.
     trusted: AtomicBool,
+    /// No more of a frame is decompressed than is wanted.
+    fronts: AtomicBool,
 }
 
 impl Seekable {
@@ -179,8 +180,8 @@ impl Seekable {
                 "the seek table describes {offset} bytes, but {table_at} bytes lie before it"
             )));
         }
-        let (cache, trusted) = (Cache::new(CACHE_BYTES), AtomicBool::new(false));
-        Ok(Some(Seekable { file, frames, sides, size: start, cache, trusted }))
+        let (cache, trusted, fronts) = (Cache::new(CACHE_BYTES), false.into(), false.into());
+        Ok(Some(Seekable { file, frames, sides, size: start, cache, trusted, fronts }))
     }
 
     /// Number of side frames.
@@ -223,39 +224,66 @@ impl Seekable {
     }
 
     fn frame(&self, n: usize, range: Range<usize>) -> io::Result<Arc<Content>> {
-        self.cache.get(n as u64, range, |spare| {
-            let memory = spare.map(|content| content.bytes).unwrap_or_default();
-            let bytes = self.load_anew(n, memory, self.check())?;
-            Ok(Content { bytes, parts: vec![(0, 0)] })
-        })
-    }
-
-    /// Decompresses frame `n` to the front of `out`, which has room for it.
-    fn load<C: WriteBuf + ?Sized>(&self, n: usize, out: &mut C, check: bool) -> io::Result<()> {
-        let f = &self.frames[n];
-        with_zstd(|z, raw| {
-            raw.resize(f.compressed as usize, 0);
-            self.file.read_exact_at(raw, f.offset)?;
-            z.set_parameter(DParameter::ForceIgnoreChecksum(!check))?;
-            let len = z.decompress_to_buffer(raw, out).map_err(|e| {
-                invalid(format!("the zstd frame at byte {} of the file is damaged ({e})", f.offset))
-            })?;
-            if len != f.content as usize {
-                return Err(invalid(format!(
-                    "the zstd frame at byte {} of the file holds {len} bytes instead of {}",
-                    f.offset, f.content
-                )));
+        let whole = self.frames[n].content as usize;
+        self.cache.get(n as u64, range, |had, end| {
+            let mut content = match had {
+                Some(content) if content.frame == n && content.rest.is_some() => content,
+                had => {
+                    let mut bytes = had.map(|content| content.bytes).unwrap_or_default();
+                    bytes.clear();
+                    bytes.reserve_exact(whole);
+                    Content { frame: n, bytes, parts: vec![(0, 0)], rest: Some(Rest::new(self.check())?) }
+                }
+            };
+            if let Some(rest) = &mut content.rest {
+                let end = if self.fronts.load(Ordering::Relaxed) { end } else { whole };
+                if self.decompress(rest, n, &mut content.bytes, end)? {
+                    content.rest = None;
+                }
             }
-            Ok(())
+            Ok(content)
         })
     }
 
-    /// Decompresses frame `n` into memory that is used again.
-    fn load_anew(&self, n: usize, mut memory: Vec<u8>, check: bool) -> io::Result<Vec<u8>> {
-        memory.clear();
-        memory.reserve_exact(self.frames[n].content as usize);
-        self.load(n, &mut memory, check)?;
-        Ok(memory)
+    /// Decompresses what follows in frame `n`, up to `end` at least, to `out`, which has room for all of the frame and
+    /// is the same each time. Tells whether the frame is complete.
+    fn decompress<C: WriteBuf + ?Sized>(
+        &self,
+        rest: &mut Rest,
+        n: usize,
+        out: &mut C,
+        end: usize,
+    ) -> io::Result<bool> {
+        let f = &self.frames[n];
+        let damaged =
+            |found: String| invalid(format!("the zstd frame at byte {} of the file {found}", f.offset));
+        let (content, compressed) = (f.content as usize, f.compressed as usize);
+        let mut out = OutBuffer::around_pos(out, rest.done);
+        let mut raw = Vec::new();
+        // To the end, where its checksum is, if all of the content is wanted.
+        while rest.read < compressed && (out.pos() < end || end == content) {
+            // A frame of others may be several.
+            let wanted = if rest.next == 0 { FRAME_START } else { rest.next };
+            raw.resize(wanted.min(compressed - rest.read), 0);
+            self.file.read_exact_at(&mut raw, f.offset + rest.read as u64)?;
+            let mut input = InBuffer::around(&raw);
+            let next = rest.zstd.decompress_stream(&mut out, &mut input);
+            rest.next = next.map_err(|e| damaged(format!("is damaged ({})", get_error_name(e))))?;
+            rest.read += input.pos();
+        }
+        rest.done = out.pos();
+        match rest.read == compressed {
+            true if rest.next > 0 => Err(damaged("is damaged (it has no end)".into())),
+            true if rest.done != content => {
+                Err(damaged(format!("holds {} bytes instead of {content}", rest.done)))
+            }
+            complete => Ok(complete),
+        }
+    }
+
+    /// Decompresses frame `n` to `out`, which has room for it.
+    fn load<C: WriteBuf + ?Sized>(&self, n: usize, out: &mut C, check: bool) -> io::Result<()> {
+        self.decompress(&mut Rest::new(check)?, n, out, self.frames[n].content as usize).map(drop)
     }
 
     fn check(&self) -> bool {
@@ -265,9 +293,35 @@ impl Seekable {
 
 /// What is kept of a frame's content.
 struct Content {
+    frame: usize,
     bytes: Vec<u8>,
     /// Its parts: where in the frame's content they begin, and where in `bytes`.
     parts: Vec<(usize, usize)>,
+    /// Where `bytes` are the front of it, what gets the rest.
+    rest: Option<Rest>,
+}
+
+/// A frame that is decompressed block by block, as far as is needed.
+struct Rest {
+    zstd: DCtx<'static>,
+    /// Compressed bytes that were read, bytes they made, and how many it wants to go on: none between frames.
+    read: usize,
+    done: usize,
+    next: usize,
+}
+
+/// Bytes of a frame that tell how many are wanted.
+const FRAME_START: usize = 5;
+
+impl Rest {
+    fn new(check: bool) -> io::Result<Rest> {
+        let failed = |e| io::Error::other(get_error_name(e));
+        let mut zstd = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
+        zstd.set_parameter(DParameter::ForceIgnoreChecksum(!check)).map_err(failed)?;
+        // The content is decompressed to where it stays.
+        zstd.set_parameter(DParameter::StableOutBuffer(true)).map_err(failed)?;
+        Ok(Rest { zstd, read: 0, done: 0, next: 0 })
+    }
 }
 
 impl Content {
@@ -281,7 +335,8 @@ impl Content {
 
 impl Value for Content {
     fn weight(&self) -> usize {
-        self.bytes.capacity() + self.parts.capacity() * size_of::<(usize, usize)>()
+        let rest = self.rest.as_ref().map_or(0, |rest| rest.zstd.sizeof());
+        self.bytes.capacity() + self.parts.capacity() * size_of::<(usize, usize)>() + rest
     }
 
     fn holds(&self, range: &Range<usize>) -> bool {
@@ -301,30 +356,14 @@ impl Value for Content {
         if rest > self.bytes.len() / 4 * 3 {
             return None;
         }
-        let mut less = Content { bytes: Vec::with_capacity(rest), parts: Vec::with_capacity(joined.len()) };
+        let (bytes, parts) = (Vec::with_capacity(rest), Vec::with_capacity(joined.len()));
+        let mut less = Content { frame: self.frame, bytes, parts, rest: None };
         for range in joined {
             less.parts.push((range.start, less.bytes.len()));
             less.bytes.extend_from_slice(self.get(&range)?);
         }
         Some(less)
     }
-}
-
-/// A thread's decompressor, and its memory for compressed frames.
-fn with_zstd<R>(
-    work: impl FnOnce(&mut zstd::bulk::Decompressor<'static>, &mut Vec<u8>) -> io::Result<R>,
-) -> io::Result<R> {
-    type Tools = (zstd::bulk::Decompressor<'static>, Vec<u8>);
-    thread_local! {
-        static ZSTD: RefCell<Option<Tools>> = const { RefCell::new(None) };
-    }
-    ZSTD.with_borrow_mut(|slot| {
-        let (z, raw) = match slot {
-            Some(tools) => tools,
-            None => slot.insert((zstd::bulk::Decompressor::new()?, Vec::new())),
-        };
-        work(z, raw)
-    })
 }
 
 impl ReadAt for Seekable {
@@ -371,12 +410,18 @@ impl ReadAt for Seekable {
 
     fn trust(&self) {
         self.trusted.store(true, Ordering::Relaxed);
+        self.fronts();
+    }
+
+    fn fronts(&self) {
+        self.fronts.store(true, Ordering::Relaxed);
     }
 
     fn verify(&self, pos: u64, len: u64) -> io::Result<()> {
         let mut memory = Vec::new();
         for (n, _) in self.frames_with(pos, len) {
-            memory = self.load_anew(n, memory, true)?;
+            memory.resize(self.frames[n].content as usize, 0);
+            self.load(n, &mut memory[..], true)?;
         }
         Ok(())
     }
@@ -505,7 +550,7 @@ mod tests {
 
     #[test]
     fn content_is_reduced_to_parts() {
-        let whole = Content { bytes: (0..100).collect(), parts: vec![(0, 0)] };
+        let whole = Content { frame: 0, bytes: (0..100).collect(), parts: vec![(0, 0)], rest: None };
         assert_eq!(whole.get(&(90..100)).unwrap(), Vec::from_iter(90..100));
         assert!(whole.get(&(90..101)).is_none());
         assert!(whole.only(&[0..50, 20..90]).is_none());
@@ -519,6 +564,71 @@ mod tests {
         }
         let least = less.only(&[5..15, 12..14, 61..62]).unwrap();
         assert_eq!((least.bytes, least.parts), (vec![12, 13, 61], vec![(12, 0), (61, 2)]));
+    }
+
+    #[test]
+    fn no_more_than_the_front_that_is_read_is_decompressed() {
+        // Blocks of at most 128 KiB: 25 in the first frame.
+        let content: Vec<u8> = (0..800_000u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
+        let mut w = Writer::new(Vec::new());
+        let mut zstd = zstd::bulk::Compressor::new(3).unwrap();
+        zstd.include_checksum(true).unwrap();
+        let frame = zstd.compress(&content).unwrap();
+        w.frame(&frame, content.len()).unwrap();
+        let file = w.finish().unwrap();
+        let have = |s: &Seekable, range| s.frame(0, range).map(|content| content.bytes.len());
+
+        let s = open(&file).unwrap().unwrap();
+        assert_eq!(have(&s, 0..10).unwrap(), content.len());
+        let s = open(&file).unwrap().unwrap();
+        s.fronts();
+        for (range, about) in
+            [(0..10, 10), (500_000..500_001, 500_001), (3..4, 500_001), (1_000_000..1_500_000, 1_500_000)]
+        {
+            let len = have(&s, range.clone()).unwrap();
+            assert!((about..about + (128 << 10)).contains(&len), "{range:?}: {len}");
+            let mut buf = vec![0; range.len()];
+            s.read_at(range.start as u64, &mut buf).unwrap();
+            assert_eq!(buf, content[range]);
+        }
+        s.expect(0, &[(0, 10), (2_000_000, 10), (2_400_000, 100)]);
+        assert!((2_400_100..2_600_000).contains(&have(&s, 1_500_000..1_700_000).unwrap()));
+        assert_eq!(have(&s, 7..3_200_000).unwrap(), content.len());
+
+        // Damaged at its end, where the checksum is: that shows where it is read.
+        let mut bad = file.clone();
+        bad[frame.len() - 1] ^= 1;
+        let s = open(&bad).unwrap().unwrap();
+        assert!(s.read_at(0, &mut [0; 10]).is_err());
+        s.fronts();
+        s.read_at(0, &mut [0; 10]).unwrap();
+        assert!(s.read_at(3_199_999, &mut [0]).is_err());
+        s.read_at(0, &mut [0; 10]).unwrap();
+        assert!(s.verify(0, 1).is_err());
+    }
+
+    #[test]
+    fn frames_that_are_not_what_the_table_says_are_errors() {
+        let frame = zstd::bulk::compress(&[7; 1000], 1).unwrap();
+        let read = |frame: &[u8], content: usize, fronts: bool| {
+            let mut w = Writer::new(Vec::new());
+            w.frame(frame, content).unwrap();
+            let s = open(&w.finish().unwrap()).unwrap().unwrap();
+            if fronts {
+                s.fronts();
+            }
+            s.read_at(0, &mut vec![0; content])?;
+            s.read_at(0, &mut [0])
+        };
+        for fronts in [false, true] {
+            read(&frame, 1000, fronts).unwrap();
+            // Several in the place of one.
+            read(&[&frame[..], &frame].concat(), 2000, fronts).unwrap();
+            assert!(read(&frame, 999, fronts).is_err());
+            assert!(read(&frame, 1001, fronts).is_err());
+            assert!(read(&[&frame[..], b"x"].concat(), 1000, fronts).is_err());
+            (1..frame.len()).for_each(|cut| assert!(read(&frame[..cut], 1000, fronts).is_err(), "{cut}"));
+        }
     }
 
     #[test]

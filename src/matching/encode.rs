@@ -162,6 +162,7 @@ impl Engine {
         let (secret, view, threads) = match base.content {
             Content::Mapped(map) => {
                 map.keep((DECOMPRESSED - threads.max(1) * PER_THREAD) << 20);
+                map.fronts();
                 let index = Index::of_map(Arc::clone(&map))?;
                 (map.secret().clone(), View::Whole { index, content: map }, threads)
             }

@@ -105,7 +105,7 @@ fn index<const SEED: usize, const STEP: usize>(old: &[u8], table: &mut Vec<u32>)
     }
     let bits = (old.len() / STEP).max(256).next_power_of_two().ilog2() + 1;
     table.resize(1 << bits, 0);
-    for at in (0..=old.len() - SEED).rev().filter(|at| at % STEP == 0) {
+    for at in (0..=(old.len() - SEED) / STEP).rev().map(|n| n * STEP) {
         table[slot::<SEED>(old, at, bits)] = at as u32 + 1;
     }
 }
@@ -156,6 +156,17 @@ pub fn compare(old: &[u8], new: &[u8], diagonal: isize, space: &mut Workspace, e
     walk::<SEED>(old, &space.table, new, diagonal, emit);
 }
 
+/// How far to go on where nothing was found, by how long that has been so: most of a long literal is found nowhere.
+/// A copy that begins in between is found a little later, and reaches back. The strides have no divisor in common with
+/// [`STEP`], so none is missed for ever.
+fn stride(literal: usize) -> usize {
+    match literal {
+        0..32 => 1,
+        32..128 => 3,
+        _ => 5,
+    }
+}
+
 fn walk<const SEED: usize>(
     old: &[u8],
     table: &[u32],
@@ -184,7 +195,7 @@ fn walk<const SEED: usize>(
                     }
                 });
             let Some((from, back, forward)) = found else {
-                at += 1;
+                at += stride(at - literal);
                 continue;
             };
             if at - back > literal {

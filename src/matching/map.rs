@@ -334,7 +334,7 @@ impl Map {
     /// # Errors
     /// See [`Map::read_chunk`].
     pub fn chunk(&self, n: u32) -> Result<Arc<Chunk>, Error> {
-        self.recent.get(n.into(), 0..1, |_| self.read_chunk(n as usize))
+        self.recent.get(n.into(), 0..1, |_, _| self.read_chunk(n as usize))
     }
 }
 
@@ -371,6 +371,10 @@ impl ReadAt for Map {
 
     fn trust(&self) {
         self.file.trust();
+    }
+
+    fn fronts(&self) {
+        self.file.fronts();
     }
 
     fn verify(&self, pos: u64, len: u64) -> std::io::Result<()> {

@@ -140,17 +140,19 @@ impl Known {
         // The next stretches want much of the same: what was read last comes first then, and is still at hand.
         self.backward = !self.backward;
         let Known { bytes, parts, errors, .. } = self;
-        let mut read = |(from, range): &mut (u64, Range<usize>)| {
+        let read = |(from, range): &mut (u64, Range<usize>)| {
             if let Err(e) = content.read_at(*from, &mut bytes[range.clone()]) {
                 range.end = range.start;
                 errors.push(e);
             }
         };
+        // In what is decompressed as a whole from the back: then it is, once, as far as is wanted.
+        let zone = |(from, range): &(u64, Range<usize>)| content.part_at(from + range.len() as u64 - 1);
+        let mut zones: Vec<_> = parts.chunk_by_mut(|a, b| zone(a) == zone(b)).collect();
         if self.backward {
-            parts.iter_mut().rev().for_each(&mut read)
-        } else {
-            parts.iter_mut().for_each(read)
+            zones.reverse();
         }
+        zones.into_iter().flat_map(|parts| parts.iter_mut().rev()).for_each(read);
         served
     }
 }
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_last_is_read_first() {
+    fn what_was_read_last_is_read_first_and_each_zone_from_the_back() {
         /// Remembers what was read.
         struct Reads(std::sync::Mutex<Vec<u64>>);
         impl ReadAt for Reads {
@@ -298,17 +300,22 @@ mod tests {
                 buf.fill(pos as u8);
                 Ok(())
             }
+            fn part_at(&self, pos: u64) -> u64 {
+                pos / 100
+            }
         }
         let (content, mut known) = (Reads(Default::default()), Known::default());
         for _ in 0..2 {
-            known.read(&content, [&[(20, 5), (10, 5), (30, 5)][..]].into_iter());
+            // One reaches from one zone into the next.
+            known.read(&content, [&[(220, 5), (10, 5), (150, 5), (190, 15), (120, 5)][..]].into_iter());
             let mut buf = [0; 5];
-            for from in [10u8, 20, 30] {
+            for from in [10u8, 120, 150, 190, 220] {
                 known.read_at(from.into(), &mut buf).unwrap();
                 assert_eq!(buf, [from; 5]);
             }
         }
-        assert_eq!(*content.0.lock().unwrap(), [30, 20, 10, 10, 20, 30]);
+        let read = content.0.lock().unwrap();
+        assert_eq!(*read, [220, 190, 150, 120, 10, 10, 150, 120, 220, 190]);
     }
 
     #[test]
