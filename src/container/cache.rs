@@ -15,6 +15,11 @@ pub trait Value: Sized {
         true
     }
 
+    /// Whether it can be made to hold more.
+    fn grows(&self) -> bool {
+        false
+    }
+
     /// No more of it than these ranges (sorted), in other memory; `None` where that saves too little.
     fn only(&self, ranges: &[Range<usize>]) -> Option<Self> {
         let _ = ranges;
@@ -140,7 +145,10 @@ impl<T: Value> Cache<T> {
                     return Ok(Arc::clone(&kept.value));
                 }
                 Some(Slot::Ready(_)) => {
-                    had = state.take(key);
+                    match state.take(key) {
+                        Some(value) if value.grows() => had = Some(value),
+                        value => value.into_iter().for_each(|value| state.reuse(value)),
+                    }
                     break;
                 }
                 Some(Slot::Busy) => {

@@ -343,6 +343,10 @@ impl Value for Content {
         self.get(range).is_some()
     }
 
+    fn grows(&self) -> bool {
+        self.rest.is_some()
+    }
+
     fn only(&self, ranges: &[Range<usize>]) -> Option<Content> {
         let mut joined: Vec<Range<usize>> = Vec::new();
         // What was left out before is not there to be kept.
