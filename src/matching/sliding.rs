@@ -86,6 +86,8 @@ pub struct SlidingBase {
 struct State {
     stream: Box<dyn Read + Send>,
     ring: Ring,
+    /// Memory of the part that was dropped last.
+    spare: Vec<u8>,
     far: Far,
     /// Ends the stream, behind what is in the ring.
     failed: Option<io::Error>,
@@ -108,7 +110,7 @@ impl SlidingBase {
         // So does our `diff`; xdelta3 takes no damaged source.
         let salvages = far;
         let far = if far { Far::of(delta.as_deref(), surely(window)) } else { Far::none() };
-        let state = Mutex::new(State { stream, ring: Ring::default(), far, failed: None });
+        let state = Mutex::new(State { stream, ring: Ring::default(), spare: Vec::new(), far, failed: None });
         SlidingBase { path: path.to_owned(), window, delta, salvages, state }
     }
 
@@ -155,8 +157,11 @@ impl SlidingBase {
             if let Some(error) = state.failed.take() {
                 return Err(error);
             }
-            let mut part = Vec::new();
-            let read = state.stream.by_ref().take(PART.min(self.window)).read_to_end(&mut part);
+            let len = PART.min(self.window);
+            let mut part = std::mem::take(&mut state.spare);
+            part.clear();
+            part.reserve_exact(len as usize);
+            let read = state.stream.by_ref().take(len).read_to_end(&mut part);
             match read {
                 Ok(_) if part.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
@@ -169,6 +174,7 @@ impl SlidingBase {
             let keep = self.window.max(state.ring.end().saturating_sub(pos));
             for gone in state.ring.trim(keep) {
                 state.far.pass(&gone)?;
+                state.spare = gone;
             }
         }
         state
