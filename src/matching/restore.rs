@@ -12,7 +12,7 @@ use super::pipeline::ordered;
 use super::sliding::SlidingBase;
 use super::{Error, MAX_THREADS};
 use crate::container::{self, ReadAt};
-use crate::vcdiff::{self, AppHeader, Item, Limits, Reader, TargetHasher, Window};
+use crate::vcdiff::{self, AppHeader, Item, Limits, Order, Reader, TargetHasher, Window};
 
 /// How to restore.
 #[derive(Clone, Copy, Debug)]
@@ -145,7 +145,7 @@ impl Differential {
                     window.adler32 = window.adler32.filter(|_| checksums);
                     let mut out = take.lock().ok().and_then(|mut s| s.pop()).unwrap_or_default();
                     window
-                        .apply(&mut |pos, buf: &mut [u8]| source.read_at(pos, buf), &mut out)
+                        .apply_in(source.order(&window), &mut |pos, buf| source.read_at(pos, buf), &mut out)
                         .map_err(|e| source.blame(&window, e))?;
                     Ok(Done::Bytes(out))
                 }
@@ -195,6 +195,15 @@ impl Source {
             Source::None => Err(io::Error::other("the differential needs a full backup, but none was given")),
             Source::Random(content) => content.read_at(pos, buf),
             Source::Sliding(base) => base.read_at(pos, buf),
+        }
+    }
+
+    /// Windows that follow one another often copy from the same parts of the base. Every second one comes from the other
+    /// side, so that their threads do not wait for each other at every part, and what was read last is at hand.
+    fn order(&self, window: &Window) -> Order {
+        match self {
+            Source::Random(_) if window.index % 2 == 1 => Order::Falling,
+            _ => Order::Rising,
         }
     }
 

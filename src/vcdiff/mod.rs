@@ -39,7 +39,7 @@ pub use end::{EndRecord, TargetHasher};
 pub use error::{Error, Result};
 pub use header::{Header, MAGIC, Secondary, write_header};
 pub use reader::{Item, Limits, Reader};
-pub use window::{Inst, Instructions, Segment, Stored, Window};
+pub use window::{Inst, Instructions, Order, Segment, Stored, Window};
 
 /// Longest target window any reader should take, in bytes: `XD3_HARDMAXWINSIZE` of xdelta3, which
 /// refuses longer ones as malicious.

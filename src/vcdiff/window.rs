@@ -121,9 +121,22 @@ impl Window {
         source: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
         out: &mut Vec<u8>,
     ) -> Result<()> {
+        self.apply_in(Order::Rising, source, out)
+    }
+
+    /// As [`Window::apply`], with positions in this order.
+    ///
+    /// # Errors
+    /// As [`Window::apply`].
+    pub fn apply_in(
+        &self,
+        order: Order,
+        source: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let segment = self.source.unwrap_or(Segment { pos: 0, len: 0 });
         out.resize(self.target_len, 0);
-        let mut copies = Copies::default();
+        let mut copies = Copies { order, ..Copies::default() };
         let mut at = 0;
         for inst in self.instructions() {
             match inst? {
@@ -165,9 +178,20 @@ impl Window {
 /// Copies that wait, at most: some MiB of them.
 const MAX_COPIES: usize = 1 << 16;
 
+/// Order of the positions that a window is copied from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// From the source's front to its end.
+    #[default]
+    Rising,
+    /// From its end to its front.
+    Falling,
+}
+
 /// Copies of a window that wait until there are many, for a better order.
 #[derive(Default)]
 struct Copies {
+    order: Order,
     /// From the source: where in it, where to, how many bytes. They depend on nothing.
     source: Vec<(u64, usize, usize)>,
     /// Within the target: where from, where to, how many bytes. What they copy must be there, so they keep their order.
@@ -182,6 +206,9 @@ impl Copies {
         out: &mut [u8],
     ) -> Result<()> {
         self.source.sort_unstable();
+        if self.order == Order::Falling {
+            self.source.reverse();
+        }
         for (pos, at, len) in self.source.drain(..) {
             source(pos, &mut out[at..][..len]).map_err(|source| Error::Base { window, pos, len, source })?;
         }
@@ -338,6 +365,18 @@ mod tests {
         };
         window.apply(&mut read, &mut out).unwrap();
         assert_eq!(out, b"abcdwxyzefghefghefghefghzzzz");
+
+        for (order, places) in [(Order::Rising, [0, 4]), (Order::Falling, [4, 0])] {
+            let mut seen = Vec::new();
+            let mut noted = |pos: u64, buf: &mut [u8]| {
+                seen.push(pos);
+                read(pos, buf)
+            };
+            out.fill(1);
+            window.apply_in(order, &mut noted, &mut out).unwrap();
+            assert_eq!(out, b"abcdwxyzefghefghefghefghzzzz");
+            assert_eq!(seen, places);
+        }
     }
 
     #[test]
