@@ -89,7 +89,7 @@ pub trait ReadAt: Send + Sync {
     /// `UnexpectedEof` where the content ends before; `InvalidData` where it is damaged.
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()>;
 
-    /// Number of the part that has this place and is decompressed as a whole; where there are none such, of its MiB.
+    /// Number of the part that has this place and is decompressed from its front; where there are none such, of its MiB.
     fn part_at(&self, pos: u64) -> u64 {
         pos >> 20
     }
