@@ -201,7 +201,7 @@ fn an_interrupted_output_is_removed() {
     let (first, rest) = target.split_at(50_000);
     let start = |line: &str| -> Child {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("{line} exec {program} -e -f -W 16384 /dev/stdin out")]);
+        command.args(["-c", &format!("{line} {program} -e -f -W 16384 /dev/stdin out")]);
         let mut child = command.current_dir(dir.path()).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.as_mut().unwrap().write_all(first).unwrap();
         // The first windows are written, the rest waits for the input.
@@ -216,7 +216,8 @@ fn an_interrupted_output_is_removed() {
         assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     };
     for (signal, number) in [("-HUP", 1), ("-INT", 2), ("-TERM", 15)] {
-        let mut child = start("");
+        // Also where the tests were started with nohup.
+        let mut child = start("exec env --default-signal=HUP,INT,TERM");
         // Held open: to wait for the child would close it, and let the program come to its end.
         let input = child.stdin.take();
         kill(&child, signal);
@@ -225,7 +226,7 @@ fn an_interrupted_output_is_removed() {
         assert_eq!(status.signal(), Some(number), "{status}");
         assert!(!out.exists(), "{signal}");
     }
-    let mut child = start("trap '' HUP;");
+    let mut child = start("trap '' HUP; exec");
     kill(&child, "-HUP");
     child.stdin.take().unwrap().write_all(rest).unwrap();
     assert!(child.wait().unwrap().success());
