@@ -180,7 +180,6 @@ impl Index {
     pub fn find_seeds(&self, new: &[u8]) -> Result<Vec<(usize, u64)>, Error> {
         self.seeds
             .find(new)
-            .into_iter()
             .filter_map(|(at, chunk, place)| {
                 let chunk = self.chunk(chunk).transpose()?;
                 Some(chunk.map(|chunk| (at, chunk.start + place as u64)))

@@ -146,7 +146,7 @@ impl Known {
                 errors.push(e);
             }
         };
-        // In what is decompressed as a whole from the back: then it is, once, as far as is wanted.
+        // Each part that is decompressed from its front, from its back: then it is, once, as far as is wanted.
         let zone = |(from, range): &(u64, Range<usize>)| content.part_at(from + range.len() as u64 - 1);
         let mut zones: Vec<_> = parts.chunk_by_mut(|a, b| zone(a) == zone(b)).collect();
         if self.backward {
