@@ -22,6 +22,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, WriteBuf, get_error_name};
 
+mod walk;
+
+pub use walk::{first_side_tag, is_whole};
+
 use super::ReadAt;
 use super::cache::{Cache, Value};
 
@@ -431,91 +435,11 @@ impl ReadAt for Seekable {
     }
 }
 
-/// Tag of the side frame right behind the first data frame, if there is one. This tells a file of ours even
-/// where its end is missing.
-///
-/// # Errors
-/// Those of reading.
-pub fn first_side_tag(file: &File) -> io::Result<Option<Tag>> {
-    // Our first frame is small; nobody else's needs to be walked.
-    let Some(at) = frame_end(file, 0, u64::from(MAX_FRAME))? else { return Ok(None) };
-    let mut side = [0; 16];
-    let n = read_full_at(file, &mut side, at)?;
-    Ok((n == 16 && le32(&side) == SIDE_MAGIC).then(|| side[8..].try_into().expect("8 bytes")))
-}
-
-/// Whether a zstd file ends where its last frame ends. Only the headers of its blocks (128 KiB of
-/// content each) are read.
-///
-/// # Errors
-/// Those of reading.
-pub fn is_whole(file: &File) -> io::Result<bool> {
-    let size = file.metadata()?.len();
-    let mut at = 0;
-    while at < size {
-        match frame_end(file, at, size)? {
-            Some(end) => at = end,
-            None => return Ok(false),
-        }
-    }
-    Ok(at == size)
-}
-
-/// Where the frame that begins at `at` ends; `None` where there is none, or it ends behind `limit`.
-fn frame_end(file: &File, mut at: u64, limit: u64) -> io::Result<Option<u64>> {
-    let mut head = [0; 8];
-    let n = read_full_at(file, &mut head, at)?;
-    if n == head.len() && le32(&head) & 0xffff_fff0 == 0x184D_2A50 {
-        let end = at + 8 + u64::from(le32(&head[4..]));
-        return Ok((end <= limit).then_some(end));
-    }
-    if n < 6 || le32(&head) != zstd::zstd_safe::MAGICNUMBER {
-        return Ok(None);
-    }
-    // RFC 8878 section 3.1.1.1: descriptor, window descriptor, dictionary id, content size.
-    let descriptor = head[4];
-    let single = descriptor >> 5 & 1;
-    let content_size = match descriptor >> 6 {
-        0 => u64::from(single),
-        n => 1 << n,
-    };
-    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
-    at += 5 + u64::from(1 - single) + dictionary + content_size;
-    loop {
-        let mut block = [0; 3];
-        if at > limit || read_full_at(file, &mut block, at)? < 3 {
-            return Ok(None);
-        }
-        // Section 3.1.1.2: last block bit, type (1: one byte, repeated), size.
-        let word = u32::from_le_bytes([block[0], block[1], block[2], 0]);
-        let len = if word >> 1 & 3 == 1 { 1 } else { word >> 3 };
-        at += 3 + u64::from(len);
-        if word & 1 == 1 {
-            break;
-        }
-    }
-    at += u64::from(descriptor >> 2 & 1) * 4;
-    Ok((at <= limit).then_some(at))
-}
-
-fn read_full_at(file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buf.len() {
-        match file.read_at(&mut buf[filled..], at + filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sample() -> (Vec<u8>, Vec<u8>) {
+    pub(super) fn sample() -> (Vec<u8>, Vec<u8>) {
         let content: Vec<u8> = (0..300_000u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
         let mut w = Writer::new(Vec::new());
         let mut zstd = zstd::bulk::Compressor::new(3).unwrap();
@@ -651,27 +575,6 @@ mod tests {
                     assert!(content.starts_with(&buf), "flip at {at}");
                 }
             }
-        }
-    }
-
-    #[test]
-    fn whole_files_are_told_from_cut_ones() {
-        let (content, seekable) = sample();
-        let plain = zstd::encode_all(&content[..], 3).unwrap();
-        for file in [&seekable, &plain, &[&plain[..], &plain].concat()] {
-            let whole = |bytes: &[u8]| {
-                let mut f = tempfile::tempfile().unwrap();
-                f.write_all(bytes).unwrap();
-                is_whole(&f).unwrap()
-            };
-            assert!(whole(file));
-            for cut in (1..30).chain([1000, file.len() / 2, file.len() - 3]) {
-                let cut_file = &file[..file.len() - cut];
-                // A cut between two frames cannot be seen.
-                let between = zstd::decode_all(cut_file).is_ok();
-                assert_eq!(whole(cut_file), between, "{cut} of {}", file.len());
-            }
-            assert!(!whole(&[&file[..], b"x"].concat()));
         }
     }
 
