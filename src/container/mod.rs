@@ -19,6 +19,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
+pub use seekable::Near;
+
 /// Largest zstd window that a reader accepts, as `zstd -d` does by default: 128 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Memory an xz stream may ask of its reader: enough for `xz -9`.
@@ -88,6 +90,16 @@ pub trait ReadAt: Send + Sync {
     /// # Errors
     /// `UnexpectedEof` where the content ends before; `InvalidData` where it is damaged.
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// As [`ReadAt::read_at`], for whoever reads many places close to one another, one after the other; `near` is his
+    /// alone.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_at`].
+    fn read_near(&self, pos: u64, buf: &mut [u8], near: &mut Near) -> io::Result<()> {
+        let _ = near;
+        self.read_at(pos, buf)
+    }
 
     /// Number of the part that has this place and is decompressed from its front; where there are none such, of its MiB.
     fn part_at(&self, pos: u64) -> u64 {

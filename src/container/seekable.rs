@@ -337,6 +337,20 @@ impl Content {
     }
 }
 
+/// The frame that was read from last: to look there first is quicker than to search.
+#[derive(Default)]
+pub struct Near(Option<(u64, Arc<Content>)>);
+
+impl Near {
+    /// Reads what is there.
+    fn read(&self, pos: u64, buf: &mut [u8]) -> Option<()> {
+        let (start, content) = self.0.as_ref()?;
+        let at = usize::try_from(pos.checked_sub(*start)?).ok()?;
+        buf.copy_from_slice(content.get(&(at..at.checked_add(buf.len())?))?);
+        Some(())
+    }
+}
+
 impl Value for Content {
     fn weight(&self) -> usize {
         let rest = self.rest.as_ref().map_or(0, |rest| rest.zstd.sizeof());
@@ -379,7 +393,16 @@ impl ReadAt for Seekable {
         self.size
     }
 
-    fn read_at(&self, pos: u64, mut buf: &mut [u8]) -> io::Result<()> {
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.read_near(pos, buf, &mut Near::default())
+    }
+
+    fn read_near(&self, pos: u64, mut buf: &mut [u8], near: &mut Near) -> io::Result<()> {
+        if near.read(pos, buf).is_some() {
+            return Ok(());
+        }
+        // Nobody else may hold what is to be decompressed further.
+        *near = Near::default();
         if pos.checked_add(buf.len() as u64).is_none_or(|end| end > self.size) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -393,6 +416,7 @@ impl ReadAt for Seekable {
                     .get(&range)
                     .ok_or_else(|| invalid(format!("frame {n} of the zstd file is too short")))?;
                 now.copy_from_slice(bytes);
+                *near = Near(Some((self.frames[n].start, content)));
             }
             buf = later;
         }

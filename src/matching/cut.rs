@@ -6,6 +6,7 @@
 //! are found again whatever was inserted before them; a tar archive also where its members begin.
 
 use std::io::Read;
+use std::iter::Peekable;
 
 use super::spare::Spare;
 use super::{Error, members};
@@ -97,46 +98,84 @@ impl Segment {
     }
 
     /// Cuts the segment; the pieces cover it without holes, in order.
-    pub fn pieces(&self) -> Vec<Piece> {
-        match &self.layout {
+    pub fn pieces(&self) -> Pieces<'_> {
+        let cuts = match &self.layout {
             Layout::Bytes => {
-                let mut pieces = Vec::with_capacity(self.data.len() / (MIN_PIECE + 4096) + 1);
-                let mut at = 0;
-                let mut cut_to = |end: usize| {
-                    while at < end {
-                        let len = cut(&self.data[at..end]);
-                        pieces.push(Piece::new(at, len));
-                        at += len;
-                    }
-                };
-                for headers in members::headers(self.start, &self.data) {
-                    cut_to(headers.start);
-                    cut_to(headers.end);
-                }
-                cut_to(self.data.len());
-                pieces
+                let headers = members::headers(self.start, &self.data).into_iter();
+                let ends: Vec<_> = headers.flat_map(|h| [h.start, h.end]).chain([self.data.len()]).collect();
+                Cuts::ByContent(ends.into_iter().peekable())
             }
-            Layout::Vma(spans) => {
-                let mut pieces = Vec::with_capacity(self.data.len() / BLOCK + 4);
-                let mut at = 0;
-                for span in spans {
-                    match *span {
-                        Span::Gap(len) => {
-                            pieces.push(Piece { gap: true, ..Piece::new(at, len as usize) });
-                            at += len as usize;
-                        }
-                        Span::Cluster(c) => {
-                            for n in (0..BLOCKS_PER_CLUSTER as u8).filter(|n| c.mask >> n & 1 == 1) {
-                                pieces.push(Piece { block: Some((c, n)), ..Piece::new(at, BLOCK) });
-                                at += BLOCK;
-                            }
-                        }
-                    }
+            Layout::Vma(spans) => Cuts::Blocks(blocks(spans).into_iter()),
+        };
+        Pieces { data: &self.data, at: 0, cuts }
+    }
+}
+
+/// The pieces of spans: their blocks.
+fn blocks(spans: &[Span]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    for span in spans {
+        match *span {
+            Span::Gap(len) => {
+                pieces.push(Piece { gap: true, ..Piece::new(at, len as usize) });
+                at += len as usize;
+            }
+            Span::Cluster(c) => {
+                for n in (0..BLOCKS_PER_CLUSTER as u8).filter(|n| c.mask >> n & 1 == 1) {
+                    pieces.push(Piece { block: Some((c, n)), ..Piece::new(at, BLOCK) });
+                    at += BLOCK;
                 }
-                debug_assert_eq!(at, self.data.len());
-                pieces
             }
         }
+    }
+    pieces
+}
+
+/// Cuts a segment, one piece after the other.
+pub struct Pieces<'a> {
+    data: &'a [u8],
+    at: usize,
+    cuts: Cuts,
+}
+
+enum Cuts {
+    Blocks(std::vec::IntoIter<Piece>),
+    /// Where there is a cut in any case; the end of the segment is the last of these places.
+    ByContent(Peekable<std::vec::IntoIter<usize>>),
+}
+
+impl Pieces<'_> {
+    /// A piece of the length that `guess` tells, in the place of the next one, which is not taken; `None` where cuts do
+    /// not depend on the content, or it would not fit. What follows the same bytes as in the base is probably cut as
+    /// there: to look is quicker than to cut.
+    pub fn guess(&self, guess: impl FnOnce() -> Option<usize>) -> Option<Piece> {
+        let Cuts::ByContent(_) = self.cuts else { return None };
+        let len = guess().filter(|len| *len <= self.data.len() - self.at)?;
+        Some(Piece::new(self.at, len))
+    }
+
+    /// Takes a piece that was a good guess.
+    pub fn accept(&mut self, guess: Piece) {
+        debug_assert_eq!(guess.at, self.at);
+        self.at += guess.len;
+    }
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Piece;
+
+    fn next(&mut self) -> Option<Piece> {
+        let piece = match &mut self.cuts {
+            Cuts::Blocks(blocks) => blocks.next()?,
+            Cuts::ByContent(ends) => {
+                while ends.next_if(|end| *end <= self.at).is_some() {}
+                Piece::new(self.at, cut(&self.data[self.at..*ends.peek()?]))
+            }
+        };
+        debug_assert_eq!(piece.at, self.at);
+        self.at += piece.len;
+        Some(piece)
     }
 }
 
@@ -184,7 +223,14 @@ pub struct Segmenter<R> {
     /// Bytes that were read but belong to the next segment.
     held: Vec<u8>,
     spare: Spare<Vec<u8>>,
+    seen: Watcher,
 }
+
+/// Is shown what is read.
+type Watcher = Box<dyn FnMut(&[u8]) + Send>;
+
+/// Bytes that are read at once: what is done with them next finds them in the processor's cache.
+const READ: usize = 128 << 10;
 
 #[derive(PartialEq)]
 enum State {
@@ -197,7 +243,13 @@ enum State {
 impl<R: Read> Segmenter<R> {
     /// Cuts what `reader` gives.
     pub fn new(reader: R) -> Segmenter<R> {
-        Segmenter { reader, position: 0, state: State::Start, held: Vec::new(), spare: Spare::default() }
+        let (held, spare, seen) = (Vec::new(), Spare::default(), Box::new(|_: &[u8]| ()));
+        Segmenter { reader, position: 0, state: State::Start, held, spare, seen }
+    }
+
+    /// Shows all that is read to `seen`, once and in order.
+    pub(super) fn watched(self, seen: impl FnMut(&[u8]) + Send + 'static) -> Segmenter<R> {
+        Segmenter { seen: Box::new(seen), ..self }
     }
 
     /// Where the memory of segments that are done with is to be left.
@@ -231,10 +283,19 @@ impl<R: Read> Segmenter<R> {
 
     /// Appends up to `want` bytes; tells whether all of them were there.
     fn fill(&mut self, data: &mut Vec<u8>, want: usize) -> Result<bool, Error> {
-        // Unlike `read_full` it need not clear the memory before.
-        let n = (self.reader.by_ref().take(want as u64).read_to_end(data))
-            .map_err(|source| Error::Io { what: "cannot read the stream".into(), source })?;
-        Ok(n == want)
+        let end = data.len() + want;
+        while data.len() < end {
+            let at = data.len();
+            let part = READ.min(end - at);
+            // Unlike `read_full` it need not clear the memory before.
+            let n = (self.reader.by_ref().take(part as u64).read_to_end(data))
+                .map_err(|source| Error::Io { what: "cannot read the stream".into(), source })?;
+            (self.seen)(&data[at..]);
+            if n < part {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn bytes(&mut self, data: &mut Vec<u8>) -> Result<Layout, Error> {
@@ -322,8 +383,10 @@ mod tests {
                 self.0.read(&mut buf[..n])
             }
         }
-        let mut cutter = Segmenter::new(Bits(stream));
+        let (send, seen) = std::sync::mpsc::channel();
+        let mut cutter = Segmenter::new(Bits(stream)).watched(move |part| send.send(part.to_vec()).unwrap());
         let all: Vec<_> = std::iter::from_fn(|| cutter.next_segment().unwrap()).collect();
+        assert!(seen.try_iter().flatten().eq(stream.iter().copied()), "it was not seen as it is");
         let joined: Vec<u8> = all.iter().flat_map(|s| s.data.clone()).collect();
         assert!(joined == stream, "the segments are not the stream");
         let mut at = 0;
@@ -337,7 +400,7 @@ mod tests {
                 end += p.len;
             }
             assert_eq!(end, s.data.len());
-            assert!(s.pieces().len() <= MAX_PIECES);
+            assert!(s.pieces().count() <= MAX_PIECES);
         }
         all
     }
@@ -390,7 +453,7 @@ mod tests {
         let stream = random(3 << 20);
         let cuts = |stream: &[u8]| -> Vec<u64> {
             let all = segments(stream);
-            all.iter().flat_map(|s| s.pieces().into_iter().map(|p| s.start + p.at as u64)).collect()
+            all.iter().flat_map(|s| s.pieces().map(|p| s.start + p.at as u64)).collect()
         };
         let before = cuts(&stream);
         let mut longer = stream.clone();
@@ -400,5 +463,27 @@ mod tests {
         assert!(kept + 10 > before.len(), "{kept} of {}", before.len());
         let mean = stream.len() / before.len();
         assert!((3000..12_000).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn a_guess_takes_the_place_of_a_cut() {
+        let stream = random(100_000);
+        let segment = &segments(&stream)[0];
+        let mut pieces = segment.pieces();
+        assert_eq!(pieces.guess(|| None), None);
+        assert_eq!(pieces.guess(|| Some(100_001)), None);
+        // A guess that is not taken changes nothing.
+        assert!(pieces.guess(|| Some(100_000)).is_some());
+        let first = pieces.next();
+        assert_eq!(first, segment.pieces().next());
+        let guess = pieces.guess(|| Some(5)).unwrap();
+        assert_eq!((guess.at, guess.len), (first.unwrap().len, 5));
+        pieces.accept(guess);
+        assert_eq!(pieces.next().unwrap().at, guess.at + 5);
+        assert_eq!(pieces.last().map(|p| p.at + p.len), Some(stream.len()));
+
+        // Blocks are where they are.
+        let disk = &segments(&archive(&stream[..1 << 16]))[0];
+        assert_eq!(disk.pieces().guess(|| panic!("nobody asks")), None);
     }
 }

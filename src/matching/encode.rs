@@ -88,19 +88,14 @@ pub fn diff(
     let engine = Arc::new(engine);
     let hasher = Arc::new(Mutex::new(TargetHasher::new()));
 
-    let mut segments = Segmenter::new(input);
-    let spare = segments.spare();
     let hash = Arc::clone(&hasher);
+    let mut segments = Segmenter::new(input)
+        .watched(move |bytes| hash.lock().unwrap_or_else(PoisonError::into_inner).update(bytes));
+    let spare = segments.spare();
     let worker = Arc::clone(&engine);
     ordered(
         threads,
-        move || {
-            let segment = segments.next_segment()?;
-            if let Some(segment) = &segment {
-                hash.lock().unwrap_or_else(PoisonError::into_inner).update(&segment.data);
-            }
-            Ok(segment)
-        },
+        move || segments.next_segment(),
         move |segment| {
             let windows = worker.encode(&segment);
             spare.give(segment.data);

@@ -93,7 +93,7 @@ fn compress_with_map(
                 .map(|part| zstd_frame(part, level).map(|z| (z, part.len())))
                 .collect::<io::Result<_>>()
                 .map_err(|source| Error::Io { what: "zstd failed".into(), source })?;
-            let chunk = Chunk::new(&segment, &segment.pieces(), &secret).encode();
+            let chunk = Chunk::new(&segment, &secret).encode();
             let checksum = checksum(&segment.data);
             spare.give(segment.data);
             Ok(Compressed { frames, chunk, len, checksum })

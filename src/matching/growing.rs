@@ -99,7 +99,7 @@ impl Growing {
                 while let Some(next) = segments.next_segment().transpose() {
                     let failed = next.is_err();
                     let next = next.map(|segment| {
-                        let chunk = Chunk::new(&segment, &segment.pieces(), &key);
+                        let chunk = Chunk::new(&segment, &key);
                         (segment, chunk)
                     });
                     if send.send(next).is_err() || failed {

@@ -215,7 +215,7 @@ impl Cursor<'_> {
         if let Some(found) = same.filter(|f| f.equal) {
             return Ok(Some(found));
         }
-        if let Some(found) = self.check(self.next, piece, print)?.filter(|f| f.equal) {
+        if let Some(found) = self.find_next(piece, print)? {
             return Ok(Some(found));
         }
         let anywhere = self.anywhere(print)?;
@@ -224,6 +224,23 @@ impl Cursor<'_> {
         }
         self.next = None;
         Ok(same)
+    }
+
+    /// Length of what follows the piece that was found last.
+    ///
+    /// # Errors
+    /// As [`Cursor::find`].
+    pub fn follows(&mut self) -> Result<Option<usize>, Error> {
+        let Some(next) = self.next else { return Ok(None) };
+        Ok(self.entry(next)?.map(|(_, _, entry)| entry.len as usize))
+    }
+
+    /// Finds a piece where it follows the one found last.
+    ///
+    /// # Errors
+    /// As [`Cursor::find`].
+    pub fn find_next(&mut self, piece: &Piece, print: Print) -> Result<Option<Found>, Error> {
+        Ok(self.check(self.next, piece, print)?.filter(|found| found.equal))
     }
 
     /// The entry of the same block of the same disk.
@@ -319,13 +336,24 @@ mod tests {
         let mut index = Index::growing(1 << 20);
         let segments = [segment(0, 1), segment(100 * 4096 / 16 * 12, 2)];
         for s in &segments {
-            index.push(Chunk::new(s, &s.pieces(), &secret));
+            index.push(Chunk::new(s, &secret));
         }
+        // What follows is known, over the end of a segment.
+        let mut cursor = index.cursor();
+        assert_eq!(cursor.follows().unwrap(), None);
+        let print = |s: &Segment, p: &Piece| secret.print(&s.data[p.at..p.at + p.len]);
+        let (last, first) = (segments[0].pieces().last().unwrap(), segments[1].pieces().next().unwrap());
+        cursor.find(&last, print(&segments[0], &last)).unwrap();
+        assert_eq!(cursor.find_next(&last, print(&segments[0], &last)).unwrap(), None);
+        assert_eq!(cursor.follows().unwrap(), Some(first.len));
+        let found = cursor.find_next(&first, print(&segments[1], &first)).unwrap();
+        assert_eq!(found, Some(Found { at: segments[1].start, len: first.len, equal: true }));
+
         for thin in [false, true] {
             if thin {
                 // As if the table had lost nearly everything.
                 index.table = Table::new(0);
-                let first = &segments[0].pieces()[0];
+                let first = segments[0].pieces().next().unwrap();
                 index.table.insert(secret.print(&segments[0].data[..first.len]), 0);
             }
             let mut cursor = index.cursor();
@@ -337,7 +365,7 @@ mod tests {
             }
         }
         index.forget(segments[1].start);
-        let p = segments[0].pieces()[0];
+        let p = segments[0].pieces().next().unwrap();
         let print = secret.print(&segments[0].data[..p.len]);
         assert_eq!(index.cursor().find(&p, print).unwrap(), None);
     }

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use super::cut::{Layout, Piece, Segment};
+use super::cut::{Layout, Piece, Pieces, Segment};
 use super::encode::Engine;
 use super::fine::{self, Part, Workspace};
 use super::index::{Cursor, Found, Index};
@@ -71,6 +71,9 @@ pub(super) struct Job<'a> {
     index: Option<&'a Index>,
     /// Where the window in work began in the segment.
     begun: usize,
+    /// Of the segment, as far as its pieces were looked up: they are at hand then.
+    adler: simd_adler32::Adler32,
+    summed: usize,
     out: Vec<u8>,
     drift: Option<i64>,
     /// What lies before this place of the base cannot be read, only be copied, and no more than this.
@@ -102,6 +105,8 @@ impl<'a> Job<'a> {
             content,
             index,
             begun: 0,
+            adler: simd_adler32::Adler32::new(),
+            summed: 0,
             out: Vec::new(),
             drift: None,
             far,
@@ -212,8 +217,11 @@ impl<'a> Job<'a> {
     pub fn stretches(&mut self, index: &Index) -> Vec<Placed> {
         let mut cursor = index.cursor();
         let mut all: Vec<Placed> = Vec::new();
-        for piece in self.segment.pieces() {
-            let found = self.find(&mut cursor, &piece).filter(|found| self.within_reach(found));
+        let mut pieces = self.segment.pieces();
+        while let Some((piece, found)) = self.find_next(&mut cursor, &mut pieces) {
+            let found = found.filter(|found| self.within_reach(found));
+            self.adler.write(&self.segment.data[piece.at..piece.at + piece.len]);
+            self.summed += piece.len;
             let stretch = match found {
                 None if piece.gap && self.segment.start + piece.at as u64 > 0 => Stretch::Fresh,
                 Some(Found { at, equal: true, .. }) => Stretch::Equal(at),
@@ -243,12 +251,19 @@ impl<'a> Job<'a> {
         all
     }
 
-    fn find(&self, cursor: &mut Cursor<'_>, piece: &Piece) -> Option<Found> {
-        if piece.gap {
-            return None;
+    /// Cuts the next piece off, and looks it up.
+    fn find_next(&self, cursor: &mut Cursor<'_>, pieces: &mut Pieces<'_>) -> Option<(Piece, Option<Found>)> {
+        let print =
+            |piece: &Piece| self.engine.secret.print(&self.segment.data[piece.at..piece.at + piece.len]);
+        if let Some(guess) = pieces.guess(|| self.known(cursor.follows()))
+            && let Some(found) = self.known(cursor.find_next(&guess, print(&guess)))
+        {
+            pieces.accept(guess);
+            return Some((guess, Some(found)));
         }
-        let print = self.engine.secret.print(&self.segment.data[piece.at..piece.at + piece.len]);
-        self.known(cursor.find(piece, print))
+        let piece = pieces.next()?;
+        let found = if piece.gap { None } else { self.known(cursor.find(&piece, print(&piece))) };
+        Some((piece, found))
     }
 
     /// Whether what was found can be copied.
@@ -354,7 +369,10 @@ impl<'a> Job<'a> {
 
     /// Ends the window in work, which reaches to `end` in the segment.
     fn finish_window(&mut self, end: usize) {
-        let adler = simd_adler32::adler32(&&self.segment.data[self.begun..end]);
+        let adler = match self.begun == 0 && end == self.summed {
+            true => self.adler.finish(),
+            false => simd_adler32::adler32(&&self.segment.data[self.begun..end]),
+        };
         self.scratch.window.finish(Some(adler), &mut self.out);
         self.begun = end;
     }

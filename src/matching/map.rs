@@ -17,12 +17,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::cut::{Cluster, MAX_PIECES, Piece, SEGMENT, Segment};
+use super::cut::{Cluster, MAX_PIECES, SEGMENT, Segment};
 use super::print::{PRINT_LEN, Print, SEED_LEN, Secret, checksum};
 use super::{BaseProblem, Error, seed};
-use crate::container::ReadAt;
 use crate::container::cache::{Cache, Value};
 use crate::container::seekable::{Seekable, Tag};
+use crate::container::{Near, ReadAt};
 use crate::vma::BLOCK;
 
 /// Tags of the side frames.
@@ -62,10 +62,10 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// Describes a segment; `pieces` are its own.
-    pub fn new(segment: &Segment, pieces: &[Piece], secret: &Secret) -> Chunk {
+    /// Describes a segment.
+    pub fn new(segment: &Segment, secret: &Secret) -> Chunk {
         let mut chunk = Chunk { start: segment.start, len: segment.data.len() as u32, ..Chunk::default() };
-        for p in pieces.iter().filter(|p| !p.gap) {
+        for p in segment.pieces().filter(|p| !p.gap) {
             if let Some((cluster, n)) = p.block
                 && cluster.mask.trailing_zeros() == u32::from(n)
             {
@@ -353,6 +353,10 @@ impl ReadAt for Map {
         self.file.read_at(pos, buf)
     }
 
+    fn read_near(&self, pos: u64, buf: &mut [u8], near: &mut Near) -> std::io::Result<()> {
+        self.file.read_near(pos, buf, near)
+    }
+
     fn part_at(&self, pos: u64) -> u64 {
         self.file.part_at(pos)
     }
@@ -391,7 +395,7 @@ mod tests {
     fn chunk(layout: Layout, len: usize) -> Chunk {
         let data = (0..len).map(|n| ((n * n) >> 8) as u8).collect();
         let segment = Segment { start: 1 << 40, data, layout };
-        Chunk::new(&segment, &segment.pieces(), &Secret::new(&[9; 32]))
+        Chunk::new(&segment, &Secret::new(&[9; 32]))
     }
 
     fn samples() -> Vec<Chunk> {
@@ -419,7 +423,7 @@ mod tests {
         let random =
             (0u64..1 << 20).map(|n| (n.wrapping_mul(n | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8);
         let segment = Segment { start: 0, data: random.collect(), layout: Layout::Bytes };
-        let seeded = Chunk::new(&segment, &segment.pieces(), &Secret::new(&[9; 32]));
+        let seeded = Chunk::new(&segment, &Secret::new(&[9; 32]));
         assert_eq!(seeded.seeds.len(), 256);
         let bytes = seeded.encode();
         assert_eq!(Chunk::decode(&bytes).as_ref(), Some(&seeded));

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_128, xxh3_128_with_secret, xxh3_128_with_seed};
+use twox_hash::XxHash3_128;
 
 /// Bytes of a fingerprint where it is stored.
 pub const PRINT_LEN: usize = 12;
@@ -62,35 +62,36 @@ impl Secret {
     pub fn new(seed: &[u8; SEED_LEN]) -> Secret {
         let mut secret = Box::new([0; 192]);
         for (n, part) in secret.chunks_exact_mut(16).enumerate() {
-            part.copy_from_slice(&xxh3_128_with_seed(seed, n as u64).to_le_bytes());
+            part.copy_from_slice(&XxHash3_128::oneshot_with_seed(n as u64, seed).to_le_bytes());
         }
         Secret(secret)
     }
 
     /// Fingerprint of `content`.
     pub fn print(&self, content: &[u8]) -> Print {
-        let h = xxh3_128_with_secret(content, &self.0[..]);
+        let h = XxHash3_128::oneshot_with_secret(&self.0[..], content)
+            .expect("a secret of 192 bytes is long enough");
         Print { high: (h >> 64) as u64, low: h as u32 }
     }
 }
 
 /// A hash against accidents, of a part of a stream.
 pub fn checksum(content: &[u8]) -> u128 {
-    xxh3_128(content)
+    XxHash3_128::oneshot(content)
 }
 
 /// Joins the checksums of a stream's parts, which several threads made, into one of the whole.
 #[derive(Clone, Default)]
-pub struct Chain(Xxh3);
+pub struct Chain(XxHash3_128);
 
 impl Chain {
     /// Adds the next part's checksum.
     pub fn push(&mut self, part: u128) {
-        self.0.update(&part.to_le_bytes());
+        self.0.write(&part.to_le_bytes());
     }
 
     /// The checksum of all parts so far, in order.
     pub fn digest(&self) -> [u8; 16] {
-        self.0.digest128().to_le_bytes()
+        self.0.finish_128().to_le_bytes()
     }
 }

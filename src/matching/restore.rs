@@ -11,7 +11,7 @@ use super::base::{Base, Content};
 use super::pipeline::ordered;
 use super::sliding::SlidingBase;
 use super::{Error, MAX_THREADS};
-use crate::container::{self, ReadAt};
+use crate::container::{self, Near, ReadAt};
 use crate::vcdiff::{self, AppHeader, Item, Limits, Order, Reader, TargetHasher, Window};
 
 /// How to restore.
@@ -142,17 +142,24 @@ impl Differential {
             move |item| match item {
                 Item::End(record) => Ok(Done::End(record)),
                 Item::Window(mut window) => {
-                    window.adler32 = window.adler32.filter(|_| checksums);
+                    // It is verified below, together with the hash.
+                    let adler = window.adler32.take().filter(|_| checksums);
+                    let mut near = Near::default();
                     let mut out = take.lock().ok().and_then(|mut s| s.pop()).unwrap_or_default();
-                    window
-                        .apply_in(source.order(&window), &mut |pos, buf| source.read_at(pos, buf), &mut out)
-                        .map_err(|e| source.blame(&window, e))?;
-                    Ok(Done::Bytes(out))
+                    window.apply_in(
+                        source.order(&window),
+                        &mut |pos, buf| source.read_at(pos, buf, &mut near),
+                        &mut out,
+                    )?;
+                    Ok(Done::Window(window, adler, out))
                 }
             },
             |done| match done {
-                Done::Bytes(bytes) => {
-                    hasher.update(&bytes);
+                Done::Window(window, adler, bytes) => {
+                    let found = hasher.update_and_sum(&bytes);
+                    if let Some(expected) = adler.filter(|expected| *expected != found) {
+                        return Err(wrong(&window, expected, found, known.as_ref()).into());
+                    }
                     known.passed(outcome.windows);
                     outcome.windows += 1;
                     outcome.total += bytes.len() as u64;
@@ -179,7 +186,8 @@ impl Differential {
 }
 
 enum Done {
-    Bytes(Vec<u8>),
+    /// The window, its Adler-32 as it should be, and what it makes.
+    Window(Window, Option<u32>, Vec<u8>),
     End(crate::vcdiff::EndRecord),
 }
 
@@ -190,10 +198,10 @@ enum Source {
 }
 
 impl Source {
-    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+    fn read_at(&self, pos: u64, buf: &mut [u8], near: &mut Near) -> io::Result<()> {
         match self {
             Source::None => Err(io::Error::other("the differential needs a full backup, but none was given")),
-            Source::Random(content) => content.read_at(pos, buf),
+            Source::Random(content) => content.read_near(pos, buf, near),
             Source::Sliding(base) => base.read_at(pos, buf),
         }
     }
@@ -206,16 +214,15 @@ impl Source {
             _ => Order::Rising,
         }
     }
+}
 
-    /// Finds out whether the base is damaged where a window with a wrong checksum copied from it.
-    fn blame(&self, window: &Window, error: vcdiff::Error) -> vcdiff::Error {
-        let (vcdiff::Error::Checksum { .. }, Source::Random(content)) = (&error, self) else { return error };
-        let damage = copied(window, RANGES, 0).into_iter().find_map(|(pos, len)| {
-            let source = content.verify(pos, len).err()?;
-            Some(vcdiff::Error::Base { window: window.index, pos, len: len as usize, source })
-        });
-        damage.unwrap_or(error)
-    }
+/// What is said of a window with a wrong checksum: perhaps the base is damaged where it copied from.
+fn wrong(window: &Window, expected: u32, found: u32, base: &dyn ReadAt) -> vcdiff::Error {
+    let damage = copied(window, RANGES, 0).into_iter().find_map(|(pos, len)| {
+        let source = base.verify(pos, len).err()?;
+        Some(vcdiff::Error::Base { window: window.index, pos, len: len as usize, source })
+    });
+    damage.unwrap_or(vcdiff::Error::Checksum { window: window.index, expected, found })
 }
 
 /// A restored stream as a reader; errors come as `io::Error` with the whole text.

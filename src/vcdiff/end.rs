@@ -9,7 +9,7 @@
 //!
 //! What xdelta3 (3.0.11) cannot do with it is to `merge`: "offset mismatch".
 
-use xxhash_rust::xxh3::Xxh3Default;
+use twox_hash::XxHash3_128;
 
 use super::{Error, Result, Window, varint};
 
@@ -73,7 +73,7 @@ impl EndRecord {
 /// Computes the [`EndRecord`] of a target that passes by.
 #[derive(Clone, Default)]
 pub struct TargetHasher {
-    hash: Xxh3Default,
+    hash: XxHash3_128,
     len: u64,
 }
 
@@ -85,12 +85,23 @@ impl TargetHasher {
 
     /// Takes the next bytes of the target.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.hash.update(bytes);
+        self.hash.write(bytes);
         self.len += bytes.len() as u64;
+    }
+
+    /// Takes the next bytes of the target, and tells their Adler-32: both while they are in the processor's cache.
+    pub fn update_and_sum(&mut self, bytes: &[u8]) -> u32 {
+        const PART: usize = 128 << 10;
+        let mut adler = simd_adler32::Adler32::new();
+        for part in bytes.chunks(PART) {
+            self.update(part);
+            adler.write(part);
+        }
+        adler.finish()
     }
 
     /// Record of all bytes so far.
     pub fn finish(&self) -> EndRecord {
-        EndRecord { total_len: self.len, hash: self.hash.digest128().to_be_bytes() }
+        EndRecord { total_len: self.len, hash: self.hash.finish_128().to_be_bytes() }
     }
 }
