@@ -11,7 +11,7 @@ use super::print::checksum;
 use super::{BaseProblem, Error};
 use crate::container::seekable::{Seekable, first_side_tag, is_whole};
 use crate::container::{self, Kind, RawFile, ReadAt, lzop, read_full};
-use crate::vcdiff::{AppHeader, MAGIC};
+use crate::vcdiff::{AppHeader, MAGIC, shown};
 
 /// Bytes at the front of the content that stand for it where the file's form changed.
 const HEAD: usize = 64 << 10;
@@ -224,7 +224,7 @@ impl Base {
     /// [`BaseProblem::Other`] where it was not.
     pub fn check(&self, header: &AppHeader) -> Result<(), Error> {
         let other = |what: &str| {
-            let name = printable(&String::from_utf8_lossy(&header.base_name));
+            let name = shown(&header.base_name);
             Err(Error::base(&self.path, BaseProblem::Other { name, what: what.into() }))
         };
         if header.base_form.as_deref() == Some(self.form) {
@@ -245,14 +245,6 @@ impl Base {
 
 fn stream(file: File) -> io::Result<Content> {
     Ok(Content::Stream(container::decoder(Box::new(file))?.1))
-}
-
-/// A name from a file's header, without what could steer a terminal.
-fn printable(name: &str) -> String {
-    name.chars().fold(String::new(), |text, c| match c.is_control() {
-        true => text + &c.escape_default().to_string(),
-        false => text + c.encode_utf8(&mut [0; 4]),
-    })
 }
 
 /// Checksum of the first bytes, and what they are.

@@ -12,13 +12,13 @@ use super::args::{Options, Setting};
 use super::armor;
 use super::encode::open_base;
 use super::files::{self, Output};
-use super::print::{compressor, shown};
+use super::print::compressor;
 use super::recompress;
 use crate::cli::say::say;
 use crate::container::Encoder;
 use crate::matching;
 use crate::matching::restore::{self, Differential};
-use crate::vcdiff::{self, AppHeader};
+use crate::vcdiff::{self, AppHeader, shown};
 
 /// Restores the target of a delta.
 pub fn run(options: &Options) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use super::files::{self, Output};
 use crate::container::Kind;
 use crate::vcdiff::codetable::{Kind as Inst, TABLE};
 use crate::vcdiff::secondary::Section;
-use crate::vcdiff::{self, AppHeader, EndRecord, Header, Item, Limits, Reader, Secondary, Window};
+use crate::vcdiff::{self, AppHeader, EndRecord, Header, Item, Limits, Reader, Secondary, Window, shown};
 
 /// How much is printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,21 +104,6 @@ fn file_header(out: &mut impl Write, header: &Header, stdout: bool) -> io::Resul
         }
     }
     Ok(())
-}
-
-/// Bytes as they are, but for what could command a terminal and what is no text.
-pub fn shown(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c.is_control() {
-                true => text += &c.to_string().as_bytes().escape_ascii().to_string(),
-                false => text.push(c),
-            }
-        }
-        text += &chunk.invalid().escape_ascii().to_string();
-    }
-    text
 }
 
 /// The letters by which application headers name compressors; the last two are those of ayufan's fork.
