@@ -198,6 +198,34 @@ pub fn read_full(reader: &mut (impl Read + ?Sized), buf: &mut [u8]) -> io::Resul
     Ok(filled)
 }
 
+/// Reads what a function gives, part by part; an empty part is the end.
+pub struct Parts<F> {
+    next: F,
+    part: io::Cursor<Vec<u8>>,
+}
+
+impl<F: FnMut() -> io::Result<Vec<u8>>> Parts<F> {
+    /// Asks `next` for a part whenever the last one is used up, after the end and after errors too.
+    pub fn new(next: F) -> Parts<F> {
+        Parts { next, part: io::Cursor::default() }
+    }
+}
+
+impl<F: FnMut() -> io::Result<Vec<u8>>> Read for Parts<F> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let n = self.part.read(buf)?;
+            if n > 0 || buf.is_empty() {
+                return Ok(n);
+            }
+            self.part = io::Cursor::new((self.next)()?);
+            if self.part.get_ref().is_empty() {
+                return Ok(0);
+            }
+        }
+    }
+}
+
 /// Decompresses a stream, whatever it is compressed with; also tells what that is.
 ///
 /// # Errors

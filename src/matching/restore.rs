@@ -4,14 +4,14 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::bounded;
 
 use super::ahead::{Ahead, RANGES, copied};
 use super::base::{Base, Content};
 use super::pipeline::ordered;
 use super::sliding::SlidingBase;
 use super::{Error, MAX_THREADS};
-use crate::container::{self, Near, ReadAt};
+use crate::container::{self, Near, Parts, ReadAt};
 use crate::vcdiff::{self, AppHeader, Item, Limits, Order, Reader, TargetHasher, Window};
 
 /// How to restore.
@@ -225,16 +225,8 @@ fn wrong(window: &Window, expected: u32, found: u32, base: &dyn ReadAt) -> vcdif
     damage.unwrap_or(vcdiff::Error::Checksum { window: window.index, expected, found })
 }
 
-/// A restored stream as a reader; errors come as `io::Error` with the whole text.
-pub struct Restored {
-    parts: Receiver<Result<Vec<u8>, Error>>,
-    part: Vec<u8>,
-    at: usize,
-    failed: bool,
-}
-
 /// Opens an archive for reading from its start: a full backup is decompressed, a differential
-/// (`base` given) is restored.
+/// (`base` given) is restored. Errors come as `io::Error` with the whole text.
 ///
 /// # Errors
 /// See [`Differential::open`], [`Base::open`].
@@ -259,37 +251,24 @@ pub fn open(path: &Path, base: Option<&Path>, options: Options) -> Result<Box<dy
         let _ = send.send(result.map(|_| Vec::new()));
     });
     spawned.map_err(|source| Error::Io { what: "cannot start a thread".into(), source })?;
-    Ok(Box::new(Restored { parts, part: Vec::new(), at: 0, failed: false }))
-}
-
-impl Read for Restored {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let broken = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
-        if self.failed {
-            return Err(broken("the differential could not be restored".into()));
-        }
-        while self.at == self.part.len() {
-            match self.parts.recv() {
-                Ok(Ok(part)) if part.is_empty() => {
-                    // The end, again and again.
-                    let (send, parts) = bounded(1);
-                    let _ = send.send(Ok(Vec::new()));
-                    self.parts = parts;
-                    return Ok(0);
-                }
-                Ok(Ok(part)) => (self.part, self.at) = (part, 0),
-                other => {
-                    self.failed = true;
-                    return Err(broken(match other {
-                        Ok(Err(e)) => e.to_string(),
-                        _ => "internal error: the restoring thread ended unexpectedly".into(),
-                    }));
-                }
+    let broken = |text: String| Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    // How it ended: whether well.
+    let mut end = None;
+    Ok(Box::new(Parts::new(move || match end {
+        Some(true) => Ok(Vec::new()),
+        Some(false) => broken("the differential could not be restored".into()),
+        None => match parts.recv() {
+            Ok(Ok(part)) => {
+                end = part.is_empty().then_some(true);
+                Ok(part)
             }
-        }
-        let n = buf.len().min(self.part.len() - self.at);
-        buf[..n].copy_from_slice(&self.part[self.at..self.at + n]);
-        self.at += n;
-        Ok(n)
-    }
+            other => {
+                end = Some(false);
+                broken(match other {
+                    Ok(Err(e)) => e.to_string(),
+                    _ => "internal error: the restoring thread ended unexpectedly".into(),
+                })
+            }
+        },
+    })))
 }

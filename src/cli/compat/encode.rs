@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 
 use super::args::{DEFAULT_WINDOW, Options, Setting};
 use super::cut::{Cutter, Tee};
@@ -16,7 +16,7 @@ use super::files::{self, Counted, Output};
 use super::own::Matcher;
 use super::print::letter;
 use crate::cli::say::say;
-use crate::container::{self, Kind, read_full};
+use crate::container::{self, Kind, Parts, read_full};
 use crate::matching::base::{Base, Content};
 use crate::matching::{self, encode};
 use crate::vcdiff::{
@@ -178,7 +178,9 @@ fn against(
                 encode::diff(input, base, Box::new(PipeIn(send)), how, |found| findings.push(found));
             encoded.map(|_| findings)
         });
-        let staged = restage(PipeOut { receive, part: Vec::new(), at: 0 }, cutter, stage);
+        // Owned, so that its end is that of the pipe, and the engine does not wait for ever.
+        let windows = Parts::new(move || Ok(receive.recv().unwrap_or_default()));
+        let staged = restage(windows, cutter, stage);
         let encoded = engine.join().map_err(|_| matching::Error::Internal("the encoder stopped"))?;
         match (staged, encoded) {
             // If only the pipe between the two broke, the reason is on the other side.
@@ -201,7 +203,7 @@ fn in_words_of_xdelta3(found: &str) -> &str {
 }
 
 fn restage(
-    engine: PipeOut,
+    engine: impl Read,
     mut cutter: Option<Cutter>,
     stage: &mut Stage<impl Write>,
 ) -> anyhow::Result<EndRecord> {
@@ -291,26 +293,5 @@ impl Write for PipeIn {
 impl container::Encoder for PipeIn {
     fn finish(self: Box<Self>) -> io::Result<()> {
         Ok(())
-    }
-}
-
-struct PipeOut {
-    receive: Receiver<Vec<u8>>,
-    part: Vec<u8>,
-    at: usize,
-}
-
-impl Read for PipeOut {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.part.len() {
-            match self.receive.recv() {
-                Ok(part) => (self.part, self.at) = (part, 0),
-                Err(_) => return Ok(0),
-            }
-        }
-        let n = buf.len().min(self.part.len() - self.at);
-        buf[..n].copy_from_slice(&self.part[self.at..self.at + n]);
-        self.at += n;
-        Ok(n)
     }
 }
