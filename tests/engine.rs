@@ -733,5 +733,5 @@ fn a_name_in_a_differential_steers_no_terminal() {
     let output = run(&["restore", "--base", text(&other), text(&delta)], &[]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{error}");
-    assert!(error.contains(r"(red\u{1b}[31m\n.zst)") && !error.contains('\x1b'), "{error:?}");
+    assert!(error.contains(r"(red\x1b[31m\n.zst)") && !error.contains('\x1b'), "{error:?}");
 }
