@@ -14,7 +14,7 @@
 //! All numbers are little endian.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -23,8 +23,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, WriteBuf, get_error_name};
 
 mod walk;
+mod write;
 
 pub use walk::{first_side_tag, is_whole};
+pub use write::Writer;
 
 use super::ReadAt;
 use super::cache::{Cache, Value};
@@ -43,70 +45,6 @@ const CACHE_BYTES: usize = 32 << 20;
 
 /// Tag of a side frame.
 pub type Tag = [u8; 8];
-
-/// Writes a seekable file, frame by frame.
-pub struct Writer<W: Write> {
-    out: W,
-    table: Vec<(u32, u32)>,
-}
-
-impl<W: Write> Writer<W> {
-    /// Starts a file.
-    pub fn new(out: W) -> Writer<W> {
-        Writer { out, table: Vec::new() }
-    }
-
-    /// Appends a complete zstd frame that holds `content` bytes.
-    ///
-    /// # Errors
-    /// Those of the output.
-    pub fn frame(&mut self, compressed: &[u8], content: usize) -> io::Result<()> {
-        self.table.push((size32(compressed.len())?, size32(content)?));
-        self.out.write_all(compressed)
-    }
-
-    /// Appends a side frame.
-    ///
-    /// # Errors
-    /// Those of the output.
-    pub fn side(&mut self, tag: Tag, payload: &[u8]) -> io::Result<()> {
-        let len = size32(tag.len() + payload.len())?;
-        self.table.push((size32(8 + tag.len() + payload.len())?, 0));
-        self.out.write_all(&SIDE_MAGIC.to_le_bytes())?;
-        self.out.write_all(&len.to_le_bytes())?;
-        self.out.write_all(&tag)?;
-        self.out.write_all(payload)
-    }
-
-    /// The output, without a seek table.
-    pub fn into_inner(self) -> W {
-        self.out
-    }
-
-    /// Writes the seek table; the file is complete then.
-    ///
-    /// # Errors
-    /// Those of the output.
-    pub fn finish(mut self) -> io::Result<W> {
-        let mut t = Vec::with_capacity(17 + 8 * self.table.len());
-        t.extend(TABLE_MAGIC.to_le_bytes());
-        t.extend(size32(8 * self.table.len() + FOOTER_LEN as usize)?.to_le_bytes());
-        for (compressed, content) in &self.table {
-            t.extend(compressed.to_le_bytes());
-            t.extend(content.to_le_bytes());
-        }
-        t.extend(size32(self.table.len())?.to_le_bytes());
-        t.push(0);
-        t.extend(FOOTER_MAGIC.to_le_bytes());
-        self.out.write_all(&t)?;
-        self.out.flush()?;
-        Ok(self.out)
-    }
-}
-
-fn size32(n: usize) -> io::Result<u32> {
-    u32::try_from(n).map_err(|_| io::Error::other("a zstd frame or table of 4 GiB or more cannot be written"))
-}
 
 fn invalid(text: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.into())
@@ -461,6 +399,8 @@ impl ReadAt for Seekable {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     pub(super) fn sample() -> (Vec<u8>, Vec<u8>) {
