@@ -71,9 +71,8 @@ pub(super) struct Job<'a> {
     index: Option<&'a Index>,
     /// Where the window in work began in the segment.
     begun: usize,
-    /// Of the segment, as far as its pieces were looked up: they are at hand then.
-    adler: simd_adler32::Adler32,
-    summed: usize,
+    /// That of the whole segment, if its pieces were looked up: it was made beside, while they were at hand.
+    adler: Option<u32>,
     out: Vec<u8>,
     drift: Option<i64>,
     /// What lies before this place of the base cannot be read, only be copied, and no more than this.
@@ -105,8 +104,7 @@ impl<'a> Job<'a> {
             content,
             index,
             begun: 0,
-            adler: simd_adler32::Adler32::new(),
-            summed: 0,
+            adler: None,
             out: Vec::new(),
             drift: None,
             far,
@@ -218,10 +216,10 @@ impl<'a> Job<'a> {
         let mut cursor = index.cursor();
         let mut all: Vec<Placed> = Vec::new();
         let mut pieces = self.segment.pieces();
+        let mut adler = simd_adler32::Adler32::new();
         while let Some((piece, found)) = self.find_next(&mut cursor, &mut pieces) {
             let found = found.filter(|found| self.within_reach(found));
-            self.adler.write(&self.segment.data[piece.at..piece.at + piece.len]);
-            self.summed += piece.len;
+            adler.write(&self.segment.data[piece.at..piece.at + piece.len]);
             let stretch = match found {
                 None if piece.gap && self.segment.start + piece.at as u64 > 0 => Stretch::Fresh,
                 Some(Found { at, equal: true, .. }) => Stretch::Equal(at),
@@ -248,6 +246,7 @@ impl<'a> Job<'a> {
             }
             all.push((piece.at, piece.len, stretch));
         }
+        self.adler = Some(adler.finish());
         all
     }
 
@@ -369,10 +368,9 @@ impl<'a> Job<'a> {
 
     /// Ends the window in work, which reaches to `end` in the segment.
     fn finish_window(&mut self, end: usize) {
-        let adler = match self.begun == 0 && end == self.summed {
-            true => self.adler.finish(),
-            false => simd_adler32::adler32(&&self.segment.data[self.begun..end]),
-        };
+        let window = &self.segment.data[self.begun..end];
+        let whole = self.adler.filter(|_| window.len() == self.segment.data.len());
+        let adler = whole.unwrap_or_else(|| simd_adler32::adler32(&window));
         self.scratch.window.finish(Some(adler), &mut self.out);
         self.begun = end;
     }
