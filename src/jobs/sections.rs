@@ -9,6 +9,9 @@ use super::{OPTION, days};
 /// The sections that are ours to deal with.
 const TYPE: &[u8] = b"vzdump";
 
+/// The option's name, as the file has it.
+const OPTION_KEY: &[u8] = OPTION.as_bytes();
+
 /// A backup job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
@@ -16,6 +19,10 @@ pub struct Job {
     pub id: String,
     /// The option in it.
     pub value: Value,
+    /// The only node it runs on; `None`: each node backs up its guests.
+    pub node: Option<String>,
+    /// Whether it runs at all.
+    pub enabled: bool,
 }
 
 /// What a job says of the option.
@@ -35,7 +42,12 @@ pub fn jobs(raw: &[u8]) -> Vec<Job> {
     let counts = |(index, section): &(usize, &Section)| {
         !sections[index + 1..].iter().any(|later| later.id == section.id)
     };
-    let job = |(_, section): (usize, &Section)| Job { id: section.id.clone(), value: section.value };
+    let job = |(_, section): (usize, &Section)| Job {
+        id: section.id.clone(),
+        value: section.value,
+        node: section.node.clone(),
+        enabled: section.enabled.unwrap_or(true),
+    };
     sections.iter().enumerate().filter(counts).map(job).collect()
 }
 
@@ -77,6 +89,8 @@ pub fn without(raw: &[u8]) -> Vec<u8> {
 struct Section {
     id: String,
     value: Value,
+    node: Option<String>,
+    enabled: Option<bool>,
     /// Where the lines of the option begin and end.
     lines: Vec<(usize, usize)>,
     /// Behind its last setting, or its head.
@@ -104,22 +118,43 @@ fn sections(raw: &[u8]) -> Vec<Section> {
             if let Some((TYPE, id)) = head {
                 let Ok(id) = String::from_utf8(id.to_vec()) else { continue };
                 ours = true;
-                sections.push(Section { id, value: Value::None, lines: Vec::new(), end: position });
+                sections.push(Section {
+                    id,
+                    value: Value::None,
+                    node: None,
+                    enabled: None,
+                    lines: Vec::new(),
+                    end: position,
+                });
             }
         } else if let (true, Some((key, value)), Some(section)) = (ours, setting(line), sections.last_mut()) {
             section.end = position;
-            if key == OPTION.as_bytes() {
-                section.lines.push((start, position));
-                let days = std::str::from_utf8(value).ok().and_then(days);
-                section.value = match (section.value, days) {
-                    (Value::Days(first), _) => Value::Days(first),
-                    (_, Some(days)) => Value::Days(days),
-                    (_, None) => Value::Odd,
-                };
+            let text = std::str::from_utf8(value).ok();
+            match key {
+                OPTION_KEY => {
+                    section.lines.push((start, position));
+                    section.value = match (section.value, text.and_then(days)) {
+                        (Value::Days(first), _) => Value::Days(first),
+                        (_, Some(days)) => Value::Days(days),
+                        (_, None) => Value::Odd,
+                    };
+                }
+                b"node" => section.node = section.node.take().or(text.map(str::to_owned)),
+                b"enabled" => section.enabled = section.enabled.or(text.and_then(boolean)),
+                _ => {}
             }
         }
     }
     sections
+}
+
+/// A switch, as `PVE::JSONSchema::parse_boolean` takes it.
+fn boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "on" | "yes" | "true" => Some(true),
+        "0" | "off" | "no" | "false" => Some(false),
+        _ => None,
+    }
 }
 
 /// `TYPE: ID`: as `/^(\S+):\s*(\S+)\s*$/` takes it.
@@ -190,6 +225,14 @@ mod tests {
             "vzdump: j\n\tfullbackup 1\n\nvzdump: j\n\tfullbackup x\n\tfullbackup 2\n\tfullbackup 3\n";
         assert_eq!(list(twice), [("j".into(), Value::Days(2))]);
         assert_eq!(list(": j\nvzdump:\nvzdump: a b\nvzdump a: b\n0\n"), []);
+        // Where and whether a job runs is read by the same rules.
+        let runs = |raw: &str| jobs(raw.as_bytes()).into_iter().map(|job| (job.node, job.enabled)).next();
+        assert_eq!(
+            runs("vzdump: j\n\tnode pve2\n\tnode pve3\n\tenabled No\n"),
+            Some((Some("pve2".into()), false))
+        );
+        assert_eq!(runs("vzdump: j\n\tenabled often\n\tenabled 0\n\tenabled 1\n"), Some((None, false)));
+        assert_eq!(runs("vzdump: j\n\n\tenabled 0\n"), Some((None, true)));
         assert!(jobs(b"vzdump: \xff\n\tfullbackup 1\n\n\xff\xfe\n\t\n:\n").is_empty());
     }
 

@@ -7,6 +7,7 @@ use std::io;
 
 use crate::host::root::{Root, RootError, read_bounded};
 use crate::jobs::cron;
+use crate::jobs::sections::{self, Value};
 
 /// The jobs of pvescheduler, in Proxmox' section format (PVE::SectionConfig).
 const JOBS_CFG: &str = "etc/pve/jobs.cfg";
@@ -48,43 +49,29 @@ pub enum Source {
 /// # Errors
 /// Where a file cannot be read.
 pub fn read(root: &Root) -> Result<Vec<Job>, RootError> {
-    let mut jobs = parse_jobs_cfg(&text(root, JOBS_CFG)?);
-    jobs.extend(parse_vzdump_cron(&text(root, VZDUMP_CRON)?));
+    let mut jobs = parse_jobs_cfg(&content(root, JOBS_CFG)?);
+    jobs.extend(parse_vzdump_cron(&String::from_utf8_lossy(&content(root, VZDUMP_CRON)?)));
     Ok(jobs)
 }
 
-fn text(root: &Root, path: &str) -> Result<String, RootError> {
+fn content(root: &Root, path: &str) -> Result<Vec<u8>, RootError> {
     let path = root.resolve(path)?;
     match read_bounded(&path, MAX_FILE) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(cause) => Err(RootError::Io { path, cause }),
     }
 }
 
-/// A section starts with `vzdump: ID`, goes on with indented lines of key and value, and ends at an empty line.
-fn parse_jobs_cfg(text: &str) -> Vec<Job> {
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-    let mut jobs = Vec::new();
-    let mut section: Option<Job> = None;
-    for line in lines.chain([""]) {
-        if line.is_empty() {
-            jobs.extend(section.take());
-        } else if let Some(job) = &mut section {
-            let (key, value) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
-            match (key, value.trim()) {
-                ("fullbackup", value) => job.every = value.parse().unwrap_or(0),
-                ("node", value) => job.node = Some(value.to_owned()),
-                ("enabled", value) => job.enabled = value != "0",
-                _ => {}
-            }
-        } else if let Some(("vzdump", id)) = line.split_once(':') {
-            let id = id.trim().to_owned();
-            section = Some(Job { id, source: Source::JobsCfg, every: 0, node: None, enabled: true });
+/// The jobs of the scheduler, as [`sections::jobs`] reads them; a value that Proxmox refuses counts for none.
+fn parse_jobs_cfg(raw: &[u8]) -> Vec<Job> {
+    let job = |job: sections::Job| match job.value {
+        Value::Days(every) if every > 0 => {
+            Some(Job { id: job.id, source: Source::JobsCfg, every, node: job.node, enabled: job.enabled })
         }
-    }
-    jobs.retain(|job| job.every > 0);
-    jobs
+        Value::Days(_) | Value::None | Value::Odd => None,
+    };
+    sections::jobs(raw).into_iter().filter_map(job).collect()
 }
 
 /// A crontab's lines; a job that is switched off reads `root #vzdump`.
@@ -127,11 +114,21 @@ realmsync: sync
 
 vzdump: backup-5
 \tfullbackup often
+
+vzdump: backup-6
+\tfullbackup 400
+
+vzdump: backup-7
+\tfullbackup 1
+
+vzdump: backup-7
+\tfullbackup 3
 ";
 
     #[test]
     fn jobs_of_the_scheduler() {
-        let jobs = parse_jobs_cfg(CFG);
+        // A number of days that Proxmox refuses is none; of two sections with one ID the last counts.
+        let jobs = parse_jobs_cfg(CFG.as_bytes());
         let job = |id: &str, every, node: Option<&str>, enabled| Job {
             id: id.to_owned(),
             source: Source::JobsCfg,
@@ -139,8 +136,15 @@ vzdump: backup-5
             node: node.map(str::to_owned),
             enabled,
         };
-        assert_eq!(jobs, [job("backup-1", 7, None, true), job("backup-2", 30, Some("pve2"), false)]);
-        assert_eq!(parse_jobs_cfg(CFG.trim_end()), jobs);
+        assert_eq!(
+            jobs,
+            [
+                job("backup-1", 7, None, true),
+                job("backup-2", 30, Some("pve2"), false),
+                job("backup-7", 3, None, true)
+            ]
+        );
+        assert_eq!(parse_jobs_cfg(CFG.trim_end().as_bytes()), jobs);
     }
 
     #[test]
