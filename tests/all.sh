@@ -84,6 +84,7 @@ step "shell scripts" shell
 step "old kernels" counted "old kernels" tests/old-kernel.sh
 step "other Perls" counted "other Perls" tests/perls.sh
 step "packages" counted packages tests/packages.sh
+step "web interface" counted "web interface" tests/host/web/run
 
 [ -z "$skipped" ] || echo "not run here: ${skipped#; }"
 echo "$passed passed, $failed failed"

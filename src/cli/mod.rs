@@ -40,7 +40,7 @@ of ours ends in a marker, no line of Proxmox is touched: `revert` takes ours out
 was, byte for byte. All files are changed or none, whatever happens meanwhile: a run that was interrupted is \
 finished or undone by the next command.
 
-Once applied, every backup job has one more field, Full Backup Every (days): 0 makes full backups only, as before.";
+Once applied, every backup job has one more field, Full Every (days): 0 makes full backups only, as before.";
 
 const EXAMPLES: &str = "\
 pve-diff-backup status                how does this host stand?

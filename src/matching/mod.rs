@@ -68,11 +68,19 @@ pub enum Error {
     Internal(&'static str),
 }
 
+/// What people are told of a base that cannot be read; most often it is away, and its place is named before.
+fn unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "is missing: put it back there first".to_string(),
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
 /// Why a file is no base.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseProblem {
     /// The system's error.
-    #[error("cannot be read: {0}")]
+    #[error("{}", unreadable(.0))]
     Io(io::Error),
     /// A directory, FIFO or the like.
     #[error("is no regular file")]

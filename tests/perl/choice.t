@@ -13,6 +13,7 @@ use lib map { m!\A(.+)\z! ? "$1/../../patches/payload" : () } dirname(__FILE__);
 
 use PVE::VZDump::Differential::Chain
     qw(choose_base dependants split_restorable mark_stranded keep_needed);
+use PVE::VZDump::Differential::Storage;
 
 my $HOUR = 3600;
 my $DAY = 24 * $HOUR;
@@ -156,6 +157,21 @@ my @others = (
 );
 is_deeply([dependants($full, @others, @needing)], [sort @needing], 'who needs a full');
 
+# Why a full cannot be removed.  What the web interface shows is cut out of a task's last 4096 bytes.
+my $refusal = \&PVE::VZDump::Differential::Storage::_needed_message;
+my @many = map { differential($full, $_ * $HOUR) } 1 .. 300;
+my $why = $refusal->("local:backup/$full", @many);
+like(
+    $why, qr/': 300 differential backup\(s\) need it, remove them first: /,
+    'the count comes first'
+);
+like($why, qr/first: \Q$many[0], $many[1], $many[2]\E and 297 more\n\z/, '... then a few names');
+ok(length("TASK ERROR: $why") < 4096, '... and all of it fits') or diag(length($why));
+like(
+    $refusal->($full, @many[0 .. 2]), qr/: \Q$many[0], $many[1], $many[2]\E\n\z/,
+    'three are all named'
+);
+
 # Retention.  A group is what upstream hands over after marking.
 sub group {
     my ($style, @pairs) = @_;
@@ -194,6 +210,7 @@ for my $style (qw(volid path)) {
 }
 my $two = group('volid', $day_old => 'remove', $full => 'remove', $chain[1] => 'keep');
 is_deeply([keep_needed($two)], [$full], 'only the needed full is saved');
+is_deeply([map { $_->{'needed-by'} } @$two], [undef, 1, undef], '... and says what needs it');
 
 # Differentials without their full do not count.
 my $mixed = group(

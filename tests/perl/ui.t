@@ -85,10 +85,15 @@ var look = function (win) {
     var field = win.down('field[name=fullbackup]');
     if (!field) { return { found: false }; }
     var mode = win.down('field[name=mode]');
-    var seen = { found: true, label: field.getFieldLabel(), value: field.getValue(),
-        next: field.ownerCt.items.indexOf(field) - field.ownerCt.items.indexOf(mode),
-        visible: field.isVisible(true), errors: [] };
-    [-1, 366, 'x'].forEach(function (bad) { seen.errors.push(field.getErrors(bad).length > 0); });
+    var around = field.ownerCt; // the field and its unit
+    var line = mode.labelEl.getHeight();
+    var seen = { found: true, label: around.getFieldLabel(), value: field.getValue(),
+        next: around.ownerCt.items.indexOf(around) - mode.ownerCt.items.indexOf(mode),
+        visible: field.isVisible(true), errors: [],
+        oneLine: around.labelEl.dom.scrollHeight <= line && around.labelEl.dom.scrollWidth <= around.labelEl.getWidth(),
+        height: around.getHeight() === mode.getHeight(), typed: '1.5e-3'.replace(/./g, function (key) {
+            return field.maskRe.test(key) ? key : ''; }) };
+    [-1, 366, 'x', '1.5', '1e1', 1.5].forEach(function (bad) { seen.errors.push(field.getErrors(bad).length > 0); });
     [0, 1, 365, ''].forEach(function (ok) { seen.errors.push(field.getErrors(ok).length === 0); });
     return seen;
 };
@@ -196,9 +201,12 @@ for my $release (@releases) {
     my $got = JSON::PP->new->decode($json);
     for my $window (qw(create edit)) {
         ok($got->{$window}->{found}, "$release, $window: the field is there");
-        is($got->{$window}->{label}, 'Full Backup Every', "$release, $window: its label");
+        is($got->{$window}->{label}, 'Full Every', "$release, $window: its label");
         is($got->{$window}->{next}, 1, "$release, $window: next to the mode");
         ok($got->{$window}->{visible}, "$release, $window: visible");
+        ok($got->{$window}->{oneLine}, "$release, $window: its label is one line and fits");
+        ok($got->{$window}->{height}, "$release, $window: ... and pushes no neighbour");
+        is($got->{$window}->{typed}, '153', "$release, $window: digits alone can be typed");
         is(
             scalar(grep { !$_ } @{ $got->{$window}->{errors} }), 0,
             "$release, $window: 0 to 365 only"

@@ -1,15 +1,653 @@
-// pve-diff-backup: the field "Full Backup Every" of backup jobs.
+// pve-diff-backup in the web interface: the field of backup jobs, and lists and windows that tell differential
+// backups from full ones.
 //
 // Loaded by a line of ours in index.html.tpl, after Proxmox' own scripts and before the workspace is
-// created.  An override of a class, so nothing of Proxmox is edited; whatever goes wrong leaves the
-// window as it was, without the field.  Not in strict mode: callParent of Ext JS does not allow that.
+// created.  It overrides classes, so nothing of Proxmox is edited; whatever goes wrong in it leaves the
+// window or list as it was.  It runs with Ext JS 6 and 7 and asks the server for nothing new: what belongs
+// together is told by the names in the list.  Not in strict mode: callParent of Ext JS does not allow that.
 
 (function () {
     if (typeof Ext === 'undefined' || typeof PVE === 'undefined') {
         return;
     }
 
-    var text = typeof gettext === 'function' ? gettext : function (message) { return message; };
+    // ---------------------------------------------------------------- texts
+
+    // Our own texts in the interface's languages.  What is not here may be known to Proxmox' own catalogue.
+    var CATALOGUE = {
+        de: {
+            'Full Every': 'Voll alle',
+            day: 'Tag',
+            days: 'Tage',
+            'always full': 'immer voll',
+            'Days between full backups. Those between hold only what changed since the last full one.':
+                'Tage zwischen vollen Sicherungen. Die dazwischen enthalten nur, was sich seit der letzten vollen geändert hat.',
+            'Not for Proxmox Backup Server.': 'Nicht für Proxmox Backup Server.',
+            'not for Proxmox Backup Server': 'nicht für Proxmox Backup Server',
+            'whole days, 0 to 365': 'ganze Tage, 0 bis 365',
+            Kind: 'Art',
+            Full: 'Voll',
+            Differential: 'Differenziell',
+            differential: 'differenziell',
+            'Differential: only what changed since the last full backup of this guest; without a usable one a full backup is made.':
+                'Differenziell: nur, was sich seit der letzten vollen Sicherung dieses Gastes geändert hat; ohne brauchbare wird voll gesichert.',
+            'Full Backup': 'Volle Sicherung',
+            'Differential of {0}, made {1}': 'Differenziell zu {0} vom {1}',
+            'That full backup is not in this list: without it nothing can be restored.':
+                'Diese volle Sicherung fehlt in der Liste: ohne sie lässt sich nichts wiederherstellen.',
+            'Differential backups that need this full backup: {0}':
+                'Differenzielle Sicherungen, die diese volle Sicherung brauchen: {0}',
+            'made {0}': 'vom {0}',
+            'This full backup is missing on the storage. Put it back before you restore.':
+                'Diese volle Sicherung fehlt auf dem Speicher. Legen Sie sie vor dem Wiederherstellen zurück.',
+            '{0} differential backup(s) need this full backup: {1}. As long as they are there it cannot be removed.':
+                '{0} differenzielle Sicherung(en) brauchen diese volle Sicherung: {1}. Solange es sie gibt, kann sie nicht entfernt werden.',
+            '{0} and {1} more': '{0} und {1} weitere',
+            'Remove these {0} as well': 'Auch diese {0} entfernen',
+            '{0} of them are protected': '{0} davon sind geschützt',
+            'needed by {0}': 'gebraucht von {0}',
+            'its full backup is missing': 'volle Sicherung fehlt',
+        },
+        fr: {
+            'Full Every': 'Complète tous les',
+            day: 'jour',
+            days: 'jours',
+            'always full': 'toujours complète',
+            'Days between full backups. Those between hold only what changed since the last full one.':
+                'Jours entre deux sauvegardes complètes. Celles entre les deux ne contiennent que ce qui a changé depuis la dernière complète.',
+            'Not for Proxmox Backup Server.': 'Pas pour Proxmox Backup Server.',
+            'not for Proxmox Backup Server': 'pas pour Proxmox Backup Server',
+            'whole days, 0 to 365': 'jours entiers, de 0 à 365',
+            Kind: 'Genre',
+            Full: 'Complète',
+            Differential: 'Différentielle',
+            differential: 'différentielle',
+            'Differential: only what changed since the last full backup of this guest; without a usable one a full backup is made.':
+                'Différentielle : seulement ce qui a changé depuis la dernière sauvegarde complète de cet invité ; à défaut d\'une utilisable, la sauvegarde est complète.',
+            'Full Backup': 'Sauvegarde complète',
+            'Differential of {0}, made {1}': 'Différentielle de {0}, faite le {1}',
+            'That full backup is not in this list: without it nothing can be restored.':
+                'Cette sauvegarde complète n\'est pas dans la liste : sans elle, rien ne peut être restauré.',
+            'Differential backups that need this full backup: {0}':
+                'Sauvegardes différentielles qui ont besoin de cette sauvegarde complète : {0}',
+            'made {0}': 'faite le {0}',
+            'This full backup is missing on the storage. Put it back before you restore.':
+                'Cette sauvegarde complète manque sur le stockage. Remettez-la avant de restaurer.',
+            '{0} differential backup(s) need this full backup: {1}. As long as they are there it cannot be removed.':
+                '{0} sauvegarde(s) différentielle(s) ont besoin de cette sauvegarde complète : {1}. Tant qu\'elles existent, elle ne peut pas être supprimée.',
+            '{0} and {1} more': '{0} et {1} de plus',
+            'Remove these {0} as well': 'Supprimer aussi ces {0}',
+            '{0} of them are protected': '{0} d\'entre elles sont protégées',
+            'needed by {0}': 'nécessaire à {0}',
+            'its full backup is missing': 'sauvegarde complète manquante',
+        },
+        es: {
+            'Full Every': 'Completa cada',
+            day: 'día',
+            days: 'días',
+            'always full': 'siempre completa',
+            'Days between full backups. Those between hold only what changed since the last full one.':
+                'Días entre copias completas. Las intermedias solo contienen lo que cambió desde la última completa.',
+            'Not for Proxmox Backup Server.': 'No para Proxmox Backup Server.',
+            'not for Proxmox Backup Server': 'no para Proxmox Backup Server',
+            'whole days, 0 to 365': 'días enteros, de 0 a 365',
+            Kind: 'Tipo',
+            Full: 'Completa',
+            Differential: 'Diferencial',
+            differential: 'diferencial',
+            'Differential: only what changed since the last full backup of this guest; without a usable one a full backup is made.':
+                'Diferencial: solo lo que cambió desde la última copia completa de este huésped; si no hay una utilizable, se hace una completa.',
+            'Full Backup': 'Copia completa',
+            'Differential of {0}, made {1}': 'Diferencial de {0}, hecha el {1}',
+            'That full backup is not in this list: without it nothing can be restored.':
+                'Esa copia completa no está en la lista: sin ella no se puede restaurar nada.',
+            'Differential backups that need this full backup: {0}':
+                'Copias diferenciales que necesitan esta copia completa: {0}',
+            'made {0}': 'hecha el {0}',
+            'This full backup is missing on the storage. Put it back before you restore.':
+                'Esta copia completa falta en el almacenamiento. Devuélvala antes de restaurar.',
+            '{0} differential backup(s) need this full backup: {1}. As long as they are there it cannot be removed.':
+                '{0} copia(s) diferencial(es) necesitan esta copia completa: {1}. Mientras existan, no se puede eliminar.',
+            '{0} and {1} more': '{0} y {1} más',
+            'Remove these {0} as well': 'Eliminar también estas {0}',
+            '{0} of them are protected': '{0} de ellas están protegidas',
+            'needed by {0}': 'necesaria para {0}',
+            'its full backup is missing': 'falta su copia completa',
+        },
+        it: {
+            'Full Every': 'Completo ogni',
+            day: 'giorno',
+            days: 'giorni',
+            'always full': 'sempre completo',
+            'Days between full backups. Those between hold only what changed since the last full one.':
+                'Giorni tra i backup completi. Quelli intermedi contengono solo ciò che è cambiato dall\'ultimo completo.',
+            'Not for Proxmox Backup Server.': 'Non per Proxmox Backup Server.',
+            'not for Proxmox Backup Server': 'non per Proxmox Backup Server',
+            'whole days, 0 to 365': 'giorni interi, da 0 a 365',
+            Kind: 'Tipo',
+            Full: 'Completo',
+            Differential: 'Differenziale',
+            differential: 'differenziale',
+            'Differential: only what changed since the last full backup of this guest; without a usable one a full backup is made.':
+                'Differenziale: solo ciò che è cambiato dall\'ultimo backup completo di questo guest; senza uno utilizzabile si fa un backup completo.',
+            'Full Backup': 'Backup completo',
+            'Differential of {0}, made {1}': 'Differenziale di {0}, fatto il {1}',
+            'That full backup is not in this list: without it nothing can be restored.':
+                'Quel backup completo non è nell\'elenco: senza di esso non si può ripristinare nulla.',
+            'Differential backups that need this full backup: {0}':
+                'Backup differenziali che hanno bisogno di questo backup completo: {0}',
+            'made {0}': 'fatto il {0}',
+            'This full backup is missing on the storage. Put it back before you restore.':
+                'Questo backup completo manca nello storage. Rimetterlo prima di ripristinare.',
+            '{0} differential backup(s) need this full backup: {1}. As long as they are there it cannot be removed.':
+                '{0} backup differenziali hanno bisogno di questo backup completo: {1}. Finché esistono, non può essere rimosso.',
+            '{0} and {1} more': '{0} e altri {1}',
+            'Remove these {0} as well': 'Rimuovere anche questi {0}',
+            '{0} of them are protected': '{0} di essi sono protetti',
+            'needed by {0}': 'necessario a {0}',
+            'its full backup is missing': 'manca il suo backup completo',
+        },
+        zh_CN: {
+            'Full Every': '完整备份间隔',
+            day: '天',
+            days: '天',
+            'always full': '始终完整备份',
+            'Days between full backups. Those between hold only what changed since the last full one.':
+                '两次完整备份之间的天数。其间的备份只保存自上次完整备份以来的更改。',
+            'Not for Proxmox Backup Server.': '不适用于 Proxmox Backup Server。',
+            'not for Proxmox Backup Server': '不适用于 Proxmox Backup Server',
+            'whole days, 0 to 365': '整数天数，0 到 365',
+            Kind: '种类',
+            Full: '完整',
+            Differential: '差异',
+            differential: '差异',
+            'Differential: only what changed since the last full backup of this guest; without a usable one a full backup is made.':
+                '差异：只保存自该客户机上次完整备份以来的更改；没有可用的完整备份时，将进行完整备份。',
+            'Full Backup': '完整备份',
+            'Differential of {0}, made {1}': '{0} 的差异备份，完整备份创建于 {1}',
+            'That full backup is not in this list: without it nothing can be restored.':
+                '列表中没有该完整备份：缺少它将无法恢复。',
+            'Differential backups that need this full backup: {0}': '依赖此完整备份的差异备份：{0}',
+            'made {0}': '创建于 {0}',
+            'This full backup is missing on the storage. Put it back before you restore.':
+                '存储上缺少此完整备份。请先将其放回再恢复。',
+            '{0} differential backup(s) need this full backup: {1}. As long as they are there it cannot be removed.':
+                '{0} 个差异备份依赖此完整备份：{1}。只要它们存在，就无法删除此完整备份。',
+            '{0} and {1} more': '{0} 以及另外 {1} 个',
+            'Remove these {0} as well': '同时删除这 {0} 个',
+            '{0} of them are protected': '其中 {0} 个受保护',
+            'needed by {0}': '被 {0} 个需要',
+            'its full backup is missing': '缺少其完整备份',
+        },
+    };
+
+    var ours = CATALOGUE[(window.Proxmox && Proxmox.defaultLang) || ''] || {};
+
+    // The message in the interface's language, its places {0}, {1} filled with what else is passed.
+    var text = function (message) {
+        var translated = ours[message];
+        if (!translated) {
+            translated = typeof gettext === 'function' ? gettext(message) : message;
+        }
+        return Ext.String.format.apply(null, [translated].concat(Array.prototype.slice.call(arguments, 1)));
+    };
+
+    var dayText = function (count) {
+        return text(Number(count) === 1 ? 'day' : 'days');
+    };
+
+    // A tooltip's attribute: the text is encoded once for the attribute and once for the tooltip, which takes HTML.
+    var tip = function (content) {
+        return 'data-qtip="' + Ext.htmlEncode(Ext.htmlEncode(content)) + '"';
+    };
+
+    // ---------------------------------------------------------------- failing softly
+
+    var warn = function (what, err) {
+        if (window.console) {
+            console.warn('pve-diff-backup: ' + what, err);
+        }
+    };
+
+    // The function, or what the other one returns where it fails.
+    var softly = function (what, fn, otherwise) {
+        return function () {
+            try {
+                return fn.apply(this, arguments);
+            } catch (err) {
+                warn(what, err);
+                return otherwise && otherwise.apply(this, arguments);
+            }
+        };
+    };
+
+    // Runs ours on each component of the class after Proxmox' own initComponent.
+    var afterInit = function (name, fn) {
+        if (!Ext.ClassManager.get(name)) {
+            return; // not in this release
+        }
+        Ext.define('PveDiffBackup.' + name, {
+            override: name,
+            initComponent: function () {
+                this.callParent(arguments);
+                softly('nothing of ours in ' + name, fn)(this);
+            },
+        });
+    };
+
+    // ---------------------------------------------------------------- names of backups
+
+    var STAMP = '(\\d{4}_\\d\\d_\\d\\d-\\d\\d_\\d\\d_\\d\\d)';
+    var NAME = new RegExp(
+        '(?:^|[:/])((vzdump-(?:qemu|lxc|openvz)-\\d+-)' + STAMP + '\\.(?:tgz|(vma|tar)(?:\\.(?:zst|lzo|gz))?))' +
+            '(--differential-' + STAMP + '\\.vcdiff(?:\\.(zst|lzo|gz))?)?$'
+    );
+
+    // 2026_11_21-01_00_00 as the lists show it.
+    var date = function (stamp) {
+        return stamp.substr(0, 10).replace(/_/g, '-') + ' ' + stamp.substr(11).replace(/_/g, ':');
+    };
+
+    // What a volume ID says: { name, id, made, format, compression } and, of a differential, base (its full's name) and
+    // baseMade.  The id is that of the full however it is compressed, since its content is what counts.
+    var parse = function (volid) {
+        var match = NAME.exec(volid || '');
+        if (!match) {
+            return null;
+        }
+        var result = {
+            name: match[1] + (match[5] || ''),
+            id: match[2] + match[3],
+            made: date(match[6] || match[3]),
+            format: match[4] || 'tar',
+            compression: match[7],
+        };
+        if (match[5]) {
+            result.base = match[1];
+            result.baseMade = date(match[3]);
+            result.short = match[2] + '…' + match[5];
+        }
+        return result;
+    };
+
+    // Which backups of a list belong together: { fulls: {id: 1}, needing: {id: [records]} }, of all its records, also
+    // of those that a search hides.
+    var chains = function (store) {
+        var data = store.getData();
+        data = (data.getSource && data.getSource()) || data;
+        var known = store.pveDiffBackupChains;
+        if (known && known.data === data && known.generation === data.generation) {
+            return known;
+        }
+        known = { data: data, generation: data.generation, fulls: {}, needing: {} };
+        data.each(function (record) {
+            var info = parse(record.data.volid);
+            if (info && info.base) {
+                (known.needing[info.id] = known.needing[info.id] || []).push(record);
+            } else if (info) {
+                known.fulls[info.id] = 1;
+            }
+        });
+        store.pveDiffBackupChains = known;
+        return known;
+    };
+
+    // The differentials of a list that need the record's full backup.
+    var needing = function (store, record) {
+        var info = record && parse(record.data.volid);
+        return (info && !info.base && chains(store).needing[info.id]) || [];
+    };
+
+    // ---------------------------------------------------------------- lists of backups
+
+    // The date of a differential is the second one of its name; Proxmox takes the first.
+    softly('the dates of differentials are those of their fulls', function () {
+        var model = Ext.ClassManager.get('pve-storage-content');
+        var own = function (record) {
+            var info = record.data.volid && parse(record.data.volid);
+            return info ? info.made : '';
+        };
+        var field = model && model.getField('vdate');
+        if (field) {
+            var convert = field.convert;
+            field.convert = function (value, record) {
+                var made = value ? '' : softly('no date', own)(record);
+                return made || convert.call(this, value, record);
+            };
+        } else if (model) { // up to 6.1 there is no date
+            model.addFields([
+                {
+                    name: 'vdate',
+                    convert: function (value, record) {
+                        return value || own(record);
+                    },
+                },
+            ]);
+        }
+    })();
+
+    var TAG = 'style="box-shadow:inset 0 0 0 1px;border-radius:3px;padding:0 4px;opacity:0.8;font-size:90%"';
+
+    // A differential begins with its sign, since the end of a long name is what a narrow column cuts off.
+    var renderName = function (info, record, store, name) {
+        var known = chains(store);
+        if (info.base) {
+            var about = text('Differential of {0}, made {1}', info.base, info.baseMade);
+            var sign = 'fa-level-up fa-rotate-90';
+            if (!known.fulls[info.id]) {
+                about += '. ' + text('That full backup is not in this list: without it nothing can be restored.');
+                sign = 'fa-exclamation-triangle warning';
+            }
+            return '<span ' + tip(info.name + ': ' + about) + '><i class="fa fa-fw ' + sign + '"></i> ' +
+                Ext.htmlEncode(info.short) + '</span>';
+        }
+        var count = (known.needing[info.id] || []).length;
+        return count
+            ? '<span ' + TAG + ' ' + tip(text('Differential backups that need this full backup: {0}', count)) +
+                '><i class="fa fa-files-o"></i> ' + count + '</span> ' + name
+            : name;
+    };
+
+    var renderFormat = function (info, record, store, format) {
+        return info.base
+            ? Ext.htmlEncode([text('differential'), info.format].concat(info.compression || []).join(', '))
+            : format;
+    };
+
+    // The column with what Proxmox shows there passed through ours, for names that we know.
+    var wrapRenderer = function (column, ours) {
+        var before = column.renderer;
+        var shown = function (value, meta, record) {
+            return before ? before.apply(this, arguments) : Ext.htmlEncode(value);
+        };
+        column.renderer = softly('a cell is shown as ever', function (value, meta, record, row, col, store) {
+            var info = parse(record.data.volid);
+            var name = shown.apply(this, arguments);
+            return info ? ours(info, record, store, name) : name;
+        }, shown);
+        column.hasCustomRenderer = true;
+    };
+
+    // Up to 6.4 lists are sorted by name, in which a differential stands at its full's date.
+    var sortByOwnDate = function (store) {
+        var byName = store.getSorters().findBy(function (sorter) {
+            return sorter.getProperty() === 'volid';
+        });
+        if (byName) {
+            store.getSorters().remove(byName);
+            store.setSorters({
+                property: 'volid',
+                transform: function (volid) {
+                    var info = parse(volid);
+                    return info ? info.id.replace(/[^-]*-[^-]*$/, '') + info.made : volid;
+                },
+            });
+        }
+    };
+
+    var showChains = function (grid) {
+        var hasDate = false;
+        var place = -1;
+        Ext.Array.each(grid.headerCt.getGridColumns(), function (column, index) {
+            if (column.dataIndex === 'volid' || column.dataIndex === 'text') {
+                wrapRenderer(column, renderName);
+            } else if (column.dataIndex === 'format') {
+                wrapRenderer(column, renderFormat);
+                column.width = Math.max(column.width || 0, 150);
+                place = index;
+            }
+            hasDate = hasDate || column.dataIndex === 'vdate';
+        });
+        sortByOwnDate(grid.getStore());
+        if (!hasDate && place >= 0) {
+            grid.headerCt.insert(place, {
+                header: text('Date'),
+                width: 150,
+                dataIndex: 'vdate',
+            });
+        }
+    };
+
+    // ---------------------------------------------------------------- removal
+
+    // Up to three dates, and how many more there are.
+    var someDates = function (records) {
+        var dates = Ext.Array.map(records, function (record) {
+            return parse(record.data.volid).made;
+        }).sort();
+        var some = dates.slice(0, 3).join(', ');
+        return dates.length > 3 ? text('{0} and {1} more', some, dates.length - 3) : some;
+    };
+
+    // Removes the backup at url and calls done once that is over; the server answers with a task where it takes long.
+    var removeOne = function (url, done, failed) {
+        var failure = function (response) {
+            failed(response.htmlStatus);
+        };
+        var ended = function (upid) {
+            Proxmox.Utils.API2Request({
+                url: '/nodes/' + upid.split(':')[1] + '/tasks/' + encodeURIComponent(upid) + '/status',
+                method: 'GET',
+                failure: failure,
+                success: function (response) {
+                    var task = response.result.data;
+                    if (task.status === 'running') {
+                        Ext.defer(ended, 1000, null, [upid]);
+                    } else if (task.exitstatus === 'OK' || /^WARNINGS/.test(task.exitstatus)) {
+                        done();
+                    } else {
+                        failed(Ext.htmlEncode(task.exitstatus));
+                    }
+                },
+            });
+        };
+        Proxmox.Utils.API2Request({
+            url: url + '?delay=5',
+            method: 'DELETE',
+            failure: failure,
+            success: function (response) {
+                var upid = response.result.data;
+                upid ? ended(upid) : done();
+            },
+        });
+    };
+
+    // Removes the differentials one after another, then calls done; the first failure ends it, and nothing else goes.
+    var removeAll = function (button, records, done) {
+        var urls = Ext.Array.map(records, function (record) {
+            return button.getUrl(record);
+        });
+        var next = function (at) {
+            if (at === urls.length) {
+                Ext.Msg.hide();
+                done();
+                return;
+            }
+            Ext.Msg.updateProgress(at / urls.length, at + '/' + urls.length);
+            removeOne(urls[at], function () {
+                next(at + 1);
+            }, function (reason) {
+                Ext.Msg.hide();
+                Ext.Msg.alert(text('Error'), reason);
+                Ext.callback(button.callback, button.scope, [{}, false, {}], 0, button);
+            });
+        };
+        Ext.Msg.show({ title: text('Please wait...'), closable: false, progress: true, progressText: '0/' + urls.length });
+        next(0);
+    };
+
+    // Proxmox' question with a box to tick.  Without the tick the server is asked as ever, and says why not.
+    var askRemoval = function (button, record, records) {
+        var isProtected = Ext.Array.filter(records, function (other) {
+            return other.data['protected'];
+        }).length;
+        var label = text('Remove these {0} as well', records.length);
+        var box = Ext.create('Ext.form.field.Checkbox', {
+            name: 'removeDifferentials',
+            disabled: !!isProtected,
+            boxLabel: isProtected ? label + ' (' + text('{0} of them are protected', isProtected) + ')' : label,
+        });
+        var message = Ext.create('Ext.window.MessageBox', { closeAction: 'destroy' });
+        message.promptContainer.add(box);
+        message.show({
+            title: text('Confirm'),
+            icon: Ext.Msg.WARNING,
+            message: button.confirmMsg(record) + '<br><br>' + Ext.htmlEncode(text(
+                '{0} differential backup(s) need this full backup: {1}. As long as they are there it cannot be removed.',
+                records.length, someDates(records)
+            )),
+            buttons: Ext.Msg.YESNO,
+            defaultFocus: 'no',
+            fn: function (answer) {
+                var full = function () {
+                    button.self.prototype.handler.call(button, button, null, record);
+                };
+                if (answer === 'yes') {
+                    box.getValue() ? removeAll(button, records, full) : full();
+                }
+            },
+        });
+    };
+
+    var guardRemoval = function (grid) {
+        var button = grid.down('proxmoxStdRemoveButton');
+        if (!button) {
+            return;
+        }
+        var handler = button.handler;
+        var plain = function () {
+            Ext.callback(handler, button.scope, arguments, 0, button);
+        };
+        button.handler = softly('removal as ever', function () {
+            var record = grid.getSelectionModel().getSelection()[0];
+            var records = record ? needing(grid.getStore(), record) : [];
+            records.length ? askRemoval(button, record, records) : plain.apply(this, arguments);
+        }, plain);
+    };
+
+    Ext.Array.each(['PVE.grid.BackupView', 'PVE.storage.ContentView'], function (name) {
+        afterInit(name, function (grid) {
+            softly('the list as ever', showChains)(grid);
+            softly('removal as ever', guardRemoval)(grid);
+        });
+    });
+
+    // ---------------------------------------------------------------- restore
+
+    afterInit('PVE.window.Restore', function (win) {
+        var info = parse(win.volid);
+        var form = win.down('form');
+        if (!info || !info.base || !form) {
+            return;
+        }
+        var hint = Ext.create('Ext.form.field.Display', { userCls: 'pmx-hint', hidden: true, name: 'fullBackupHint' });
+        form.insert(1, [
+            {
+                xtype: 'displayfield',
+                name: 'fullBackupName',
+                fieldLabel: text('Full Backup'),
+                value: Ext.htmlEncode(info.base + ' (' + text('made {0}', info.baseMade) + ')'),
+            },
+            hint,
+        ]);
+        var show = function (html) {
+            if (!hint.destroyed && !hint.isDestroyed) {
+                hint.setValue(html);
+                hint.setHidden(false);
+            }
+        };
+        Proxmox.Utils.API2Request({
+            url: '/nodes/' + win.nodename + '/storage/' + win.volid.split(':')[0] + '/content',
+            params: { content: 'backup' },
+            method: 'GET',
+            success: softly('no look at the full backup', function (response) {
+                var isThere = Ext.Array.some(response.result.data, function (other) {
+                    var full = parse(other.volid);
+                    return full && !full.base && full.id === info.id;
+                });
+                if (!isThere) {
+                    show(text('This full backup is missing on the storage. Put it back before you restore.'));
+                } else if (!win.down('field[name=cores]')) { // up to 6.4 the window does not read the archive
+                    Proxmox.Utils.API2Request({
+                        url: '/nodes/' + win.nodename + '/vzdump/extractconfig',
+                        params: { volume: win.volid },
+                        method: 'GET',
+                        failure: function (answer) {
+                            show(answer.htmlStatus);
+                        },
+                    });
+                }
+            }),
+        });
+    });
+
+    // ---------------------------------------------------------------- prune preview
+
+    // Why each backup is kept, as Proxmox' own list says it: its rules count, in their order, what they keep.  A full
+    // backup that only its differentials keep is not counted, nor is a differential without its full.
+    var keepReasons = function (backups, keep) {
+        var fulls = {};
+        Ext.Array.each(backups, function (backup) {
+            var info = parse(backup.volid);
+            if (info && !info.base) {
+                fulls[info.id] = 1;
+            }
+        });
+        var rules = Ext.Array.filter(
+            ['keep-last', 'keep-hourly', 'keep-daily', 'keep-weekly', 'keep-monthly', 'keep-yearly'],
+            function (rule) {
+                return keep[rule] > 0;
+            }
+        );
+        var count = 0;
+        Ext.Array.each(backups.slice().sort(function (a, b) { return b.ctime - a.ctime; }), function (backup) {
+            var info = parse(backup.volid);
+            if (backup.mark !== 'keep') {
+                return;
+            }
+            if (backup['needed-by']) {
+                backup.keepReason = text('needed by {0}', backup['needed-by']);
+            } else if (info && info.base && !fulls[info.id]) {
+                backup.keepReason = text('its full backup is missing');
+            } else if (!rules.length) {
+                backup.keepReason = 'keep-all';
+            } else {
+                backup.keepReason = rules[0] + ': ' + ++count;
+                if (count >= keep[rules[0]]) {
+                    rules.shift();
+                    count = 0;
+                }
+            }
+        });
+    };
+
+    afterInit('PVE.PruneInputPanel', function (panel) {
+        var store = panel.pruneStore;
+        var setData = store.setData;
+        store.setData = function (data) {
+            softly('reasons as ever', function () {
+                keepReasons(data, PVE.Parser.parsePropertyString(panel.getValues()['prune-backups']) || {});
+            })();
+            return setData.apply(this, arguments);
+        };
+    });
+
+    // ---------------------------------------------------------------- backup jobs
+
+    // Calls fn with whether the storage that is chosen in the window is a Proxmox Backup Server, now and on each change.
+    var watchStorage = function (win, fn) {
+        var field = win.down('field[name=storage]');
+        if (!field) {
+            return;
+        }
+        var look = softly('the kind of storage is not known', function () {
+            var record = field.getStore().findRecord('storage', field.getValue(), 0, false, true, true);
+            fn(!!record && record.data.type === 'pbs');
+        });
+        field.on('change', look);
+        win.mon(field.getStore(), 'load', look);
+        look();
+    };
 
     // The field as the window needs it: an empty value is not sent, or removed from an existing job that had one.  A job
     // that lost its value to a node without our lines keeps its right to it, whatever else is changed in this window.
@@ -18,13 +656,24 @@
         return {
             xtype: 'numberfield',
             name: 'fullbackup',
-            fieldLabel: text('Full Backup Every'),
-            emptyText: text('0 days: always full'),
+            flex: 1,
+            emptyText: text('always full'),
             minValue: 0,
             maxValue: 365,
             allowBlank: true,
             allowDecimals: false,
+            allowExponential: false, // with it a point, e, + and - can be typed
+            // what is pasted and no whole number stays as it is, to be refused instead of rounded
+            parseValue: function (value) {
+                return /^\s*\d+\s*$/.test(String(value)) ? parseInt(value, 10) : null;
+            },
+            validator: function (value) {
+                return /^\d*$/.test(String(value)) || text('whole days, 0 to 365');
+            },
             getSubmitData: function () {
+                if (this.disabled) {
+                    return null;
+                }
                 var data = {};
                 var value = this.getSubmitValue();
                 var before = this.originalValue;
@@ -35,34 +684,157 @@
                 }
                 return data;
             },
+            listeners: {
+                change: function (field, value) {
+                    var unit = field.nextSibling();
+                    var isNumber = value !== null && value !== '';
+                    unit.update(Ext.htmlEncode(Number(value) === 0 ? text('always full') : dayText(value)));
+                    unit.setVisible(isNumber);
+                },
+            },
+        };
+    };
+
+    // The field with its unit behind it, as Proxmox does it for sizes.
+    var labelledConfig = function (isCreate) {
+        return {
+            xtype: 'fieldcontainer',
+            layout: { type: 'hbox', align: 'middle' },
+            fieldLabel: text('Full Every'),
+            labelStyle: 'white-space:nowrap',
+            items: [
+                fieldConfig(isCreate),
+                { xtype: 'box', hidden: true, padding: '0 0 0 5' },
+            ],
             autoEl: {
                 tag: 'div',
                 'data-qtip': Ext.htmlEncode(
                     text('Days between full backups. Those between hold only what changed since the last full one.') +
-                        ' ' + text('Not for Proxmox Backup Server.'),
+                        ' ' + text('Not for Proxmox Backup Server.')
                 ),
             },
         };
     };
 
-    Ext.define('PveDiffBackup.dc.BackupEdit', {
-        override: 'PVE.dc.BackupEdit',
-
-        initComponent: function () {
-            var me = this;
-            me.callParent(arguments);
-            try {
-                // both generations of this window end with a field named mode
-                var mode = me.down('field[name=mode]');
-                var owner = mode && mode.ownerCt;
-                if (owner && !me.down('field[name=fullbackup]')) {
-                    owner.insert(owner.items.indexOf(mode) + 1, fieldConfig(!me.jobid));
-                }
-            } catch (err) {
-                if (window.console) {
-                    console.warn('pve-diff-backup: no field in this window', err);
-                }
+    afterInit('PVE.dc.BackupEdit', function (win) {
+        // both generations of this window end with a field named mode
+        var mode = win.down('field[name=mode]');
+        var owner = mode && mode.ownerCt;
+        if (!owner || win.down('field[name=fullbackup]')) {
+            return;
+        }
+        owner.insert(owner.items.indexOf(mode) + 1, labelledConfig(!win.jobid));
+        var field = win.down('field[name=fullbackup]');
+        var kept = '';
+        watchStorage(win, function (isPBS) {
+            if (isPBS === field.disabled) {
+                return;
             }
-        },
+            if (isPBS) {
+                kept = field.getValue();
+                field.setValue('');
+            } else if (kept !== null && kept !== '') {
+                field.setValue(kept);
+            }
+            field.setEmptyText(text(isPBS ? 'not for Proxmox Backup Server' : 'always full'));
+            field.setDisabled(isPBS);
+        });
+    });
+
+    var renderDays = function (value) {
+        return value > 0 ? Ext.htmlEncode(value + ' ' + dayText(value)) : text('always full');
+    };
+
+    afterInit('PVE.dc.BackupView', function (grid) {
+        var columns = grid.headerCt.getGridColumns();
+        var place = -1;
+        var hides = false;
+        Ext.Array.each(columns, function (column, index) {
+            hides = hides || !!column.hidden;
+            if (column.dataIndex === 'storage') {
+                place = index + 1;
+            }
+        });
+        grid.headerCt.insert(place < 0 ? columns.length : place, {
+            header: text('Full Every'),
+            dataIndex: 'fullbackup',
+            width: 100,
+            hidden: hides, // as the list's lesser columns are, where it has such
+            renderer: renderDays,
+        });
+    });
+
+    afterInit('PVE.dc.BackupInfo', function (panel) {
+        var mode = panel.down('displayfield[name=mode]');
+        var days = panel.record && panel.record.fullbackup;
+        if (mode && days > 0) {
+            mode.ownerCt.insert(mode.ownerCt.items.indexOf(mode) + 1, {
+                xtype: 'displayfield',
+                name: 'fullbackup',
+                fieldLabel: text('Full Every'),
+                value: days,
+                renderer: renderDays,
+            });
+        }
+    });
+
+    // ---------------------------------------------------------------- backup now
+
+    // What each choice sends; the default is the node's, from vzdump.conf.
+    var KINDS = { full: 0, differential: 365 };
+
+    afterInit('PVE.window.Backup', function (win) {
+        var mode = win.down('field[name=mode]');
+        var button = Ext.Array.filter(win.query('button'), function (b) {
+            return b.text === text('Backup') && b.handler;
+        })[0];
+        if (!mode || !button) {
+            return;
+        }
+        var owner = mode.ownerCt;
+        var kind = owner.insert(owner.items.indexOf(mode) + 1, {
+            xtype: 'combobox',
+            name: 'fullbackupKind',
+            fieldLabel: text('Kind'),
+            submitValue: false,
+            editable: false,
+            queryMode: 'local',
+            value: '',
+            store: [
+                ['', text('Default')],
+                ['differential', text('Differential')],
+                ['full', text('Full')],
+            ],
+            autoEl: {
+                tag: 'div',
+                'data-qtip': Ext.htmlEncode(text(
+                    'Differential: only what changed since the last full backup of this guest; without a usable one a full backup is made.'
+                ) + ' ' + text('Not for Proxmox Backup Server.')),
+            },
+        });
+        watchStorage(win, function (isPBS) {
+            kind.setDisabled(isPBS);
+        });
+
+        // The handler puts together what it sends and sends it at once: ours is added on the way.
+        var handler = button.handler;
+        button.handler = function () {
+            var days = kind.disabled ? undefined : KINDS[kind.getValue()];
+            var utils = Proxmox.Utils;
+            var request = utils.API2Request;
+            if (days !== undefined) {
+                utils.API2Request = function (options) {
+                    if (/\/vzdump$/.test(options.url) && options.params) {
+                        options.params.fullbackup = days;
+                    }
+                    return request.apply(this, arguments);
+                };
+            }
+            try {
+                return handler.apply(this, arguments);
+            } finally {
+                utils.API2Request = request;
+            }
+        };
     });
 })();

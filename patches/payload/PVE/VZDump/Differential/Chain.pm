@@ -260,7 +260,8 @@ sub split_restorable {
 =head2 keep_needed(\@group)
 
 After upstream has marked the entries of a group: every full that an entry needs which stays (kept
-or protected) stays as well.  Returns the names of the fulls that were saved by this.
+or protected) stays as well, and C<needed-by> says how many need it, for who asks why it stays.
+Returns the names of the fulls that were saved by this.
 
 =cut
 
@@ -271,7 +272,7 @@ sub keep_needed {
     for my $entry (@$group) {
         next if ($entry->{mark} // '') eq 'remove';
         my $info = parse_name(_entry_name($entry));
-        $needed{ $info->{base} } = 1 if $info && defined($info->{base});
+        $needed{ $info->{base} }++ if $info && defined($info->{base});
     }
 
     my @saved;
@@ -279,6 +280,7 @@ sub keep_needed {
         my $name = _entry_name($entry);
         next if !$needed{$name} || ($entry->{mark} // '') ne 'remove';
         $entry->{mark} = 'keep';
+        $entry->{'needed-by'} = $needed{$name};
         push @saved, $name;
     }
     return @saved;

@@ -28,6 +28,9 @@ L<PVE::VZDump::Differential/upstream($sub, @arguments)> where it can.
 # A guest configuration is a few KiB; what claims more in an archive is none.
 my $MAX_CONFIG = 4 * 1024 * 1024;
 
+# So many dependants of a full are named; of the others there is the count.
+my $NAMED = 3;
+
 # Names that the last prune marked for removal: a full may go with those that need it, not before.
 my %condemned;
 
@@ -227,7 +230,8 @@ sub prune_mark_backup_group {
     # vzdump leaves out the backup that it has just made
     my %known = map { basename($_->{volid} // $_->{path}) => 1 } @$group;
     for my $entry (grep { defined($_->{path}) && ($_->{mark} // '') eq 'remove' } @$group) {
-        $entry->{mark} = 'keep' if grep { !$known{$_} } existing_dependants($entry->{path});
+        my @unseen = grep { !$known{$_} } existing_dependants($entry->{path}) or next;
+        @$entry{qw(mark needed-by)} = ('keep', scalar(@unseen));
     }
 
     for my $entry (@$group) {
@@ -304,14 +308,18 @@ sub vdisk_free {
     return wantarray ? @result : $result[0];
 }
 
+# One line, short whatever needs the full: the web interface reads why a removal failed from the
+# last 4 KiB of the task's log.
 sub _needed_message {
     my ($full, @needing) = @_;
 
+    my @named = splice(@needing, 0, $NAMED);
     return
           "cannot remove full backup '$full': "
-        . scalar(@needing)
+        . (@named + @needing)
         . " differential backup(s) need it, remove them first: "
-        . join(', ', @needing) . "\n";
+        . join(', ', @named)
+        . (@needing ? ' and ' . @needing . ' more' : '') . "\n";
 }
 
 =head2 knows_auxiliaries()

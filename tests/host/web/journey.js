@@ -1,0 +1,277 @@
+// journey.js LANGUAGE: what a user of a patched host sees of differential backups in the browser, from a job's field to
+// the removal of a chain.  Run by `run` beside it, through the program web-e2e.sh, which makes `web`.
+'use strict';
+
+const DUMP = '/var/lib/vz/dump';
+const DISK = '/var/lib/vz/images/200/vm-200-disk-0.raw';
+const STORAGE_CFG = '/etc/pve/storage.cfg';
+const GUEST_LIST = 'pveBackupView';
+const JOBS = 'pveDcBackupView';
+const FIELD = 'window field[name=fullbackup]';
+
+module.exports = async (web) => {
+	const check = web.check.bind(web);
+	const language = web.args[0] || 'en';
+	const archives = () => web.sh(`ls -1 ${DUMP}`).split('\n')
+		.filter((f) => /\.(vma|vcdiff)(\.(zst|lzo|gz))?$/.test(f)).sort();
+	const isDifferential = (name) => name.includes('--differential-');
+	// the date that belongs to a name: its last one
+	const ownDate = (name) => name.match(/.*(\d{4})_(\d\d)_(\d\d)-(\d\d)_(\d\d)_(\d\d)/).slice(1).join(' ')
+		.replace(/(\S+) (\S+) (\S+) (\S+) (\S+) (\S+)/, '$1-$2-$3 $4:$5:$6');
+	const change = (at) => web.sh(`dd if=/dev/urandom of=${DISK} bs=64k seek=${at} count=4 conv=notrunc`);
+	// texts of Proxmox, in its language; its catalogues are not in the tree, so most are English
+	const press = async (text) => web.press(await web.page.evaluate((t) => gettext(t), text));
+	const classes = (name) => web.page.evaluate((n) => !!Ext.ClassManager.get(n), name);
+	const html = (query) => web.component(query, (c) => c.el.dom.innerHTML);
+	const release = Number((await web.sh('dpkg-query -W -f \'${Version}\' pve-manager')).match(/^\d+\.\d+/)[0]);
+
+	const backUp = (days) => web.task('vzdump', () => web.api('POST', `/nodes/${web.node}/vzdump`, {
+		vmid: 200, storage: 'local', mode: 'snapshot', compress: release < 6.2 ? 'lzo' : 'zstd',
+		...(days === undefined ? {} : { fullbackup: days }) }));
+	const choose = async (list, name) => {
+		// a long list only has the rows that are in view
+		await web.component(list, (c, name) => {
+			const record = c.getStore().getRange().find((r) => r.data.volid.endsWith(name));
+			if (record) c.ensureVisible(record);
+		}, name);
+		return web.select(list, new RegExp(name.replace(/[.]/g, '\\.') + '"'));
+	};
+
+	if (language !== 'en') {
+		await web.context.addCookies([{ name: 'PVELangCookie', value: language, url: 'https://127.0.0.1:8006' }]);
+	}
+	await web.login();
+
+	// --- the field of a job
+
+	const label = () => web.component(FIELD, (c) => {
+		const mode = c.up('window').down('field[name=mode]');
+		const el = c.ownerCt.labelEl;
+		return { text: c.ownerCt.getFieldLabel(), fits: el.dom.scrollWidth <= el.getWidth(),
+			lines: el.dom.scrollHeight / mode.labelEl.dom.scrollHeight, height: c.ownerCt.getHeight() - mode.getHeight() };
+	});
+	web.sh(`printf '\\npbs: server\\n\\tdatastore d\\n\\tserver 127.0.0.1\\n\\tusername u@pbs\\n\\tcontent backup\\n' >>${STORAGE_CFG}`);
+	await web.open('root', 'backup');
+	await web.page.setViewportSize({ width: 1000, height: 720 });
+	await press('Add');
+	await web.idle();
+	const empty = await label();
+	await check('the label is one line and pushes nothing', empty.lines <= 1 && empty.height === 0, JSON.stringify(empty));
+	await check('the label fits', empty.fits || language !== 'en', JSON.stringify(empty));
+	await web.screenshot('1-job-empty');
+	await web.type(FIELD, '1.5');
+	await check('a point cannot be typed', await web.value(FIELD) === 15);
+	await web.component(FIELD, (c) => { c.setRawValue('2.5'); c.checkChange(); c.beforeBlur && c.beforeBlur(); });
+	await check('pasted decimals are refused and not rounded', await web.component(FIELD, (c) =>
+		!c.isValid() && c.getRawValue() === '2.5'));
+	await web.type(FIELD, '7');
+	await web.set('window field[name=storage]', 'local');
+	const filled = await label();
+	await check('with a value its unit is shown, and nothing moves', filled.lines <= 1 && filled.height === 0 &&
+		await web.component(FIELD, (c) => c.nextSibling().isVisible(true) && c.nextSibling().el.dom.innerText.length > 0));
+	await web.screenshot('1-job-filled');
+	if (release >= 6.2) {
+		await web.set('window field[name=storage]', 'server');
+		await web.until('the field is greyed out', () => web.component(FIELD, (c) => c.isDisabled()));
+		const hint = await web.component(FIELD, (c) => c.emptyText + (c.getSubmitData() ? ' sent' : ''));
+		await check('for Proxmox Backup Server it is greyed out with a hint, and not sent',
+			/Proxmox Backup Server$/.test(hint), hint);
+		await web.screenshot('1-job-pbs');
+		await web.set('window field[name=storage]', 'local');
+		await check('... and as it was for another storage', await web.value(FIELD) === 7);
+	}
+	if (await web.exists('window field[name=schedule]')) await web.set('window field[name=schedule]', 'daily');
+	if (await web.exists('window vmselector')) await web.set('window vmselector', '200');
+	else await web.select('window grid', /"vmid":"?200/);
+	await press('Create');
+	const job = (await web.api('GET', '/cluster/backup'))[0];
+	await check('the job has the value', job && Number(job.fullbackup) === 7, JSON.stringify(job));
+	await web.page.setViewportSize({ width: 1280, height: 800 });
+	const column = await web.component(JOBS, (c) => {
+		const found = c.headerCt.getGridColumns().find((one) => one.dataIndex === 'fullbackup');
+		found.show();
+		return { text: found.text, hides: c.headerCt.getGridColumns().some((one) => one.hidden) };
+	});
+	const jobs = await web.grid(JOBS);
+	await check('the job list has a column for it', /^7 \S/.test(jobs[0][column.text]), JSON.stringify(jobs));
+	await web.screenshot('2-jobs');
+	if (await classes('PVE.dc.BackupInfo')) {
+		await web.select(JOBS, /200/);
+		await press('Job Detail');
+		await web.until('the detail', () => web.exists('pveBackupInfo displayfield[name=fullbackup]'));
+		const shown = await web.component('pveBackupInfo displayfield[name=fullbackup]', (c) => c.el.dom.innerText);
+		await check('the detail shows it', /7 \S/.test(shown), shown);
+		await web.screenshot('2-detail');
+		await web.closeWindows();
+	}
+
+	// --- a chain of three, and another full
+
+	for (const [days, wanted] of [[7, false], [7, true], [7, true]]) {
+		const before = archives();
+		const run = await backUp(days);
+		const made = archives().filter((f) => !before.includes(f));
+		await check(`a ${wanted ? 'differential' : 'full'} backup`,
+			run.status === 'OK' && made.length === 1 && isDifferential(made[0]) === wanted, run.log.slice(-300));
+		change(100 * archives().length);
+	}
+	const [full, first, second] = archives();
+
+	// by hand, in the window
+	await web.open('qemu/200', 'backup');
+	for (const [kind, wanted] of [['full', false], ['differential', true], ['', false]]) {
+		const before = archives();
+		await press('Backup now');
+		await web.idle();
+		await web.set('window field[name=fullbackupKind]', kind);
+		await web.screenshot(`3-now-${kind}`);
+		const run = await web.task('vzdump', () => web.page.evaluate(() => {
+			const buttons = Ext.ComponentQuery.query('window button').filter((b) => b.text === gettext('Backup') && b.isVisible(true));
+			buttons[0].el.dom.click();
+		}));
+		await web.closeWindows();
+		const made = archives().filter((f) => !before.includes(f));
+		await check(`backup now, ${kind || 'as the default'}`,
+			run.status === 'OK' && made.length === 1 && isDifferential(made[0]) === wanted, run.log.slice(-300));
+	}
+	const all = archives();
+
+	// --- lists
+
+	const lists = [['qemu/200', 'backup', GUEST_LIST]];
+	if (await classes('PVE.storage.BackupView')) lists.push(['storage/pve1/local', 'contentBackup', 'pveStorageBackupView']);
+	for (const [id, tab, list] of lists) {
+		await web.open(id, tab);
+		await web.until('all rows', async () => (await web.grid(list)).length === all.length);
+		const records = await web.component(list, (c) => c.getStore().getRange().map((r) => ({ volid: r.data.volid, date: r.data.vdate })));
+		await check(`${list}: each backup under its own date`, records.every((r) => r.date === ownDate(r.volid)), JSON.stringify(records));
+		const order = records.map((r) => r.date);
+		const sorted = order.slice().sort();
+		await check(`${list}: sorted by it`, [sorted, sorted.slice().reverse()].some((s) => s.join() === order.join()), order.join());
+		const rows = await web.grid(list);
+		const cell = (row, name) => row[name] || Object.values(row).join(' ');
+		await check(`${list}: the dates are shown`, records.every((r, i) => JSON.stringify(rows[i]).includes(r.date)), JSON.stringify(rows));
+		const format = rows.filter((r) => /^\S+, vma, (zst|lzo)$/.test(cell(r, 'Format')));
+		await check(`${list}: a differential's format in words`, format.length === all.filter(isDifferential).length, JSON.stringify(rows.map((r) => r.Format)));
+		const shown = await html(list);
+		await check(`${list}: a full backup tells how many need it`, /fa-files-o[^>]*><\/i> 2</.test(shown), '');
+		await check(`${list}: a differential tells of which full`, shown.includes(`${full}`) && /fa-level-up/.test(shown), '');
+		await web.screenshot(`4-${tab}`);
+		await web.page.setViewportSize({ width: 900, height: 700 });
+		await web.screenshot(`4-${tab}-narrow`);
+		await web.page.setViewportSize({ width: 1280, height: 800 });
+	}
+
+	// --- what pruning would keep, and why
+
+	const [, tab, list] = lists[lists.length - 1];
+	if (await classes('PVE.window.Prune')) {
+		await choose(list, second);
+		const prune = await web.page.evaluate(() => gettext('Prune group'));
+		await web.press(`${prune} qemu/200`);
+		const reasons = async (field, value) => {
+			for (const other of ['keep-last', 'keep-daily']) await web.type(`window field[name=${other}]`, '');
+			await web.type(`window field[name=${field}]`, value);
+			await web.idle();
+			return web.component('window grid', (c) => c.getStore().getRange().map((r) =>
+				[r.data.volid.replace(/.*\//, ''), r.data.mark, r.data.keepReason]));
+		};
+		const last = await reasons('keep-last', '2');
+		const why = Object.fromEntries(last.map(([name, mark, reason]) => [name, mark === 'keep' ? reason : mark]));
+		await web.screenshot('5-prune');
+		const [newest, newestButOne] = all.slice().sort((a, b) => ownDate(b) < ownDate(a) ? -1 : 1);
+		const needed = newestButOne.split('--')[0];
+		await check('the preview says why a full backup is kept, and the others\' reasons are as ever',
+			why[newest] === 'keep-last: 1' && why[newestButOne] === 'keep-last: 2' && /1$/.test(why[needed]) &&
+			!/keep-/.test(why[needed]) && why[full] === 'remove' && why[first] === 'remove', JSON.stringify(last));
+		await web.closeWindows();
+	}
+
+	// --- restore: which full is needed, and whether it is there
+
+	const restoreWindow = async (what) => {
+		await choose(list, second);
+		await press('Restore');
+		await web.until('the window', () => web.exists('window displayfield[name=fullBackupName]'));
+		await web.idle();
+		const seen = { name: await web.value('window displayfield[name=fullBackupName]'), hint: '' };
+		if (await web.exists('window displayfield[name=fullBackupHint]')) seen.hint = await web.value('window displayfield[name=fullBackupHint]');
+		await web.screenshot(`6-restore-${what}`);
+		seen.windows = JSON.stringify(await web.windows());
+		await web.closeWindows();
+		return seen;
+	};
+	const good = await restoreWindow('good');
+	await check('the restore window names the full backup', good.name.includes(full) && good.hint === '', JSON.stringify(good));
+	web.sh(`mv ${DUMP}/${full} ${DUMP}/../away`);
+	const missing = await restoreWindow('missing');
+	await check('... and warns where it is missing', missing.hint !== '', JSON.stringify(missing));
+	await choose(list, second);
+	await press('Show Configuration');
+	const reason = await web.window(/Error/);
+	await web.screenshot('6-configuration-missing');
+	await check('the configuration tells it in a sentence', /put it back/.test(reason) && !/os error/.test(reason), reason);
+	await web.closeWindows();
+	await web.component(list, (c) => void c.getStore().load());
+	await web.idle();
+	await check('the list warns', /fa-exclamation-triangle/.test(await html(list)));
+	await web.screenshot('6-list-missing');
+	web.sh(`head -c 5000 ${DUMP}/../away >${DUMP}/${full}`);
+	const damaged = await restoreWindow('damaged');
+	await check('... and the restore window where it is damaged', damaged.hint !== '' || /Error/.test(damaged.windows), JSON.stringify(damaged));
+	web.sh(`mv ${DUMP}/../away ${DUMP}/${full}`);
+	await web.component(list, (c) => void c.getStore().load());
+
+	// --- removal: refused where the full is needed, unless all go
+
+	const copies = `${DUMP}/${full}--differential-2030_01_01-00_00_`;
+	web.sh(`for i in {10..58}; do ln ${DUMP}/${first} ${copies}$i.vcdiff${first.match(/vcdiff(.*)/)[1]}; done`);
+	await web.component(list, (c) => void c.getStore().load());
+	await web.idle();
+	const ask = async () => {
+		await choose(list, full);
+		await press('Remove');
+		return web.window(/\b51\b/);
+	};
+	const question = await ask();
+	await check('before the click it says how many differentials need the full backup', /\b51\b.*\b48\b/.test(question), question);
+	await web.screenshot('7-remove');
+	await web.press('Yes');
+	const refusal = await web.window(/^Error/, 30);
+	await web.screenshot('7-refused');
+	await check('the refusal has the count, a few names, and how many more',
+		/51 differential backup.* need it.* and 48 more/.test(refusal) && !/ line \d+\.|unexpected status/.test(refusal) &&
+		archives().length === all.length + 49, refusal);
+	await web.closeWindows();
+	web.sh(`rm ${copies}{13..58}*`);
+	await web.component(list, (c) => void c.getStore().load());
+	await web.idle();
+	if (release >= 7.2) { // one that is protected stays, and so does its full
+		const volid = `local:backup/${first}`;
+		await web.api('PUT', `/nodes/${web.node}/storage/local/content/${volid}`, { protected: 1 });
+		await web.component(list, (c) => void c.getStore().load());
+		await web.idle();
+		await choose(list, full);
+		await press('Remove');
+		await web.window(/\b5\b/);
+		await check('with a protected one among them it is not offered to remove all', await web.component(
+			'window field[name=removeDifferentials]', (c) => c.isDisabled()));
+		await web.screenshot('7-protected');
+		await web.closeWindows();
+		await web.api('PUT', `/nodes/${web.node}/storage/local/content/${volid}`, { protected: 0 });
+		await web.component(list, (c) => void c.getStore().load());
+		await web.idle();
+	}
+	await choose(list, full);
+	await press('Remove');
+	await web.window(/\b5\b/);
+	await web.component('window field[name=removeDifferentials]', (c) => void c.setValue(true));
+	await web.press('Yes');
+	await web.until('all are removed', () => !archives().some((f) => f.startsWith(full)), 60);
+	await web.idle();
+	const left = all.filter((f) => !f.startsWith(full));
+	await check('with a tick the full goes with all that need it, and nothing else',
+		archives().join() === left.join() && (await web.windows()).length === 0, `${archives().join()} ${JSON.stringify(await web.windows())}`);
+	await web.until('the list says so', async () => (await web.grid(list)).length === left.length);
+	await check('no script errors', web.errors.length === 0, web.errors.join(' | '));
+};
