@@ -268,7 +268,7 @@ fn create(
     }
     remove_on_signals(made)?;
     made.all_or_nothing(|| -> anyhow::Result<()> {
-        let file = made.make(Path::new(archive), |path| File::create_new(path))?;
+        let file = made.file(Path::new(archive))?;
         let written = write_archive(buffered(file), header, &mut files, order)?;
         // Told here, an error of the disk is known before anyone relies on the archive.
         Ok(written.get_ref().sync_all()?)

@@ -1,7 +1,7 @@
 //! Unpacking an archive into raw images and configuration files.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ fn unpack<R: Read>(
 ) -> Result<Extracted, Error> {
     let header = reader.header().clone();
     let wanted = select(&header, only)?;
-    made.make(dir, |dir| fs::create_dir(dir)).map_err(|e| match e.kind() {
+    made.directory(dir).map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists => Error::Exists { path: dir.display().to_string() },
         _ => failed(dir, e),
     })?;
@@ -128,11 +128,9 @@ impl Image {
     }
 }
 
-/// Makes a file that was not there, for whoever may read backups: a guest's disk is nobody else's business.
+/// Makes a file that was not there.
 fn create(made: &Made, path: &Path) -> Result<File, Error> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let new = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    made.make(path, new).map_err(|e| failed(path, e))
+    made.file(path).map_err(|e| failed(path, e))
 }
 
 fn failed(path: &Path, source: io::Error) -> Error {

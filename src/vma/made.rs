@@ -1,5 +1,6 @@
 //! What is being made: all of it stays, or nothing.
 
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
@@ -8,6 +9,13 @@ use std::{fs, io};
 /// another thread can remove them when a signal ends the program.
 #[derive(Clone, Debug, Default)]
 pub struct Made(Arc<Mutex<Vec<PathBuf>>>);
+
+/// Options for files of a guest's data: where one is new, only its owner may read it, whatever the umask says.
+pub fn private() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
 
 impl Made {
     /// Does a work that makes things. After an error none of them is left.
@@ -23,8 +31,18 @@ impl Made {
         result
     }
 
+    /// Makes a directory that was not there, for its owner only: a guest's data is nobody else's business.
+    pub(crate) fn directory(&self, path: &Path) -> io::Result<()> {
+        self.make(path, |path| fs::DirBuilder::new().mode(0o700).create(path))
+    }
+
+    /// Makes a file that was not there, for its owner only.
+    pub(crate) fn file(&self, path: &Path) -> io::Result<fs::File> {
+        self.make(path, |path| private().create_new(true).open(path))
+    }
+
     /// Makes a file or directory that was not there.
-    pub(crate) fn make<T>(&self, path: &Path, make: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    fn make<T>(&self, path: &Path, make: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
         let mut made = self.lock();
         let new = make(path)?;
         made.push(path.to_owned());

@@ -26,7 +26,7 @@ pub use error::{Defect, Error};
 pub use extent::{Cluster, ExtentHeader};
 pub use extract::{Extracted, extract};
 pub use header::{Config, Device, Header};
-pub use made::Made;
+pub use made::{Made, private};
 pub use reader::{Event, Reader, Summary, verify};
 pub use writer::{Order, Writer, write_archive};
 

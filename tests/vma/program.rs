@@ -278,3 +278,42 @@ fn a_cause_is_told_once() {
     let error = dir.run(&["vma", "list", "nope"]).error;
     assert_eq!(error, "pve-xdelta3 vma: cannot open nope: No such file or directory (os error 2)\n");
 }
+
+/// A guest's data is its owner's alone, in whatever file a command puts it.
+#[test]
+fn files_of_guests_data_are_private_whatever_the_umask_says() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = Dir::new();
+    dir.file("disk.raw", &[7; 65_536]);
+    dir.file("new", &[8; 65_536]);
+    let script = r#"
+        umask 0
+        set -e
+        "$0" vma extract a.vma out
+        "$0" vma create made.vma drive-scsi0=disk.raw
+        "$0" -e -s disk.raw new delta
+        "$0" -d -s disk.raw delta again
+        "$0" -e -s disk.raw new delta2
+        "$0" merge -m delta delta2 merged
+        "$0" recode delta recoded
+    "#;
+    let ran = Command::new("sh").args(["-c", script, PROGRAM]).current_dir(dir.path("")).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let given = ["a.vma", "half.vma", "disk.raw", "new"];
+    let mut looked_at = 0;
+    for entry in walkdir::WalkDir::new(dir.path("")).min_depth(1) {
+        let entry = entry.unwrap();
+        if !given.iter().any(|name| entry.file_name() == *name) {
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
+            let want = if entry.file_type().is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(mode, want, "{} {mode:o}", entry.path().display());
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at >= 9, "{looked_at}");
+    // Who has a file already says who may read it.
+    fs::set_permissions(dir.path("again"), fs::Permissions::from_mode(0o640)).unwrap();
+    let run = dir.run(&["-d", "-f", "-s", "disk.raw", "delta", "again"]);
+    assert_eq!(run.code, Some(0), "{}", run.error);
+    assert_eq!(fs::metadata(dir.path("again")).unwrap().permissions().mode() & 0o777, 0o640);
+}

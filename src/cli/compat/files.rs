@@ -14,7 +14,7 @@ use crate::cli::signals::remove_on_signals;
 use crate::cli::standard;
 use crate::container::{self, Kind};
 use crate::matching;
-use crate::vma::Made;
+use crate::vma::{Made, private};
 
 /// Opens the input and undoes its compression, unless `-D` says not to.
 pub fn input(options: &Options) -> anyhow::Result<(Kind, Box<dyn Read + Send>)> {
@@ -89,7 +89,7 @@ impl Output {
             });
         };
         let failed = || format!("file open failed: write: {}", path.display());
-        let file = File::create(path).with_context(failed)?;
+        let file = private().create(true).truncate(true).open(path).with_context(failed)?;
         let made = Made::default();
         if file.metadata()?.is_file() {
             made.adopt(path);
