@@ -52,11 +52,13 @@ pub enum Exit {
     NotRevertible = 19,
     /// `--cluster`: not all nodes are as they should be.
     Nodes = 20,
+    /// `status`: the files are patched and current, but something else is not as it should be.
+    Attention = 21,
 }
 
 impl Exit {
     /// All codes with what they mean, for help and man page.
-    pub const TABLE: [(Self, &'static str); 21] = [
+    pub const TABLE: [(Self, &'static str); 22] = [
         (Self::Success, "done; status: patched and current"),
         (Self::Failure, "any other failure"),
         (Self::Usage, "unknown option or argument"),
@@ -78,6 +80,7 @@ impl Exit {
         (Self::ForeignChange, "somebody's edit of a file took away or doubled a line that hunks hang on"),
         (Self::NotRevertible, "revert could not give back a file byte for byte"),
         (Self::Nodes, "--cluster: not all nodes are as they should be, or could be asked"),
+        (Self::Attention, "status: patched and current, but something else needs attention; doctor tells"),
     ];
 
     /// The code for a refusal.
@@ -101,7 +104,7 @@ impl Exit {
             Refusal::NotRevertible { .. } | Refusal::RevertBroken { .. } => Self::NotRevertible,
             Refusal::PayloadInTheWay { .. } => Self::InTheWay,
             Refusal::OriginalPatches { .. } => Self::Originals,
-            Refusal::ModuleBroken { .. } | Refusal::PageBroken { .. } => Self::ModuleBroken,
+            Refusal::ModuleBroken { .. } | Refusal::Misplaced { .. } => Self::ModuleBroken,
         }
     }
 

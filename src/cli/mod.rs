@@ -71,7 +71,7 @@ pub struct Global {
     /// Work on the host whose files lie in DIR, not on the running one
     ///
     /// Paths and links are followed inside DIR as if it were `/`. Nothing outside is changed, no service is
-    /// touched and no question asked.
+    /// touched, and no code that lies in DIR is run (but see reinstall, and --load-modules of apply and test).
     #[arg(long, global = true, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
     /// Take the patch sets from DIR instead of those inside the program
@@ -123,7 +123,8 @@ pub enum Command {
     /// "Edited by somebody else" means: without our lines, it is not what dpkg recorded for its package. "Unverified"
     /// means: the files match the patch set, but this release was not known when the set was made.
     ///
-    /// The exit code is 0 only where everything is patched and current, so this can serve as a check for monitoring.
+    /// The exit code is 0 only where everything is patched and current and `doctor` has nothing to say, so this can serve as a
+    /// check for monitoring.
     Status(installer::status::Args),
     /// Show what apply would change, for people
     ///
@@ -137,7 +138,8 @@ pub enum Command {
     /// Check whether apply would work, without writing anything
     ///
     /// Finds the patch set and the place of every line, loads each changed Perl module from a temporary folder, and
-    /// looks whether everything could be written.
+    /// looks whether everything could be written. Modules below another root and of package files are loaded only with
+    /// --load-modules, as that runs their code; without it, the lines that ours hang on are looked for and read.
     Test(installer::apply::TestArgs),
     /// Patch the host
     ///
@@ -158,12 +160,13 @@ pub enum Command {
     /// For a host whose files are past repair: shows the packages and files concerned, asks, takes out what is ours and
     /// lets apt-get install the versions that are installed now once more. Edits made by others are lost.
     ///
-    /// With --root, apt-get of that root is run in it (chroot).
+    /// With --root, apt-get of that root is run in it (chroot): that runs programs of that root, and is asked first like all
+    /// else.
     Reinstall(installer::reinstall::Args),
     /// Tell what is not as it should be, and what to do about it
     ///
-    /// Looks at the host's files as `status` does, and at the backup jobs: what each says of full backups and what is
-    /// remembered of it, and which nodes of the cluster know the option.
+    /// Looks at the host's files as `status` does, at the programs that backups run, at the backup jobs: what each says of full
+    /// backups and what is remembered of it, whether its last run failed, and which nodes of the cluster know the option.
     ///
     /// The exit code is 0 where nothing is to be done, else 1.
     Doctor,
@@ -179,8 +182,9 @@ pub enum Command {
     /// as it is? One that moved or vanished is shown with the lines most like it.
     ///
     /// With --clones: lays out the host of every release in Proxmox' public history, one after the other, and on each one
-    /// plans, loads the changed modules (PERL5LIB may name stand-ins for what is missing), takes everything out again and
-    /// compares bytes.
+    /// plans, takes everything out again and compares bytes.
+    ///
+    /// With --load-modules the changed modules are loaded, too (--perl-lib names stand-ins for what is missing).
     ///
     /// --write notes what went well in verified.yaml of the folder given with --patches.
     NewVersion(installer::new_version::Args),

@@ -23,6 +23,7 @@ use indicatif::DecimalBytes;
 use super::exit::{Exit, Stop};
 use super::say::println_quietly;
 use crate::backup::{BackupName, GuestKind};
+use crate::host::scratch;
 use guest::Guest;
 use shell::Shell;
 
@@ -189,12 +190,9 @@ struct Test<'a> {
 
 impl<'a> Test<'a> {
     fn start(args: &'a Args, shell: &'a Shell, source: Guest, target: Guest) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("pve-diff-backup-selftest-")
-            .tempdir_in(&args.dir)
+        let dir = scratch::private(&args.dir, "pve-diff-backup-selftest-")
             .with_context(|| format!("cannot make a directory in {}", args.dir.display()))?;
-        // the root of an unprivileged container must get to the files that vzdump puts there for it
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711))?;
+        source.let_in(dir.path())?;
         let description = source.description(shell)?;
         Ok(Test { args, shell, source, target, dir, description })
     }
@@ -229,7 +227,7 @@ impl<'a> Test<'a> {
     /// Changes the guest's configuration, has vzdump make a backup, and finds it.
     fn back_up(&self, dir: &Path, compression: &str, what: &str) -> anyhow::Result<PathBuf> {
         fs::create_dir_all(dir)?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o711))?;
+        self.source.let_in(dir)?;
         let before = archives(dir)?;
         let marker = self.marker(compression, what);
         let text = self
@@ -249,7 +247,10 @@ impl<'a> Test<'a> {
             BackupName::Differential(_) => "differential",
         };
         ensure!(found == what, "vzdump made a {found} backup instead of a {what} one: {name}");
-        Ok(dir.join(name.as_str()))
+        let path = dir.join(name.as_str());
+        // vzdump leaves that to the umask
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(path)
     }
 
     /// Restores a backup to the target id, compares, destroys the target.

@@ -1,10 +1,13 @@
 //! Package files that are not installed: unpacked into a temporary folder by dpkg-deb(1).
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::dpkg::{Origin, md5_hex};
 use super::root::{Root, RootError, read_bounded};
+use super::scratch::Scratch;
 use super::version::{Version, VersionError};
 
 /// Largest list of checksums read.
@@ -21,7 +24,7 @@ pub struct Deb {
     pub architecture: String,
     root: Root,
     sums: String,
-    _dir: tempfile::TempDir,
+    _dir: Scratch,
 }
 
 /// A package file cannot be used.
@@ -73,8 +76,7 @@ impl Deb {
     pub fn unpack(file: &Path) -> Result<Self, DebError> {
         let file =
             std::path::absolute(file).map_err(|cause| DebError::Io { path: file.to_owned(), cause })?;
-        let temp = tempfile::Builder::new().prefix("pve-diff-backup-").tempdir();
-        let dir = temp.map_err(|cause| DebError::Io { path: std::env::temp_dir(), cause })?;
+        let dir = Scratch::new().map_err(|cause| DebError::Io { path: std::env::temp_dir(), cause })?;
         let about = dpkg_deb(&file, &["--field".as_ref(), file.as_os_str()])?;
         let field = |name: &str| {
             about.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
@@ -85,6 +87,7 @@ impl Deb {
         let version =
             Version::parse(version).map_err(|cause| DebError::Version { file: file.clone(), cause })?;
         dpkg_deb(&file, &["--raw-extract".as_ref(), file.as_os_str(), dir.path().as_os_str()])?;
+        tame(dir.path())?;
         let root = Root::open(dir.path())?;
         let list = root.resolve("DEBIAN/md5sums")?;
         let sums = match read_bounded(&list, MAX_LIST) {
@@ -129,6 +132,24 @@ impl Deb {
     pub fn root(&self) -> &Root {
         &self.root
     }
+}
+
+/// Takes from an unpacked package what only an installed one needs: set-id bits and everybody's rights, devices and
+/// pipes. The folder is private already; this is for the case that it lies on a file system where others get in.
+fn tame(dir: &Path) -> Result<(), DebError> {
+    for entry in walkdir::WalkDir::new(dir) {
+        let io = |path: &Path, cause| DebError::Io { path: path.to_owned(), cause };
+        let entry = entry.map_err(|error| io(dir, error.into()))?;
+        let (path, kind) = (entry.path(), entry.file_type());
+        let done = match () {
+            () if kind.is_symlink() => Ok(()),
+            () if kind.is_dir() => fs::set_permissions(path, fs::Permissions::from_mode(0o700)),
+            () if kind.is_file() => fs::set_permissions(path, fs::Permissions::from_mode(0o600)),
+            () => fs::remove_file(path),
+        };
+        done.map_err(|cause| io(path, cause))?;
+    }
+    Ok(())
 }
 
 /// Runs dpkg-deb; gives what it printed.

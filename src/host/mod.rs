@@ -3,22 +3,35 @@
 //! Nothing here writes a host's own files. [`Root`] keeps every path inside the folder given with `--root`, [`Dpkg`] reads
 //! dpkg's own files (no dpkg needed: the folder may be a mounted disk), [`services`] is the one place that
 //! talks to systemd, [`notify`] the one that tells people who are not there, [`pmxcfs`] the one that knows the
-//! settings shared by a cluster, [`cluster`] knows the other nodes.
+//! settings shared by a cluster, [`cluster`] knows the other nodes, [`scratch`] makes temporary folders, [`hint`] words the
+//! commands that messages tell people to run.
 
 pub mod cluster;
 pub mod deb;
 pub mod dpkg;
+pub mod hint;
 pub mod notify;
 pub mod pmxcfs;
 pub mod root;
+pub mod scratch;
 pub mod services;
+pub mod tasks;
 pub mod version;
 
 pub use deb::{Deb, DebError};
 pub use dpkg::{Dpkg, DpkgError, Origin};
 pub use root::{Root, RootError};
+pub use scratch::Scratch;
 pub use version::Version;
 
 /// The packages of Proxmox VE that patch sets deal with.
 pub const PACKAGES: [&str; 5] =
     ["pve-manager", "libpve-storage-perl", "libpve-guest-common-perl", "qemu-server", "pve-container"];
+
+/// Variables by which whoever calls us could have any Perl program run code of theirs (perlrun(1)).
+pub const PERL_VARIABLES: [&str; 4] = ["PERL5LIB", "PERLLIB", "PERL5OPT", "PERL5DB"];
+
+/// `command`, which is or may run a Perl program, without those variables.
+pub fn without_perl_variables(command: duct::Expression) -> duct::Expression {
+    PERL_VARIABLES.iter().fold(command, |command, name| command.env_remove(name))
+}

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use super::root::Root;
+use super::without_perl_variables;
 
 /// Where the journal (or syslog) listens.
 const JOURNAL: &str = "/dev/log";
@@ -51,7 +52,7 @@ pub fn message(root: &Root, subject: &str, text: &str) -> bool {
     }
     let through_proxmox = || {
         let known = root.resolve(TEMPLATE).is_ok_and(|path| path.exists());
-        known && runs(duct::cmd!("perl", "-e", PERL, subject, text).stdin_null())
+        known && runs(without_perl_variables(duct::cmd!("perl", "-e", PERL, subject, text).stdin_null()))
     };
     let by_mail = || {
         let mail = format!(

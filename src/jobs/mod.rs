@@ -106,8 +106,7 @@ pub enum Note {
     },
     /// A job of jobs.cfg lost its value, and this run may not give it back.
     #[error(
-        "job {id}: its Full Backup Every {days} was dropped by a node without our lines; `pve-diff-backup apply` \
-         brings it back"
+        "job {id}: its Full Backup Every {days} was dropped by a node without our lines; `apply` brings it back"
     )]
     Dropped {
         /// The job.

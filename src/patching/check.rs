@@ -1,13 +1,18 @@
 //! Do the changed modules still load, and do pages hold our line as one? The former is asked of perl itself, before anything is written below the root.
 //!
+//! Loading a module runs its code. On the running host that code runs anyway, as root and every minute. What lies below another root, or
+//! in a package file, is somebody else's: it is loaded only where somebody says so ([`Trust`]). Perl has no way to
+//! check a module without running what it holds (`perl -c` runs its BEGIN blocks and whatever it uses). Without loading there
+//! remain the lines that ours hang on, which are found exactly once, and [`code::fault`], which reads.
+//!
 //! The planned files are laid out in a temporary folder that comes first in perl's search path, then each changed
 //! module is loaded from there. Loading, not `perl -c`: that fails even on untouched modules whose `use` is circular
 //! (Storage.pm since Proxmox VE 8.4). What fails counts only where the untouched module passes the same test, since on
 //! a half upgraded host, or in a tree, modules may miss what they need. Then a second, weaker test is made: the
 //! module is compiled with empty stand-ins for what is missing. What fails there too is reported as not checkable.
 //!
-//! Environment: `PERL5LIB` is respected (and comes before the host's own folder, after the staged one); the working
-//! folder is `/`, so that a root given as a relative path cannot matter.
+//! Environment: variables that let perl run other code are dropped; the working folder is `/`, so that a root given as a
+//! relative path cannot matter.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,8 +24,9 @@ use serde::Serialize;
 use super::plan::Change;
 use super::refusal::Refusal;
 use super::survey::Survey;
-use super::template;
-use crate::host::Root;
+use super::{code, template};
+use crate::host::scratch::STATE_DIR;
+use crate::host::{Root, Scratch, without_perl_variables};
 
 /// Where Proxmox' modules lie, relative to the root.
 const PERL_LIB: &str = "usr/share/perl5";
@@ -54,6 +60,68 @@ pub enum Outcome {
     Compiles(String),
     /// Nothing can be said: the untouched module fails in the same way.
     NotCheckable(String),
+    /// It is another host's or a package's, whose code is not run.
+    NotLoaded,
+}
+
+/// Whether code of other roots and of package files may run, and what helps perl to load it.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// Whether it may.
+    pub foreign: bool,
+    /// Folders with stand-ins for modules that are missing; they come before the host's own.
+    pub libs: Vec<PathBuf>,
+}
+
+/// How modules are tried.
+#[derive(Debug)]
+pub enum Modules {
+    /// Perl loads them, with `libs` in its search path. They are laid out in `scratch`.
+    Load {
+        /// Folders of modules.
+        libs: Vec<PathBuf>,
+        /// A folder of ours.
+        scratch: Scratch,
+    },
+    /// Nothing of them runs.
+    Leave,
+}
+
+impl Trust {
+    /// How the modules of the host at `root` are tried, with the folders `packages` of unpacked package files before its
+    /// own.
+    ///
+    /// # Errors
+    /// [`CheckError`] where no temporary folder can be made.
+    pub fn modules(&self, root: &Root, packages: &[PathBuf]) -> Result<Modules, CheckError> {
+        if !self.foreign && (!root.is_running_host() || !packages.is_empty()) {
+            return Ok(Modules::Leave);
+        }
+        let scratch = Scratch::new().map_err(|cause| CheckError { path: std::env::temp_dir(), cause })?;
+        Ok(self.load(root, packages, scratch))
+    }
+
+    /// The same for a run that holds the lock of that host: what it lays out lies in that host's own folder, where the next
+    /// run finds what this one may leave.
+    ///
+    /// # Errors
+    /// As [`Trust::modules`].
+    pub fn modules_at(&self, root: &Root) -> Result<Modules, CheckError> {
+        if !self.foreign && !root.is_running_host() {
+            return Ok(Modules::Leave);
+        }
+        let path = root.dir().join(STATE_DIR);
+        let dir = root.resolve(STATE_DIR).map_err(|error| io::Error::other(error.to_string()));
+        let scratch = dir.and_then(|dir| Scratch::below(&dir)).map_err(|cause| CheckError { path, cause })?;
+        Ok(self.load(root, &[], scratch))
+    }
+
+    fn load(&self, root: &Root, packages: &[PathBuf], scratch: Scratch) -> Modules {
+        // Perl itself knows those of the running host, behind folders that an administrator may have put before them.
+        let own = (!root.is_running_host()).then(|| root.dir().join(PERL_LIB));
+        let libs = self.libs.iter().chain(packages).cloned().chain(own).collect();
+        Modules::Load { libs, scratch }
+    }
 }
 
 /// The check itself cannot be made.
@@ -66,40 +134,41 @@ pub struct CheckError {
     pub cause: io::Error,
 }
 
-/// Where the modules of the host at `root` lie, for [`modules`]; perl itself knows those of the running host, behind
-/// folders that an administrator may have put before them.
-pub fn libs(root: &Root) -> Vec<PathBuf> {
-    match root.is_running_host() {
-        true => Vec::new(),
-        false => vec![root.dir().join(PERL_LIB)],
-    }
-}
-
 /// Checks the modules and pages that `changes` creates or replaces and `wanted` wants, with all changes in place.
-/// `libs` are the folders with the host's modules; `progress` is told each path beforehand.
+/// `progress` is told each path beforehand.
 ///
 /// # Errors
 /// [`CheckError`]. What is broken by us comes back as refusals.
 pub fn files(
-    libs: &[PathBuf],
+    how: &Modules,
     survey: &Survey,
     changes: &[Change],
     wanted: impl Fn(&str) -> bool,
     mut progress: impl FnMut(&str),
 ) -> Result<(Vec<Checked>, Vec<Refusal>), CheckError> {
-    let (staged, untouched) = (Tree::new()?, Tree::new()?);
-    let mut modules = Vec::new();
     let mut refusals = Vec::new();
     for change in changes {
-        if let Some(page) = change.after.as_ref().filter(|_| is_page(&change.path))
-            && let Some(said) = template::fault(page)
-        {
-            refusals.push(Refusal::PageBroken {
-                owner: owner(survey, &change.path),
-                file: change.path.clone(),
-                said,
-            });
-        }
+        let Some(after) = &change.after else { continue };
+        let said = match () {
+            () if is_page(&change.path) => template::fault(after),
+            () if module_file(&change.path).is_some() => code::fault(after),
+            () => None,
+        };
+        refusals.extend(said.map(|said| Refusal::Misplaced {
+            owner: owner(survey, &change.path),
+            file: change.path.clone(),
+            said,
+        }));
+    }
+    let created = |change: &&Change| change.after.is_some() && module_file(&change.path).is_some();
+    let Modules::Load { libs, scratch } = how else {
+        let not_loaded = |change: &Change| Checked { path: change.path.clone(), outcome: Outcome::NotLoaded };
+        let of_interest = changes.iter().filter(created).filter(|change| wanted(&change.path));
+        return Ok((of_interest.map(not_loaded).collect(), refusals));
+    };
+    let (staged, untouched) = (Tree::new(scratch, "staged")?, Tree::new(scratch, "untouched")?);
+    let mut modules = Vec::new();
+    for change in changes {
         let (Some(module), Some(after)) = (module_file(&change.path), &change.after) else { continue };
         staged.add(module, after)?;
         // What is not ours, as it is without our lines: it may already carry some.
@@ -176,16 +245,15 @@ fn run(libs: &[PathBuf], tree: &Tree, module: &str, how: How) -> Result<(), Fail
     };
     let arguments: [OsString; 6] =
         ["-I".into(), tree.lib().into_os_string(), "-e".into(), script.into(), "--".into(), module.into()];
-    let mut path = std::env::var_os("PERL5LIB").unwrap_or_default();
+    let mut path = OsString::new();
     for lib in libs {
         if !path.is_empty() {
             path.push(":");
         }
         path.push(lib);
     }
-    let started = duct::cmd("perl", arguments)
-        .dir("/")
-        .env("PERL5LIB", path)
+    // The variables are dropped by the outermost of these wrappers, before ours is set within.
+    let started = without_perl_variables(duct::cmd("perl", arguments).dir("/").env("PERL5LIB", path))
         .stdin_null()
         .stderr_to_stdout()
         .stdout_capture()
@@ -217,26 +285,23 @@ fn shorten(said: &str) -> String {
     format!("{before}{after}").chars().take(400).collect()
 }
 
-/// A temporary folder laid out as one of perl's.
+/// A folder laid out as one of perl's.
 struct Tree {
-    dir: tempfile::TempDir,
+    dir: PathBuf,
 }
 
 impl Tree {
-    fn new() -> Result<Self, CheckError> {
-        let dir = tempfile::Builder::new()
-            .prefix("pve-diff-backup-")
-            .tempdir()
-            .map_err(|cause| CheckError { path: std::env::temp_dir(), cause })?;
-        Ok(Self { dir })
+    fn new(scratch: &Scratch, name: &str) -> Result<Self, CheckError> {
+        let made = scratch.folder(name);
+        Ok(Self { dir: made.map_err(|cause| CheckError { path: scratch.path().join(name), cause })? })
     }
 
     fn lib(&self) -> PathBuf {
-        self.dir.path().to_owned()
+        self.dir.clone()
     }
 
     fn add(&self, module: &str, content: &[u8]) -> Result<(), CheckError> {
-        let path = self.dir.path().join(module);
+        let path = self.dir.join(module);
         let written = std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))
             .and_then(|()| std::fs::write(&path, content));
         written.map_err(|cause| CheckError { path, cause })

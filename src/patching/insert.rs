@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::near::{nearest, spot};
 use super::patchset::{Hunk, Indent};
 use super::pattern::Pattern;
 use super::refusal::{Place, Refusal};
@@ -91,7 +92,10 @@ fn only_line(
     let wanted = || patterns.iter().map(Pattern::to_string).collect::<Vec<_>>().join("` or `");
     match found[..] {
         [index] => Ok(index),
-        [] => Err(Refusal::AnchorMissing { place: place(), wanted: wanted() }),
+        [] => {
+            let near = nearest(all, patterns).into_iter().map(|index| spot(all, index)).collect();
+            Err(Refusal::AnchorMissing { place: place(), wanted: wanted(), near })
+        }
         _ => Err(Refusal::AnchorAmbiguous {
             place: place(),
             wanted: wanted(),

@@ -6,9 +6,11 @@
 
 pub mod anchors;
 pub mod check;
+mod code;
 pub mod diff;
 pub mod embedded;
 mod insert;
+mod near;
 pub mod originals;
 pub mod patchset;
 pub mod pattern;

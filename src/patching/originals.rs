@@ -9,7 +9,7 @@ use std::io;
 use super::survey::SurveyError;
 use super::text::strip;
 use crate::host::root::read_bounded;
-use crate::host::{Dpkg, Origin, PACKAGES, Root};
+use crate::host::{Dpkg, Origin, PACKAGES, Root, hint};
 
 /// What their scripts edited, in any of their 30 versions, and the package that ships it.
 const FILES: [(&str, &str); 14] = [
@@ -87,7 +87,7 @@ pub fn remedy(found: &[Found]) -> String {
         found.iter().map(|found| format!("{}={}", found.package, found.version)).collect();
     packages.sort();
     packages.dedup();
-    format!("apt install --reinstall {}", packages.join(" "))
+    hint::inside(&format!("apt install --reinstall {}", packages.join(" ")))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::refusal::{Place, Refusal};
 use super::sha256_hex;
 use super::survey::{FileView, Survey};
 use super::text::{lines, strip};
-use crate::host::{Origin, Version};
+use crate::host::{Origin, Version, hint};
 
 /// What `apply` would make of a host.
 #[derive(Debug)]
@@ -143,13 +143,19 @@ fn matches(fact: &Fact, survey: &Survey) -> bool {
     file.is_some_and(|file| lines(&file.rest).any(|line| fact.pattern.matches(line.body)))
 }
 
-/// The place of the generation whose facts hold.
+/// The place of the generation whose facts hold. Where they leave a doubt: the one that releases like the installed one have, with
+/// the reason for the doubt.
+///
+/// A line that a generation is told by may be gone from a newer release. Then none fits, or several do, or an older one
+/// does, whose hunks would go in as if nothing were amiss. The hunks of the expected one name what is gone.
 fn choose_generation(
     name: &str,
     package: &PackageSpec,
-    version: &str,
+    installed: &Version,
     survey: &Survey,
-) -> Result<usize, Refusal> {
+) -> (usize, Option<Refusal>) {
+    let version = installed.to_string();
+    let expected = package.generations.iter().rposition(|one| one.range.from <= *installed).unwrap_or(0);
     let mut fitting = Vec::new();
     let mut failed = Vec::new();
     for (place, generation) in package.generations.iter().enumerate() {
@@ -158,16 +164,17 @@ fn choose_generation(
             Some(fact) => failed.push((generation.range.from.to_string(), describe(fact))),
         }
     }
-    let (package_name, version) = (name.to_owned(), version.to_owned());
+    let package_name = name.to_owned();
     let is_guess = |place: &usize| package.generations[*place].facts.iter().any(|it| is_unknown(it, survey));
     match fitting[..] {
-        [place] => Ok(place),
-        [] => Err(Refusal::NoGeneration { package: package_name, version, failed }),
+        [place] if place >= expected => (place, None),
         // Files are missing: the newest generation serves to name them.
-        [.., newest] if fitting.iter().any(is_guess) => Ok(newest),
+        [.., newest] if fitting.iter().any(is_guess) => (newest, None),
+        [] | [_] => (expected, Some(Refusal::NoGeneration { package: package_name, version, failed })),
         _ => {
             let names = fitting.iter().map(|place| package.generations[*place].range.from.to_string());
-            Err(Refusal::SeveralGenerations { package: package_name, version, generations: names.collect() })
+            let generations = names.collect();
+            (expected, Some(Refusal::SeveralGenerations { package: package_name, version, generations }))
         }
     }
 }
@@ -188,21 +195,14 @@ impl<'a> Plan<'a> {
             unverified: Vec::new(),
             refusals: Vec::new(),
         };
-        // The place of each installed package's generation; `None` where none fits.
-        let mut places = BTreeMap::new();
+        // The place of each installed package's generation, and the doubts.
+        let (mut places, mut doubts) = (BTreeMap::new(), Vec::new());
         for (name, package) in &set.packages {
             let Some(installed) = survey.packages.get(name) else { continue };
-            let version = installed.version.to_string();
-            match choose_generation(name, package, &version, survey) {
-                Ok(place) => {
-                    places.insert(name.as_str(), Some(place));
-                    plan.add_generation(name, &package.generations[place], &installed.version, survey);
-                }
-                Err(refusal) => {
-                    places.insert(name.as_str(), None);
-                    plan.refusals.push(refusal);
-                }
-            }
+            let (place, doubt) = choose_generation(name, package, &installed.version, survey);
+            places.insert(name.as_str(), place);
+            plan.add_generation(name, &package.generations[place], &installed.version, survey);
+            doubts.extend(doubt.map(|doubt| (name, doubt)));
         }
         let mut by_file: Vec<(&str, Vec<&Hunk>)> = Vec::new();
         for hunk in &set.hunks {
@@ -211,7 +211,7 @@ impl<'a> Plan<'a> {
                 None if hunk.generations.contains(&newest) => {
                     plan.skipped.entry(hunk.package.clone()).or_default().push(hunk.id.clone());
                 }
-                Some(Some(place)) if hunk.generations.contains(place) => {
+                Some(place) if hunk.generations.contains(place) => {
                     match by_file.iter_mut().find(|(file, _)| *file == hunk.file) {
                         Some((_, hunks)) => hunks.push(hunk),
                         None => by_file.push((&hunk.file, vec![hunk])),
@@ -222,6 +222,12 @@ impl<'a> Plan<'a> {
         }
         for (path, hunks) in by_file {
             plan.add_file(path, &hunks, survey);
+        }
+        // What is gone says more than the doubt that came of it.
+        for (package, doubt) in doubts {
+            if !plan.refusals.iter().any(|refusal| refusal.place().is_some_and(|at| at.package == *package)) {
+                plan.refusals.push(doubt);
+            }
         }
         for payload in &set.payload {
             plan.add_payload(&payload.target, &payload.content, survey.files.get(&payload.target));
@@ -282,7 +288,7 @@ impl<'a> Plan<'a> {
                         diversion.by.as_deref().unwrap_or("the administrator"),
                         diversion.to
                     ),
-                    None if view.listed => "restore it with `pve-diff-backup reinstall`".to_owned(),
+                    None if view.listed => format!("restore it with `{}`", hint::ours("reinstall")),
                     None => "this release of the package does not ship it: install a newer pve-diff-backup"
                         .to_owned(),
                 };

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use super::near::{self, Spot};
 use super::originals::{self, Found};
-use crate::host::Origin;
+use crate::host::{Origin, hint};
 
 /// One reason against a plan. All of a plan's reasons are collected before anything is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +49,7 @@ pub enum Refusal {
     },
     /// More than one generation claims a package's files, which is a mistake in the set.
     #[error(
-        "{package} {version}: the hunks of {} all claim its files: the patch set contradicts itself",
+        "{package} {version}: the hunks of {} all claim its files: the patch set contradicts itself; please report this",
         generations.join(", ")
     )]
     SeveralGenerations {
@@ -68,12 +69,14 @@ pub enum Refusal {
         next: String,
     },
     /// No line matches where exactly one must.
-    #[error("{place}: looked for the line `{wanted}` and found none. {}", place.next())]
+    #[error("{place}: looked for the line `{wanted}` and found none; {}. {}", near::told(near), place.next())]
     AnchorMissing {
         /// Where.
         place: Box<Place>,
         /// The pattern, or patterns.
         wanted: String,
+        /// The lines most like it.
+        near: Vec<Spot>,
     },
     /// Several lines match where exactly one must.
     #[error(
@@ -100,7 +103,8 @@ pub enum Refusal {
     /// Our lines could not be taken out again without a trace.
     #[error(
         "{place}: `revert` could not give back this file byte for byte (its last line ends in a carriage \
-         return). `pve-diff-backup reinstall` gives back Proxmox' own"
+         return). `{}` gives back Proxmox' own",
+        hint::ours("reinstall")
     )]
     NotRevertible {
         /// Where.
@@ -108,8 +112,8 @@ pub enum Refusal {
     },
     /// Where a file of ours goes, there is somebody else's.
     #[error(
-        "/{target}: there is a file that is not ours, where one of ours should go; move it away (`mv /{target} \
-         /{target}.old`), then try again"
+        "/{target}: there is a file that is not ours, where one of ours should go; move it away (`mv {} {}`), then try \
+         again", hint::file(target), hint::file(&format!("{target}.old"))
     )]
     PayloadInTheWay {
         /// Its path.
@@ -131,7 +135,8 @@ pub enum Refusal {
     /// A module does not load any more.
     #[error(
         "{owner}/{file}: loads as it is, but not with our lines. {said}\nThis is a mistake of ours: please report it \
-         together with the output of `pve-diff-backup diff`"
+         together with the output of `{}`",
+        hint::ours("diff")
     )]
     ModuleBroken {
         /// Its package and version, and a colon; nothing for a file of ours.
@@ -144,21 +149,23 @@ pub enum Refusal {
     /// What `revert` would leave is not what was there.
     #[error(
         "/{file}: `revert` would not give this file back byte for byte. This is a mistake of ours: please report it \
-         together with the output of `pve-diff-backup diff`"
+         together with the output of `{}`",
+        hint::ours("diff")
     )]
     RevertBroken {
         /// The file.
         file: String,
     },
-    /// In a page, our line would not be what it should.
+    /// In a page or a module, our line would not be what it should.
     #[error(
-        "{owner}/{file}: {said}, where it has no effect or spoils the page.\nThis is a mistake of ours: please report it \
-         together with the output of `pve-diff-backup diff`"
+        "{owner}/{file}: {said}, where it has no effect or spoils the file.\nThis is a mistake of ours: please report it \
+         together with the output of `{}`",
+        hint::ours("diff")
     )]
-    PageBroken {
+    Misplaced {
         /// Its package and version, and a colon.
         owner: String,
-        /// The page's file.
+        /// The file.
         file: String,
         /// What is wrong.
         said: String,
@@ -182,16 +189,33 @@ pub struct Place {
     pub origin: Option<Origin>,
 }
 
+impl Refusal {
+    /// The place that it is about, where it is one.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::FileMissing { place, .. }
+            | Self::AnchorMissing { place, .. }
+            | Self::AnchorAmbiguous { place, .. }
+            | Self::BlockOpen { place, .. }
+            | Self::NotRevertible { place } => Some(place),
+            _ => None,
+        }
+    }
+}
+
 impl Place {
     /// What to do where the file is not as a hunk needs it.
     fn next(&self) -> String {
         let newer = "This release changed the code there: install a newer pve-diff-backup; until then backups run as \
                      full ones";
-        let edited = "Somebody edited this file, for it is not what its package shipped: undo that, or let \
-                      `pve-diff-backup reinstall` give back Proxmox' own";
+        let edited = format!(
+            "Somebody edited this file, for it is not what its package shipped: undo that, or let `{}` give back Proxmox' \
+             own",
+            hint::ours("reinstall")
+        );
         match self.origin {
             Some(Origin::Pristine) => newer.to_owned(),
-            Some(Origin::Modified) => edited.to_owned(),
+            Some(Origin::Modified) => edited,
             Some(Origin::Unknown) | None => format!("Either: {newer}. Or: {edited}"),
         }
     }

@@ -11,11 +11,12 @@ use anyhow::Context as _;
 use super::git::Clone;
 use super::releases::Release;
 use super::repositories::{REPOSITORIES, Repository};
+use crate::host::Scratch;
 use crate::host::dpkg::md5_hex;
 
 /// A tree in a temporary folder.
 pub struct History {
-    dir: tempfile::TempDir,
+    dir: Scratch,
     /// By package.
     installed: BTreeMap<&'static str, Installed>,
 }
@@ -32,7 +33,7 @@ impl History {
     /// # Errors
     /// Where the temporary folder cannot be made.
     pub fn new() -> anyhow::Result<Self> {
-        Ok(Self { dir: tempfile::tempdir()?, installed: BTreeMap::new() })
+        Ok(Self { dir: Scratch::new()?, installed: BTreeMap::new() })
     }
 
     /// The root of the tree.

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use super::host::{Clones, History};
 use crate::host::{Root, Version};
 use crate::patching::anchors;
-use crate::patching::check::{self, Outcome};
+use crate::patching::check::{self, Outcome, Trust};
 use crate::patching::diff;
 use crate::patching::patchset::PatchSet;
 use crate::patching::plan::{self, Change, Plan, PlannedFile};
@@ -51,8 +51,8 @@ pub struct Counts {
     pub reverted: usize,
 }
 
-/// Tries all releases in `clones` of the given `series` with `sets`. `digests` says what each set is now; `progress` is
-/// told each release.
+/// Tries all releases in `clones` of the given `series` with `sets`. `digests` says what each set is now; `trust`
+/// whether modules are loaded; `progress` is told each release.
 ///
 /// # Errors
 /// Where a clone or the work folder cannot be used. What sets cannot do is in the report.
@@ -61,6 +61,7 @@ pub fn run(
     series: &[u32],
     sets: &[PatchSet],
     digests: &BTreeMap<String, String>,
+    trust: &Trust,
     progress: &(impl Fn(&str) + Sync),
 ) -> anyhow::Result<Report> {
     let mut report = Report::default();
@@ -71,7 +72,7 @@ pub fn run(
         loop {
             let next = queue.lock().map(|mut queue| queue.pop()).unwrap_or_default();
             let Some(series) = next else { return Ok(()) };
-            Walk { series, sets, report: &report, host: History::new()?, done: BTreeSet::new() }
+            Walk { series, sets, trust, report: &report, host: History::new()?, done: BTreeSet::new() }
                 .all(&mut clones, progress)?;
         }
     };
@@ -91,6 +92,7 @@ pub fn run(
 struct Walk<'a> {
     series: u32,
     sets: &'a [PatchSet],
+    trust: &'a Trust,
     report: &'a Mutex<Report>,
     host: History,
     /// What has been checked already, by content.
@@ -184,7 +186,7 @@ impl Walk<'_> {
         let is_new = |path: &str| new.iter().any(|file| file.path == path);
         let (checked, broken) = match new.is_empty() {
             true => Default::default(),
-            false => check::files(&check::libs(root), survey, changes, is_new, |_| ())?,
+            false => check::files(&self.trust.modules(root, &[])?, survey, changes, is_new, |_| ())?,
         };
         let mut faults: Vec<String> = broken.iter().map(ToString::to_string).collect();
         for change in changes.iter().filter(|change| is_new(&change.path)) {

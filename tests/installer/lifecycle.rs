@@ -271,6 +271,8 @@ fn the_embedded_sets_on_the_host_tree_of_this_repository() {
     let tree = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tree");
     let copied = std::process::Command::new("cp").arg("-a").arg(&tree).arg(&root).status().unwrap();
     assert!(copied.success());
+    std::fs::create_dir_all(root.join("usr/bin")).unwrap();
+    std::fs::copy("/bin/true", root.join(crate::support::HELPER)).unwrap();
     let before = crate::support::snapshot(&root);
     let run = |command: &str| {
         let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_pve-diff-backup"));

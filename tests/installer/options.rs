@@ -170,7 +170,7 @@ fn what_cannot_be_done_is_said_and_does_not_fail() {
     host.write(JOBS, "vzdump: nightly\n");
     host.run(&["apply"]).ok().says(&["the settings of backup jobs could not be looked after", "priv/lock"]);
     assert_eq!(host.text(JOBS), "vzdump: nightly\n");
-    let status = host.run(&["status"]).ok();
+    let status = host.run(&["status"]).code(21);
     assert!(
         status.out.contains("nightly                      full backup every 7 days, dropped"),
         "{status:?}"

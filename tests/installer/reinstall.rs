@@ -11,8 +11,14 @@ fn without_apt_it_reverts_and_names_the_command() {
     let host = Host::new();
     let before = host.snapshot();
     host.run(&["apply"]).ok();
-    let ran =
-        host.run(&["reinstall"]).code(16).says(&["apt-get", "pve-container=6.0.1", "pve-manager=9.1.2"]);
+    let patched = host.snapshot();
+    let declined = host.run(&["reinstall"]).code(15).says(&["no terminal", "nothing was changed", "--yes"]);
+    assert_eq!(host.snapshot(), patched, "{declined:?}");
+    let ran = host.run(&["reinstall", "--yes"]).code(16).says(&[
+        "apt-get",
+        "pve-container=6.0.1",
+        "pve-manager=9.1.2",
+    ]);
     assert!(ran.out.contains("Storage.pm (patched)"), "{ran:?}");
     assert_eq!(host.snapshot(), before, "our lines are not out");
 }
@@ -53,7 +59,7 @@ chroot "$ROOT" sh -c 'cd /debs && apt-get update && dpkg -i *.deb'
 echo 'broken beyond repair {' > "$ROOT/usr/share/perl5/PVE/Storage.pm"
 rm "$ROOT/usr/share/perl5/PVE/LXC/Create.pm"
 "$PROGRAM" --root "$ROOT" --patches "$PATCHES" status && exit 1
-"$PROGRAM" --root "$ROOT" --patches "$PATCHES" reinstall
+"$PROGRAM" --root "$ROOT" --patches "$PATCHES" reinstall --yes
 "$PROGRAM" --root "$ROOT" --patches "$PATCHES" status --json || [ $? = 3 ]
 chroot "$ROOT" dpkg --verify pve-manager libpve-storage-perl pve-container
 find "$ROOT" -xdev -path "$ROOT/debs" -prune -o -name '*Differential*' -print | grep "$ROOT/usr/share/perl5/PVE" && exit 1
@@ -64,6 +70,9 @@ cp "$PROGRAM" "$ROOT/program"
 cp -r "$PATCHES" "$ROOT/sets"
 mkdir -p "$ROOT/run/systemd/system"
 touch "$ROOT/etc/systemd/system/pveproxy.service"
+mkdir -p "$ROOT/usr/bin"
+printf '#!/bin/sh\necho pve-xdelta3 %s\n' "$VERSION" > "$ROOT/usr/bin/pve-xdelta3"
+chmod 755 "$ROOT/usr/bin/pve-xdelta3"
 inside() { chroot "$ROOT" /program --patches /sets "$@"; }
 inside apply --no-restart 2> "$WORK/quiet"
 inside revert 2> "$WORK/loud"
@@ -74,6 +83,13 @@ code=0; inside reinstall < /dev/null 2> "$WORK/declined" || code=$?
 [ $code = 15 ]
 grep -e "--yes" "$WORK/declined"
 inside status
+printf '#!/bin/sh\necho pve-xdelta3 0.0.9\n' > "$ROOT/usr/bin/pve-xdelta3"
+code=0; inside status > "$WORK/status" || code=$?
+[ $code = 21 ]
+grep '^ATTENTION: one thing is not as it should be; .pve-diff-backup doctor. tells' "$WORK/status"
+code=0; inside doctor > "$WORK/doctor" || code=$?
+[ $code = 1 ]
+grep "/usr/bin/pve-xdelta3 is not of version $VERSION" "$WORK/doctor"
 inside reinstall --yes
 code=0; inside status || code=$?
 [ $code = 3 ]
@@ -116,6 +132,7 @@ fn apt_gives_back_files_past_repair() {
         .args(["--mount", "sh", "-c", SCRIPT])
         .env("WORK", &work)
         .env("DEBS", &debs)
+        .env("VERSION", env!("CARGO_PKG_VERSION"))
         .env("PATCHES", host.patches())
         .env("PROGRAM", env!("CARGO_BIN_EXE_pve-diff-backup"))
         .env("DEBIAN_FRONTEND", "noninteractive")

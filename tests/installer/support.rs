@@ -14,6 +14,9 @@ pub const CREATE: &str = "usr/share/perl5/PVE/LXC/Create.pm";
 pub const INDEX: &str = "usr/share/pve-manager/index.html.tpl";
 pub const PAYLOAD: &str = "usr/share/perl5/PVE/VZDump/Ours/Differential.pm";
 
+/// The program that our lines call; not run on a host that is not the running one.
+pub const HELPER: &str = "usr/bin/pve-xdelta3";
+
 const STORAGE_PM: &str = "\
 package PVE::Storage;
 use strict;
@@ -136,6 +139,8 @@ impl Host {
         );
         host.install("libpve-storage-perl", "9.1.0", &[(STORAGE, STORAGE_PM.as_bytes())]);
         host.install("pve-container", "6.0.1", &[(CREATE, CREATE_PM.as_bytes())]);
+        host.write(HELPER, "");
+        chmod(&host.path(HELPER), 0o755);
         host
     }
 
@@ -211,8 +216,17 @@ impl Host {
         files.iter().for_each(|file| fs::remove_file(self.path(file)).unwrap());
     }
 
-    /// The program with `--root` and `--patches` of this host.
+    /// The program with `--root` and `--patches` of this host, whose modules may be loaded.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        let loads = ["apply", "test", "new-version"].iter().any(|name| arguments.first() == Some(name));
+        match arguments {
+            [name, rest @ ..] if loads => self.wary(&[&[*name, "--load-modules"], rest].concat()),
+            _ => self.wary(arguments),
+        }
+    }
+
+    /// The same without leave to load any module.
+    pub fn wary(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pve-diff-backup"));
         command.arg("--root").arg(self.root()).arg("--patches").arg(self.patches()).args(arguments);
         command.env_remove("PERL5LIB");

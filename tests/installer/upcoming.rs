@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::support::{CREATE, Host, INDEX, PATCHSET, Ran, STORAGE, VZDUMP, sha256_hex};
 
 /// Makes a package file as dpkg-buildpackage does, with md5sums.
-fn deb(host: &Host, package: &str, version: &str, files: &[(&str, &str)]) -> PathBuf {
+pub fn deb(host: &Host, package: &str, version: &str, files: &[(&str, &str)]) -> PathBuf {
     let dir = tempfile::tempdir().unwrap();
     let write = |path: &str, content: &str| {
         let path = dir.path().join(path);

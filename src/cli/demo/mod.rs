@@ -27,6 +27,7 @@ use self::table::Row;
 use self::vm::Vm;
 use super::Global;
 use crate::backup::BackupName;
+use crate::host::scratch;
 
 /// One full backup and three differentials.
 const NIGHTS: u64 = 4;
@@ -66,9 +67,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
                 Some(_) => bail!("{} is not empty: --keep needs a new folder", dir.display()),
             }),
         None => {
-            let dir = tempfile::Builder::new()
-                .prefix("pve-diff-backup-demo.")
-                .tempdir()
+            let dir = scratch::private(&std::env::temp_dir(), "pve-diff-backup-demo.")
                 .context("cannot make a temporary folder")?;
             let shown = show(dir.path(), global);
             let removed = dir.close().context("cannot remove the temporary folder");
@@ -118,7 +117,7 @@ fn show(dir: &Path, global: &Global) -> anyhow::Result<()> {
     let pristine = Snapshot::take(&host, &OF_GUESTS, Times::Files)?;
 
     say("\n2. Patch it: lines of ours are inserted, none of Proxmox' is changed")?;
-    let said = stage.us(&["--root", "host", "apply"])?;
+    let said = stage.us(&["--root", "host", "apply", "--load-modules"])?;
     stage::show(&said)?;
 
     say("\n3. Four nights: vzdump makes a full backup, then differentials against it")?;

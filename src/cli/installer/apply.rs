@@ -8,12 +8,12 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::cluster::{self, ChangeArgs, Operation};
-use super::{Host, View, options};
+use super::{Host, LoadArgs, View, options};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
 use crate::cli::say::{println_quietly, say};
 use crate::jobs::Mode;
-use crate::patching::check::{self, Checked, Outcome};
+use crate::patching::check::{self, Checked, Modules, Outcome};
 use crate::patching::plan::Change;
 use crate::patching::transaction;
 
@@ -26,6 +26,9 @@ pub struct Args {
     /// Do not let the services load the new code
     #[arg(long)]
     pub no_restart: bool,
+    /// Whose modules are loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
     /// On which nodes.
     #[command(flatten)]
     pub cluster: ChangeArgs,
@@ -43,6 +46,8 @@ pub struct TestArgs {
     /// temporary folder and take the place of the installed packages in all checks.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     deb: Vec<PathBuf>,
+    #[command(flatten)]
+    load: LoadArgs,
 }
 
 /// Checks everything `apply` depends on, without writing.
@@ -51,13 +56,13 @@ pub struct TestArgs {
 /// What speaks against it.
 pub fn test(global: &Global, args: &TestArgs) -> anyhow::Result<ExitCode> {
     if !args.deb.is_empty() {
-        return super::upcoming::run(global, &args.deb, args.json);
+        return super::upcoming::run(global, &args.deb, &args.load.trust()?, args.json);
     }
     let host = Host::open(global)?;
     host.settle()?;
     let view = host.view()?;
     let tested = host.plan_changes(&view).map_err(anyhow::Error::from).and_then(|(plan, changes)| {
-        let checked = check(&host, &view, &changes)?;
+        let checked = check(&args.load.trust()?.modules(&host.root, &[])?, &view, &changes)?;
         transaction::check_writable(&host.root, &changes)?;
         Ok((plan, changes, checked))
     });
@@ -78,9 +83,7 @@ pub fn test(global: &Global, args: &TestArgs) -> anyhow::Result<ExitCode> {
     }
     host.announce(&plan, &view);
     let mut out = io::stdout().lock();
-    for checked in &checked {
-        writeln!(out, "{}", describe(checked))?;
-    }
+    describe_all(&checked).iter().try_for_each(|line| writeln!(out, "{line}"))?;
     match changes.len() {
         0 => writeln!(out, "There is nothing to do: the host is patched.")?,
         count => writeln!(out, "`apply` would change {count} files; nothing speaks against it.")?,
@@ -101,10 +104,9 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     let view = host.view()?;
     let (plan, mut changes) = host.plan_changes(&view)?;
     host.announce(&plan, &view);
-    let checked = check(&host, &view, &changes)?;
-    for checked in checked.iter().filter(|checked| checked.outcome != Outcome::Loads) {
-        say!("warning: {}", describe(checked));
-    }
+    let mut checked = check(&args.load.trust()?.modules_at(&host.root)?, &view, &changes)?;
+    checked.retain(|checked| checked.outcome != Outcome::Loads);
+    describe_all(&checked).iter().for_each(|line| say!("warning: {line}"));
     let count = changes.len();
     changes.extend(host.record_changes(&plan, &view)?);
     changes.extend(super::hook::forget_failure(&host)?);
@@ -125,11 +127,11 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Loads the changed modules; broken ones become refusals.
-fn check(host: &Host, view: &View, changes: &[Change]) -> anyhow::Result<Vec<Checked>> {
+fn check(how: &Modules, view: &View, changes: &[Change]) -> anyhow::Result<Vec<Checked>> {
     // Hidden where standard error is no terminal.
     let bar = ProgressBar::new_spinner();
     let (checked, broken) = check::files(
-        &check::libs(&host.root),
+        how,
         &view.survey,
         changes,
         |_| true,
@@ -145,9 +147,23 @@ fn check(host: &Host, view: &View, changes: &[Change]) -> anyhow::Result<Vec<Che
     }
 }
 
-/// One module's outcome, for people.
-pub(super) fn describe(checked: &Checked) -> String {
+/// The modules' outcomes, for people.
+pub(super) fn describe_all(checked: &[Checked]) -> Vec<String> {
+    let (left, tried): (Vec<_>, Vec<_>) =
+        checked.iter().partition(|checked| checked.outcome == Outcome::NotLoaded);
+    let mut lines: Vec<String> = tried.into_iter().map(describe).collect();
+    if !left.is_empty() {
+        lines.push(format!(
+            "{} Perl modules were not loaded: their code is not the running host's, and runs only with --load-modules",
+            left.len()
+        ));
+    }
+    lines
+}
+
+fn describe(checked: &Checked) -> String {
     match &checked.outcome {
+        Outcome::NotLoaded => format!("/{}: not loaded", checked.path),
         Outcome::Loads => format!("/{}: loads", checked.path),
         Outcome::Compiles(reason) => format!(
             "/{}: compiles, but could not be loaded, as it cannot without our lines either: {reason}",

@@ -3,15 +3,13 @@
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
+use super::Host;
+use super::health::{self, Standing, utc};
 use super::options::{self, Seen};
-use super::status::utc;
-use super::{Host, View, hook};
 use crate::cli::Global;
-use crate::cli::exit::{Exit, Refused};
-use crate::jobs::OPTION;
-use crate::patching::plan::Overall;
+use crate::cli::exit::Exit;
 
-/// Examines the host and the settings of its backup jobs; changes nothing.
+/// Examines the host, its programs, its backup jobs and their settings; changes nothing.
 ///
 /// # Errors
 /// Where the host cannot be read.
@@ -19,25 +17,14 @@ pub fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let host = Host::open(global)?;
     host.settle()?;
     let view = host.view()?;
-    let mut advice = Vec::new();
-    if let Some(note) = hook::read_note(&host)? {
-        advice.push(format!(
-            "The last installation or upgrade could not patch this host: {note}\nOnce that is put right: \
-             pve-diff-backup apply"
-        ));
-    }
-    advice.extend(complaint(&host, &view));
+    let standing = Standing::of(&host, &view);
+    let seen = options::look(&host);
+    let advice = health::complaints(&host, &view, &standing, &seen)?;
     let mut out = BufWriter::new(io::stdout().lock());
-    match options::look(&host) {
-        Err(error) => advice.push(format!("The settings of backup jobs cannot be seen: {error}")),
+    match &seen {
         Ok(None) => writeln!(out, "No cluster file system is mounted at /etc/pve, or it is for root only.")?,
-        Ok(Some(seen)) => {
-            print(&seen, &mut out)?;
-            advice.extend(advise(&seen));
-        }
-    }
-    if !options::knows_option(&host.root) {
-        advice.extend(options::elsewhere(&host.root));
+        Ok(Some(seen)) => print(seen, &mut out)?,
+        Err(_) => {}
     }
     match advice.is_empty() {
         true => writeln!(out, "Nothing is to be done.")?,
@@ -48,29 +35,6 @@ pub fn run(global: &Global) -> anyhow::Result<ExitCode> {
     }
     out.flush()?;
     Ok(if advice.is_empty() { Exit::Success } else { Exit::Failure }.into())
-}
-
-/// What is wrong with the files, and what to do.
-fn complaint(host: &Host, view: &View) -> Option<String> {
-    let plan = host.plan(view);
-    let refusals = match &plan {
-        Ok(plan) => &plan.refusals,
-        Err(Refused(refusals)) => refusals,
-    };
-    if !refusals.is_empty() {
-        let reasons = refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        return Some(format!(
-            "This host cannot be patched, backups run as full ones. A newer pve-diff-backup may know this release:\n\
-             {reasons}"
-        ));
-    }
-    match plan.ok()?.overall() {
-        Overall::Patched => None,
-        Overall::Unpatched => Some("This host is not patched: pve-diff-backup apply".to_owned()),
-        Overall::Mixed | Overall::Unsupported => {
-            Some("This host is patched in part, or by an older version: pve-diff-backup apply".to_owned())
-        }
-    }
 }
 
 /// The settings as they are and as they are remembered, and the nodes.
@@ -100,30 +64,4 @@ fn print(seen: &Seen, out: &mut impl Write) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn advise(seen: &Seen) -> Vec<String> {
-    let mut advice = seen.notes.clone();
-    let without: Vec<&str> = seen
-        .nodes
-        .iter()
-        .filter(|(name, node)| **name != seen.node && !node.as_ref().is_some_and(|node| node.patched))
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let in_use = !seen.jobs.is_empty() || !seen.waiting.is_empty();
-    if in_use && !without.is_empty() {
-        advice.push(format!(
-            "{} without our lines: jobs make full backups there, and each job saved there drops `{OPTION}` from all. \
-             Install pve-diff-backup there: apt install pve-diff-backup",
-            without.join(", ")
-        ));
-    }
-    for line in &seen.waiting {
-        advice.push(format!(
-            "vzdump.cron: `{}` makes full backups until all nodes that run it are patched; then --{OPTION} {} comes \
-             back by itself",
-            line.line, line.days
-        ));
-    }
-    advice
 }

@@ -17,6 +17,7 @@ use super::{Host, View, apply, options, preflight, revert};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
 use crate::cli::say::{println_quietly, say};
+use crate::host::hint;
 use crate::host::notify::{self, Severity};
 use crate::host::root::read_bounded;
 use crate::jobs::Mode;
@@ -107,9 +108,10 @@ fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
         }
         Event::Preflight | Event::Jobs => Ok(()),
         Event::Configure { before } if !wanted && !before.is_empty() => {
-            println_quietly(
-                "This host is not patched since a revert by hand: pve-diff-backup apply does it.",
-            );
+            println_quietly(&format!(
+                "This host is not patched since a revert by hand: {} does it.",
+                hint::ours("apply")
+            ));
             Ok(())
         }
         Event::Triggered if !wanted => Ok(()),
@@ -165,8 +167,10 @@ fn write_note(host: &Host, text: &str) -> anyhow::Result<()> {
 /// Tells people now and later: terminal and journal, and once for each failure a message.
 fn report(global: &Global, event: &Event, error: &str) {
     let text = format!(
-        "not all is as it should be: {error}\nBackups without our lines are full ones. How this host stands: \
-         pve-diff-backup status. To try again: pve-diff-backup apply"
+        "not all is as it should be: {error}\nBackups without our lines are full ones. How this host stands: {}. To try \
+         again: {}",
+        hint::ours("status"),
+        hint::ours("apply")
     );
     say!("pve-diff-backup: {text}");
     let Ok(host) = Host::open(global) else { return };

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod cluster;
 pub mod doctor;
+mod health;
 pub mod hook;
 pub mod new_version;
 mod options;
@@ -22,7 +23,8 @@ use super::exit::{Exit, Refused, Stop};
 use crate::cli::say::{println_quietly, say};
 use crate::host::root::read_bounded;
 use crate::host::services::{self, Reload};
-use crate::host::{Origin, Root, RootError};
+use crate::host::{Origin, Root, RootError, hint, scratch};
+use crate::patching::check::Trust;
 use crate::patching::diff;
 use crate::patching::originals::{self, Found};
 use crate::patching::patchset::{self, PatchSet};
@@ -37,14 +39,48 @@ use crate::patching::verified::Verified;
 const MAX_OWN: u64 = 64 << 20;
 
 /// Said where a host cannot be patched but still is, in part.
-const STALE: &str = "Some files still hold lines of ours, which only work together: `pve-diff-backup revert` takes \
-                     them out, and backups run as Proxmox ships them";
+fn stale_lines() -> String {
+    format!(
+        "Some files still hold lines of ours, which only work together: `{}` takes them out, and backups run as Proxmox \
+         ships them",
+        hint::ours("revert")
+    )
+}
 
 /// A host and the patch sets that may be for it.
 pub struct Host {
     root: Root,
     sets: Vec<PatchSet>,
     verified: Verified,
+}
+
+/// Whether code of a host that is not the running one may run.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct LoadArgs {
+    /// With --root or package files: also load the changed Perl modules, which runs their code
+    ///
+    /// Loading a module is the sharpest check, and runs what the module and all it uses hold, as the user who calls this. The
+    /// modules of the running host are always loaded: their code runs anyway. Those below another root, and those of package
+    /// files, are loaded only with this option. Give it where you would run programs of that host or package, too. Without
+    /// it, the lines that ours hang on must be there exactly once, in code, and all else is checked as ever.
+    #[arg(long)]
+    pub load_modules: bool,
+    /// With --load-modules: let Perl look for modules in DIR first
+    ///
+    /// For stand-ins of what is missing there. PERL5LIB and the like are not passed on to Perl.
+    #[arg(long, value_name = "DIR", requires = "load_modules")]
+    pub perl_lib: Vec<std::path::PathBuf>,
+}
+
+impl LoadArgs {
+    /// What perl may do.
+    ///
+    /// # Errors
+    /// Where a folder's absolute path cannot be told.
+    fn trust(&self) -> anyhow::Result<Trust> {
+        let libs = self.perl_lib.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
+        Ok(Trust { foreign: self.load_modules, libs })
+    }
 }
 
 /// A host as it was found, for planning.
@@ -61,6 +97,7 @@ impl Host {
     /// Where there is no such folder, or a patch set is faulty.
     pub fn open(global: &Global) -> anyhow::Result<Self> {
         let root = Root::open(&global.root)?;
+        hint::aim_at(&root);
         let (sets, verified) = match &global.patches {
             Some(dir) => (patchset::from_dir(dir)?, Verified::from_dir(dir)?),
             None => (patchset::embedded()?, Verified::embedded()?),
@@ -72,6 +109,7 @@ impl Host {
     /// changed files.
     fn session(&self) -> anyhow::Result<(Session<'_>, bool)> {
         let session = Session::open(&self.root)?;
+        scratch::sweep(&self.root.resolve(scratch::STATE_DIR)?);
         let changed = self.recover(&session)?;
         let files = self.sets.iter().flat_map(|set| set.hunks.iter().map(|hunk| hunk.file.as_str()));
         let ours = || self.sets.iter().flat_map(|set| set.payload.iter().map(|file| file.target.as_str()));
@@ -82,6 +120,7 @@ impl Host {
 
     /// For commands that only read: no lock, unless there is something to recover.
     fn settle(&self) -> anyhow::Result<()> {
+        scratch::sweep(&self.root.resolve(scratch::STATE_DIR)?);
         if !transaction::is_interrupted(&self.root)? {
             return Ok(());
         }
@@ -202,7 +241,7 @@ impl Host {
             Err(refusals) => Err(Refused(refusals.to_vec())),
         });
         if planned.is_err() && view.survey.holds_ours() {
-            say!("warning: {STALE}");
+            say!("warning: {}", stale_lines());
         }
         planned.map(|(changes, plan)| (plan, changes))
     }

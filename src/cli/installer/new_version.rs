@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use indicatif::ProgressBar;
 
-use super::Host;
 use super::upcoming::Upcoming;
+use super::{Host, LoadArgs};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Stop};
 use crate::cli::say::say;
 use crate::host::root::read_bounded;
 use crate::patching::anchors;
-use crate::patching::check::Outcome;
+use crate::patching::check::{Outcome, Trust};
 use crate::patching::embedded;
 use crate::patching::sha256_hex;
 use crate::patching::verified::{self, Verified};
@@ -42,6 +42,8 @@ pub struct Args {
     /// Note what went well in verified.yaml of the folder given with --patches
     #[arg(long, conflicts_with = "series")]
     write: bool,
+    #[command(flatten)]
+    load: LoadArgs,
 }
 
 /// Tries, reports and, where asked to, notes.
@@ -56,14 +58,20 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
             "--write needs the folder with the patch sets, whose verified.yaml it is: --patches patches";
         return Err(Stop(Exit::Usage, text.to_owned()).into());
     }
+    if args.write && args.clones.is_some() && !args.load.load_modules {
+        let text = "--write notes what was loaded with our lines, and --clones has code of others: give --load-modules, and \
+                    --perl-lib with stand-ins for what is missing";
+        return Err(Stop(Exit::Usage, text.to_owned()).into());
+    }
+    let trust = args.load.trust()?;
     let host = Host::open(global)?;
     let digests = digests(&host, patches)?;
     match &args.clones {
         Some(clones) => {
             let series = if args.series.is_empty() { SERIES.to_vec() } else { args.series.clone() };
-            try_all(&host, clones, &series, &digests, args.write.then_some(patches).flatten())
+            try_all(&host, clones, &series, &digests, &trust, args.write.then_some(patches).flatten())
         }
-        None => try_one(&host, &args.debs, digests, args.write.then_some(patches).flatten()),
+        None => try_one(&host, &args.debs, digests, &trust, args.write.then_some(patches).flatten()),
     }
 }
 
@@ -89,6 +97,7 @@ fn try_one(
     host: &Host,
     debs: &[PathBuf],
     digests: BTreeMap<String, String>,
+    trust: &Trust,
     write: Option<&Path>,
 ) -> anyhow::Result<ExitCode> {
     let upcoming = Upcoming::new(host, debs)?;
@@ -101,10 +110,8 @@ fn try_one(
     for finding in anchors::examine(&plan) {
         writeln!(out, "{finding}")?;
     }
-    let tried = upcoming.try_out(host)?;
-    for checked in &tried.checked {
-        writeln!(out, "{}", super::apply::describe(checked))?;
-    }
+    let tried = upcoming.try_out(host, trust)?;
+    super::apply::describe_all(&tried.checked).iter().try_for_each(|line| writeln!(out, "{line}"))?;
     let set = &tried.plan.set.name;
     let mut verified = Verified::clone(&host.verified);
     if !verified.knows(set) {
@@ -124,8 +131,8 @@ fn try_one(
     writeln!(out, "{news} new contents, all of them good")?;
     if let Some(patches) = write {
         if !loads {
-            let text = "not written: not every module loads here. Give what is missing with PERL5LIB, or --root a host \
-                        that has it";
+            let text = "not written: not every module was loaded here. Give --load-modules, and what is missing with \
+                        --perl-lib, or --root a host that has it";
             return Err(Stop(Exit::ModuleBroken, text.to_owned()).into());
         }
         if host.verified.is_outdated(set) {
@@ -145,10 +152,11 @@ fn try_all(
     clones: &Path,
     series: &[u32],
     digests: &BTreeMap<String, String>,
+    trust: &Trust,
     write: Option<&Path>,
 ) -> anyhow::Result<ExitCode> {
     let bar = ProgressBar::new_spinner();
-    let report = matrix::run(clones, series, &host.sets, digests, &|release| {
+    let report = matrix::run(clones, series, &host.sets, digests, trust, &|release| {
         bar.set_message(release.to_owned());
         bar.tick();
     })?;

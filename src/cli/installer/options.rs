@@ -42,8 +42,8 @@ const MAX_FILE: u64 = 4 << 20;
 
 /// Said where a host loses our lines while nobody can see what its jobs ask for.
 const UNSEEN: &str = "/etc/pve is not mounted, so backup jobs were not looked after: where vzdump.cron holds \
-                      --fullbackup, no backup would be made. Run `pve-diff-backup revert` once more when this host \
-                      runs";
+                      --fullbackup, no backup would be made. Run `pve-diff-backup revert` once more on this host \
+                      itself when it runs";
 
 /// Why the settings cannot be looked after.
 #[derive(Debug, thiserror::Error)]
@@ -97,12 +97,17 @@ pub(super) fn knows_option(root: &Root) -> bool {
     })
 }
 
+/// Whether the option is set for all jobs.
+pub(super) fn has_default(root: &Root) -> bool {
+    let defaults = root.resolve(DEFAULTS).ok().and_then(|path| read_bounded(&path, MAX_FILE).ok());
+    let defaults = String::from_utf8_lossy(&defaults.unwrap_or_default()).into_owned();
+    defaults.lines().any(|line| line.trim_start().starts_with(&format!("{}:", jobs::OPTION)))
+}
+
 /// What else on this host asks for the option, and is not ours to change.
 pub(super) fn elsewhere(root: &Root) -> Vec<String> {
     let mut notes = Vec::new();
-    let defaults = root.resolve(DEFAULTS).ok().and_then(|path| read_bounded(&path, MAX_FILE).ok());
-    let defaults = String::from_utf8_lossy(&defaults.unwrap_or_default()).into_owned();
-    if defaults.lines().any(|line| line.trim_start().starts_with(&format!("{}:", jobs::OPTION))) {
+    if has_default(root) {
         notes.push(format!(
             "/{DEFAULTS}: the default `{}` stays: Proxmox VE ignores what it does not know",
             jobs::OPTION

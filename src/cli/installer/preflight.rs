@@ -2,7 +2,8 @@
 //!
 //! apt runs `hook preflight` through `DPkg::Pre-Install-Pkgs` (apt.conf(5)) with one package file per line on standard
 //! input. Those of Proxmox that take lines of ours are unpacked into a temporary folder and planned for, all together;
-//! no code of theirs runs. Nothing here stops apt.
+//! no code of theirs runs: it will soon enough, when dpkg installs it, and what is told before that comes from reading alone. Nothing here stops
+//! apt.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::{Host, confirmed, println_quietly};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Stop};
-use crate::host::Origin;
+use crate::host::{Origin, hint, without_perl_variables};
 
 /// Options of `reinstall`.
 #[derive(Debug, clap::Args)]
@@ -57,7 +57,8 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
         files.iter().for_each(|file| println_quietly(&format!("    {file}")));
         wanted.push(format!("{package}={version}"));
     }
-    confirmed("Go on?", args.yes || !host.root.is_running_host())?;
+    // apt of another root runs that root's own programs: that too is asked first.
+    confirmed("Go on?", args.yes)?;
     super::revert::revert(&host)?;
 
     let mut command = Vec::new();
@@ -67,12 +68,12 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     }
     command.extend(["apt-get", "--yes", "--reinstall", "install"].map(Into::into));
     command.extend(wanted.iter().map(Into::into));
-    let line = command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let line = hint::inside(&format!("apt-get --yes --reinstall install {}", wanted.join(" ")));
     let failed = |reason: String| {
         let text = format!("{reason}\nOur lines are out. Put the cause right, then run by hand: {line}");
         Err(Stop(Exit::Apt, text).into())
     };
-    match duct::cmd(&command[0], &command[1..]).unchecked().run() {
+    match without_perl_variables(duct::cmd(&command[0], &command[1..])).unchecked().run() {
         Ok(output) if output.status.success() => {}
         Ok(output) => return failed(format!("apt-get failed ({})", output.status)),
         Err(error) => return failed(format!("{} does not start: {error}", command[0].to_string_lossy())),
@@ -93,6 +94,9 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
             spoilt.join(", ")
         ));
     }
-    println_quietly("All files are as Proxmox ships them. To patch them again: pve-diff-backup apply");
+    println_quietly(&format!(
+        "All files are as Proxmox ships them. To patch them again: {}",
+        hint::ours("apply")
+    ));
     Ok(Exit::Success.into())
 }

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::cluster::{self, ClusterArgs};
+use super::health::{self, Standing, utc};
 use super::options::{self, Seen};
-use super::{Host, STALE, View};
+use super::{Host, View, stale_lines};
 use crate::cli::Global;
-use crate::cli::exit::{Exit, Refused};
+use crate::cli::exit::Exit;
 use crate::cli::say::say;
-use crate::host::{Origin, PACKAGES};
+use crate::host::{Origin, PACKAGES, hint};
 use crate::patching::plan::{Change, FileState, Overall, Plan};
 
 /// Options of `status`.
@@ -49,6 +50,9 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
 #[derive(Debug, Serialize)]
 struct Status {
     root: String,
+    /// How it stands, in a sentence.
+    #[serde(skip)]
+    words: String,
     /// Version of this program.
     program: &'static str,
     overall: Overall,
@@ -57,6 +61,8 @@ struct Status {
     packages: Vec<PackageStatus>,
     files: Vec<FileStatus>,
     refusals: Vec<String>,
+    /// All that is not as it should be, as `doctor` tells it.
+    attention: Vec<String>,
     /// Whether any line or file of ours is there.
     holds_ours: bool,
     /// When and by which version the record says it was applied.
@@ -112,29 +118,19 @@ struct Applied {
 }
 
 fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
-    let plan = host.plan(view);
-    let (overall, refusals) = match &plan {
-        Ok(plan) => (plan.overall(), &plan.refusals[..]),
-        Err(Refused(refusals)) => (Overall::Unsupported, &refusals[..]),
+    let standing = Standing::of(host, view);
+    let seen = options::look(host);
+    let complaints = health::complaints(host, view, &standing, &seen)?;
+    let exit = match standing.exit() {
+        Exit::Success if !complaints.is_empty() => Exit::Attention,
+        exit => exit,
     };
-    let stale = plan.as_ref().map(|plan| host.stale(plan, view)).unwrap_or_default();
-    let overall = match overall {
-        Overall::Patched | Overall::Unpatched if !stale.is_empty() => Overall::Mixed,
-        overall => overall,
-    };
-    let exit = match (overall, refusals.first()) {
-        (_, Some(refusal)) => Exit::of_refusal(refusal),
-        (Overall::Patched, None) => Exit::Success,
-        (Overall::Unpatched, None) => Exit::Unpatched,
-        (Overall::Mixed, None) => Exit::Mixed,
-        (Overall::Unsupported, None) => Exit::Unsupported,
-    };
-    let refusals = refusals.iter().map(ToString::to_string).collect();
-    let plan = plan.as_ref().ok();
+    let plan = standing.plan.as_ref();
     let status = Status {
         root: host.root.dir().display().to_string(),
         program: env!("CARGO_PKG_VERSION"),
-        overall,
+        words: standing.words(view),
+        overall: standing.overall,
         exit: exit as u8,
         set: plan.map(|plan| SetStatus {
             name: plan.set.name.clone(),
@@ -144,8 +140,9 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
             by_content: host.verified.knows(&plan.set.name),
         }),
         packages: packages(host, view, plan),
-        files: plan.map(|plan| files(host, plan, &stale)).unwrap_or_default(),
-        refusals,
+        files: plan.map(|plan| files(host, plan, &standing.stale)).unwrap_or_default(),
+        refusals: standing.refusals.iter().map(ToString::to_string).collect(),
+        attention: complaints,
         holds_ours: view.survey.holds_ours(),
         applied: view.record.as_ref().map(|record| Applied {
             time: record.time,
@@ -154,7 +151,7 @@ fn assess(host: &Host, view: &View) -> anyhow::Result<(Status, Exit)> {
             set_version: record.set_version,
         }),
         pending: super::hook::read_note(host)?,
-        settings: options::look(host).unwrap_or_else(|error| {
+        settings: seen.unwrap_or_else(|error| {
             say!("warning: the settings of backup jobs cannot be seen: {error}");
             None
         }),
@@ -212,15 +209,18 @@ fn files(host: &Host, plan: &Plan, stale: &[Change]) -> Vec<FileStatus> {
 
 impl Status {
     fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        let overall = match self.overall {
-            Overall::Patched => "patched and current",
-            Overall::Unpatched => "not patched; `pve-diff-backup apply` does it",
-            Overall::Mixed => {
-                "partly patched, or by an older version; `pve-diff-backup apply` brings it up to date"
-            }
-            Overall::Unsupported => "cannot be patched, for the reasons below; backups run as full ones",
-        };
-        writeln!(out, "{}: {overall}", self.root)?;
+        writeln!(out, "{}: {}", self.root, self.words)?;
+        if self.exit == Exit::Attention as u8 {
+            writeln!(
+                out,
+                "ATTENTION: {} not as it should be; `{}` tells what, and what to do",
+                match self.attention.len() {
+                    1 => "one thing is".to_owned(),
+                    count => format!("{count} things are"),
+                },
+                hint::ours("doctor")
+            )?;
+        }
         match &self.set {
             Some(set) => {
                 let verified = if set.verified { "verified" } else { "unverified: see the packages" };
@@ -296,34 +296,8 @@ impl Status {
             writeln!(out, "{refusal}")?;
         }
         if !self.refusals.is_empty() && self.holds_ours {
-            writeln!(out, "{STALE}")?;
+            writeln!(out, "{}", stale_lines())?;
         }
         Ok(())
-    }
-}
-
-/// Seconds since 1970 as a date and time in UTC (days to civil date by Howard Hinnant's algorithm).
-pub(super) fn utc(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", rest / 3600, rest / 60 % 60)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::utc;
-
-    #[test]
-    fn dates() {
-        assert_eq!(utc(0), "1970-01-01 00:00 UTC");
-        assert_eq!(utc(951_782_399), "2000-02-28 23:59 UTC");
-        assert_eq!(utc(951_782_400), "2000-02-29 00:00 UTC");
-        assert_eq!(utc(1_798_761_599), "2026-12-31 23:59 UTC");
     }
 }

@@ -9,8 +9,8 @@ use serde_json::json;
 use super::{Host, View, apply, in_order};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
-use crate::host::Deb;
-use crate::patching::check::{self, Checked};
+use crate::host::{Deb, hint};
+use crate::patching::check::{self, Checked, Trust};
 use crate::patching::plan::{Change, Plan};
 use crate::patching::refusal::Refusal;
 use crate::patching::text::strip;
@@ -51,17 +51,16 @@ impl Upcoming {
         host.plan(&self.view)
     }
 
-    /// Applies in a temporary folder, loads, takes out again.
-    pub fn try_out<'a>(&self, host: &'a Host) -> anyhow::Result<Tried<'a>> {
+    /// Applies in a temporary folder, loads where that is allowed, takes out again.
+    pub fn try_out<'a>(&self, host: &'a Host, trust: &Trust) -> anyhow::Result<Tried<'a>> {
         let plan = self.plan(host)?;
         let changes = match plan.changes() {
             Ok(changes) => in_order(changes),
             Err(refusals) => return Err(Refused(refusals.to_vec()).into()),
         };
-        let mut libs: Vec<PathBuf> =
-            self.debs.iter().map(|deb| deb.root().dir().join(PERL_LIB)).filter(|lib| lib.is_dir()).collect();
-        libs.extend(check::libs(&host.root));
-        let (checked, mut broken) = check::files(&libs, &self.view.survey, &changes, |_| true, |_| ())?;
+        let libs = self.debs.iter().map(|deb| deb.root().dir().join(PERL_LIB)).filter(|lib| lib.is_dir());
+        let modules = trust.modules(&host.root, &libs.collect::<Vec<_>>())?;
+        let (checked, mut broken) = check::files(&modules, &self.view.survey, &changes, |_| true, |_| ())?;
         for file in plan.files.iter().filter(|file| file.package.is_some()) {
             if file.patched.as_deref().map(|patched| strip(patched).rest) != file.pristine {
                 broken.push(Refusal::RevertBroken { file: file.path.clone() });
@@ -82,7 +81,7 @@ impl Upcoming {
 ///
 /// # Errors
 /// What speaks against them.
-pub fn run(global: &Global, files: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
+pub fn run(global: &Global, files: &[PathBuf], trust: &Trust, json: bool) -> anyhow::Result<ExitCode> {
     let host = Host::open(global)?;
     host.settle()?;
     let before = host.view()?;
@@ -98,7 +97,7 @@ pub fn run(global: &Global, files: &[PathBuf], json: bool) -> anyhow::Result<Exi
             (deb.package.clone(), now.unwrap_or_default(), deb.version.to_string())
         })
         .collect();
-    let tried = match upcoming.try_out(&host) {
+    let tried = match upcoming.try_out(&host, trust) {
         Err(error) if json => return apply::print_refusal(&error),
         tried => tried?,
     };
@@ -118,9 +117,7 @@ pub fn run(global: &Global, files: &[PathBuf], json: bool) -> anyhow::Result<Exi
     }
     host.announce(plan, &upcoming.view);
     let mut out = io::stdout().lock();
-    for checked in &tried.checked {
-        writeln!(out, "{}", apply::describe(checked))?;
-    }
+    apply::describe_all(&tried.checked).iter().try_for_each(|line| writeln!(out, "{line}"))?;
     for (package, from, to) in &packages {
         let from = if from.is_empty() { "not installed" } else { from };
         writeln!(out, "{package} {from} -> {to}")?;
@@ -144,7 +141,8 @@ pub(super) fn warnings(host: &Host, files: &[PathBuf]) -> anyhow::Result<Vec<Str
         let reasons = refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("\n");
         vec![format!(
             "{names} is coming, and with it this host cannot be patched:\n{reasons}\nBackups then go on as full ones \
-             until a newer pve-diff-backup is installed; `pve-diff-backup status` tells afterwards."
+             until a newer pve-diff-backup is installed; `{}` tells afterwards.",
+            hint::ours("status")
         )]
     };
     let plan = match upcoming.plan(host) {

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -84,6 +85,13 @@ impl Guest {
         command.extend(words(["--compress", compress, "--fullbackup", "7", "--prune-backups", "keep-all=1"]));
         command.extend(words(["--stdexcludes", "0"]));
         command
+    }
+
+    /// Opens the folder of a backup as far as its maker needs it: the root of an unprivileged container must get to the files
+    /// that vzdump puts there for it. Nobody can list the folder, and for a VM nobody else gets in.
+    pub(super) fn let_in(&self, dir: &Path) -> io::Result<()> {
+        let mode = if self.kind == GuestKind::Qemu { 0o700 } else { 0o711 };
+        fs::set_permissions(dir, fs::Permissions::from_mode(mode))
     }
 
     /// Restores an archive to this id, with new network addresses for a VM (nothing starts it anyway).

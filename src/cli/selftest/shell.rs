@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, bail};
 
 use crate::cli::say::{println_quietly, say};
+use crate::host::PERL_VARIABLES;
 
 /// Lines of a failed program's output that are shown.
 const TAIL: usize = 20;
@@ -54,7 +55,11 @@ impl Shell {
     /// Runs a program; gives its exit code (none if it was killed) and what it printed.
     pub(super) fn status(&self, words: &[OsString]) -> anyhow::Result<(Option<i32>, String)> {
         println_quietly(&format!("$ {}", show(words)));
-        let result = Command::new(&words[0])
+        let mut command = Command::new(&words[0]);
+        for name in PERL_VARIABLES {
+            command.env_remove(name);
+        }
+        let result = command
             .args(&words[1..])
             .env("LC_ALL", "C")
             .stdin(Stdio::null())

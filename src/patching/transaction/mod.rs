@@ -27,10 +27,8 @@ use self::files::Item;
 use self::journal::{Entry, Journal};
 use super::plan::Change;
 use super::sha256_hex;
-use crate::host::{Root, RootError};
-
-/// Our folder for the lock, the journal and the record, relative to the root.
-pub const STATE_DIR: &str = "var/lib/pve-diff-backup";
+use crate::host::scratch::STATE_DIR;
+use crate::host::{Root, RootError, hint};
 
 /// The right to change a host: its lock is held as long as this lives.
 #[derive(Debug)]
@@ -98,8 +96,8 @@ pub enum TransactionError {
     },
     /// The journal is unusable.
     #[error(
-        "{}: {what}. It tells what an interrupted run was doing; move it away and run `pve-diff-backup revert`, \
-         which does not need it", path.display()
+        "{}: {what}. It tells what an interrupted run was doing; move it away and run `{}`, which does not \
+         need it", path.display(), hint::ours("revert")
     )]
     Journal {
         /// The journal.

@@ -70,6 +70,9 @@ struct NodeStatus {
     #[serde(default)]
     holds_ours: bool,
     pending: Option<String>,
+    /// What is not as it should be, as `doctor` tells it there.
+    #[serde(default)]
+    attention: Vec<String>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -326,6 +329,11 @@ impl NodeReport {
             notes.extend(
                 status.pending.iter().map(|why| format!("the last automatic apply did not succeed: {why}")),
             );
+            // What its files are, the table and the lines above say.
+            if status.overall == "patched" && !status.attention.is_empty() {
+                notes
+                    .push("not all is as it should be: `pve-diff-backup doctor` there tells what".to_owned());
+            }
             if status.set.as_ref().is_some_and(|set| !set.verified) {
                 notes.push("a release that the patch set was not verified with".to_owned());
             }

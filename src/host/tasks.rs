@@ -1,0 +1,159 @@
+//! Proxmox VE's log of tasks: how backup jobs ended.
+//!
+//! `/var/log/pve/tasks/index` has a line for each task that ended, `UPID END STATUS`, and a task's own log lies beside it in a
+//! folder named by the last digit of its start (PVE::Tools, upid_decode).
+
+use std::collections::BTreeSet;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use super::Root;
+
+/// Where the logs lie, relative to the root.
+const TASKS: &str = "var/log/pve/tasks";
+
+/// As much of the index is read, from its end: some ten thousand tasks.
+const MAX_INDEX: u64 = 2 << 20;
+
+/// As much of a task's log is read.
+const MAX_LOG: u64 = 256 << 10;
+
+/// The words before a job's command line in its log.
+const STARTS: &str = "starting new backup job: ";
+
+/// A backup task that ended badly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// The command line of the job.
+    pub job: String,
+    /// When it ended, in seconds since 1970.
+    pub end: u64,
+    /// How Proxmox VE says it ended.
+    pub status: String,
+    /// The first error in its log.
+    pub error: Option<String>,
+    /// Its log, relative to the root.
+    pub log: String,
+}
+
+/// The jobs whose last run since `since` (seconds since 1970) failed, of those that `concerns` is true for, by their command
+/// line. What cannot be read is passed over: logs are no promise.
+pub fn failed(root: &Root, since: u64, concerns: impl Fn(&str) -> bool) -> Vec<Failed> {
+    let index = read_end(root, &format!("{TASKS}/index"), MAX_INDEX).unwrap_or_default();
+    let mut seen = BTreeSet::new();
+    let mut failed = Vec::new();
+    // The newest comes last.
+    for task in index.lines().rev().filter_map(parse).take_while(|task| task.end >= since) {
+        let log = format!("{TASKS}/{}/{}", task.folder, task.upid);
+        let Ok(text) = read_begin(root, &log, MAX_LOG) else { continue };
+        let Some((_, job)) = text.lines().find_map(|line| line.split_once(STARTS)) else { continue };
+        if !concerns(job) || !seen.insert(job.to_owned()) || is_good(task.status) {
+            continue;
+        }
+        failed.push(Failed {
+            job: shown(job),
+            end: task.end,
+            status: shown(task.status),
+            error: text.lines().find(|line| line.starts_with("ERROR: ")).map(shown),
+            log,
+        });
+    }
+    failed
+}
+
+fn is_good(status: &str) -> bool {
+    status == "OK" || status.starts_with("WARNINGS: ")
+}
+
+/// A line of the index.
+struct Task<'a> {
+    upid: &'a str,
+    folder: char,
+    end: u64,
+    status: &'a str,
+}
+
+/// A backup's line of the index; nothing for any other.
+fn parse(line: &str) -> Option<Task<'_>> {
+    let (upid, rest) = line.split_once(' ')?;
+    let (end, status) = rest.split_once(' ')?;
+    // UPID:NODE:PID:PSTART:START:TYPE:ID:USER:
+    let fields: Vec<&str> = upid.split(':').collect();
+    let [_, _, _, _, start, "vzdump", ..] = fields[..] else { return None };
+    let plain = |c: char| c.is_ascii_alphanumeric() || ":@._-!+".contains(c);
+    let folder = start.chars().last().filter(char::is_ascii_hexdigit)?;
+    (fields[0] == "UPID" && upid.chars().all(plain)).then_some(Task {
+        upid,
+        folder,
+        end: u64::from_str_radix(end, 16).ok()?,
+        status,
+    })
+}
+
+/// One line for people: of bounded length, without what could steer a terminal.
+fn shown(text: &str) -> String {
+    text.trim().chars().take(255).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+fn open(root: &Root, path: &str) -> io::Result<std::fs::File> {
+    let path = root.resolve(Path::new(path)).map_err(io::Error::other)?;
+    if !std::fs::metadata(&path)?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    std::fs::File::open(path)
+}
+
+fn read_begin(root: &Root, path: &str, max: u64) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    open(root, path)?.take(max).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn read_end(root: &Root, path: &str, max: u64) -> io::Result<String> {
+    let mut file = open(root, path)?;
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(max)))?;
+    let mut bytes = Vec::new();
+    file.take(max).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_run_of_each_job_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let tasks = dir.path().join(TASKS);
+        let mut index = String::new();
+        for (number, (kind, job, status)) in [
+            ("vzdump", "vzdump 1 --fullbackup 7", "job errors"),
+            ("vzdump", "vzdump 2 --fullbackup 7", "OK"),
+            ("vzdump", "vzdump 1 --fullbackup 7", "WARNINGS: 1"),
+            ("vzdump", "vzdump 2 --fullbackup 7", "job \u{1b}errors"),
+            ("vzdump", "vzdump 3", "job errors"),
+            ("qmstart", "vzdump 4 --fullbackup 7", "failed"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let upid = format!("UPID:pve:00000001:00000002:6000000{number}:{kind}:1:root@pam:");
+            let folder = tasks.join(number.to_string());
+            std::fs::create_dir_all(&folder).unwrap();
+            let text = format!("INFO: {STARTS}{job}\nERROR: Backup of VM 2 failed - no room\n");
+            std::fs::write(folder.join(&upid), text).unwrap();
+            index += &format!("{upid} 6000000{number} {status}\n");
+        }
+        index += "UPID:pve:00000001:00000002:60000009:vzdump:../../x:root@pam: 60000009 x\nnonsense\n\n";
+        std::fs::write(tasks.join("index"), index).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let found = failed(&root, 0, |job| job.contains("--fullbackup"));
+        let [failed_job] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(failed_job.job, "vzdump 2 --fullbackup 7");
+        assert_eq!(failed_job.status, "job ?errors");
+        assert_eq!(failed_job.error.as_deref(), Some("ERROR: Backup of VM 2 failed - no room"));
+        assert!(dir.path().join(&failed_job.log).exists());
+        assert_eq!(failed(&root, 0x6000_0004, |_| true).len(), 1, "vzdump 3");
+    }
+}
