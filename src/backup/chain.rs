@@ -11,7 +11,7 @@ use super::names::{BackupName, Differential, Full, looks_like_differential};
 /// A full backup and all differentials that need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// The full backup.
+    /// The full backup; it may be compressed otherwise than when the differentials were made.
     pub full: Full,
     /// What cannot be restored without it, oldest first.
     pub differentials: Vec<Differential>,
@@ -43,13 +43,20 @@ impl Directory {
     /// Reads a directory, not those below it. Other files than backups do not matter; a symbolic link counts
     /// only if it leads to a regular file of the same directory.
     pub fn scan(path: &Path) -> io::Result<Self> {
-        let (mut fulls, mut differentials, mut unusable) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut fulls, mut differentials, mut unusable) =
+            (Vec::new(), Vec::<Differential>::new(), Vec::new());
+        let mut packed = Vec::new();
         let real = fs::canonicalize(path)?;
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let name = entry.file_name();
             let parsed = BackupName::parse(name.as_bytes());
             if parsed.is_none() && !looks_like_differential(name.as_bytes()) {
+                if let (Some(full), None) =
+                    (name.to_str().and_then(Full::parse_packed), obstacle(&real, &entry))
+                {
+                    packed.push(full);
+                }
                 continue;
             }
             match (parsed, obstacle(&real, &entry)) {
@@ -61,6 +68,12 @@ impl Directory {
                 }
             }
         }
+        // What Proxmox VE does not know is a backup only as the full of a differential.
+        packed.retain(|full: &Full| {
+            differentials.iter().any(|d| d.base().is_content_of(full))
+                && !fulls.iter().any(|other: &Full| other.is_content_of(full))
+        });
+        fulls.append(&mut packed);
         fulls.sort_by_cached_key(order);
         differentials.sort_by_cached_key(|d| (order(d.base()), d.stamp(), d.as_str().to_owned()));
         unusable.sort_by(|a, b| a.name.cmp(&b.name));
@@ -68,8 +81,10 @@ impl Directory {
             fulls.into_iter().map(|full| Chain { full, differentials: Vec::new() }).collect();
         let mut orphans = Vec::new();
         for differential in differentials {
-            match chains.iter_mut().find(|c| c.full == *differential.base()) {
-                Some(chain) => chain.differentials.push(differential),
+            let exact = chains.iter().position(|c| c.full == *differential.base());
+            let any = || chains.iter().position(|c| c.full.is_content_of(differential.base()));
+            match exact.or_else(any) {
+                Some(at) => chains[at].differentials.push(differential),
                 None => orphans.push(differential),
             }
         }
@@ -147,6 +162,23 @@ mod tests {
         assert_eq!(found.dependants(OsStr::new("nothing")), []);
         assert_eq!(texts(&found.orphans), [names[5].clone()]);
         assert_eq!(found.unusable, []);
+    }
+
+    #[test]
+    fn a_full_that_was_compressed_anew_keeps_its_differentials() {
+        let plain = FULL.strip_suffix(".zst").unwrap();
+        for form in [plain.to_owned(), format!("{plain}.lzo"), format!("{plain}.xz")] {
+            let found = scan(&[&diff(FULL, 21), &form, &diff(plain, 22)].map(OsStr::new));
+            assert_eq!((found.chains.len(), found.orphans.len()), (1, 0), "{form}");
+            assert_eq!(found.dependants(OsStr::new(&form)).len(), 2, "{form}");
+        }
+        // Where it is there twice, each belongs to the one of its name.
+        let found = scan(&[&diff(FULL, 21), FULL, plain, &format!("{plain}.xz")].map(OsStr::new));
+        assert_eq!(found.chains.len(), 2);
+        assert_eq!(
+            (found.dependants(OsStr::new(FULL)).len(), found.dependants(OsStr::new(plain)).len()),
+            (1, 0)
+        );
     }
 
     #[test]

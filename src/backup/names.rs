@@ -18,6 +18,8 @@ use super::Stamp;
 const DIFFERENTIAL: &str = "--differential-";
 /// Extension of a differential, before that of its compression.
 const VCDIFF: &str = ".vcdiff";
+/// What a full may be compressed with; `.tgz` is another name for `.tar.gz`.
+const FORMS: [&str; 5] = ["", ".zst", ".lzo", ".gz", ".xz"];
 
 /// Kind of guest, as it stands in a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +73,8 @@ pub enum Compression {
     Gzip,
     /// lzop, `.lzo`.
     Lzo,
+    /// xz, `.xz`: vzdump never makes it, people do.
+    Xz,
     /// zstd, `.zst`.
     Zstd,
 }
@@ -133,6 +137,24 @@ impl Full {
             format,
             compression,
         })
+    }
+
+    /// Reads the name of a full that may have been compressed anew, with xz, which vzdump and Proxmox VE do not know.
+    pub fn parse_packed(text: &str) -> Option<Self> {
+        Full::parse(text).or_else(|| {
+            let plain = Full::parse(text.strip_suffix(".xz")?)?;
+            (plain.compression == Compression::None).then(|| Full {
+                text: text.to_owned(),
+                compression: Compression::Xz,
+                ..plain
+            })
+        })
+    }
+
+    /// Whether both names tell of the same content, whatever it is compressed with.
+    pub fn is_content_of(&self, other: &Full) -> bool {
+        let content = |full: &Full| (full.kind, full.vmid, full.stamp, full.format);
+        content(self) == content(other)
     }
 
     /// The file name.
@@ -296,6 +318,24 @@ impl fmt::Display for BackupName {
     }
 }
 
+/// The names under which the content of a full may lie beside its differentials: its own, then the same with each
+/// other compression, since a full may be compressed anew. Any other name has only itself.
+pub fn full_forms(name: &str) -> Vec<String> {
+    let packed = name.strip_suffix(".tgz").map(|stem| format!("{stem}.tar"));
+    let packed = packed.as_deref().unwrap_or(name);
+    let content = FORMS.iter().rev().find_map(|form| packed.strip_suffix(form)).unwrap_or(packed);
+    let tar = content.strip_suffix(".tar");
+    let mut names = vec![name.to_owned()];
+    if content.starts_with("vzdump-")
+        && (tar.is_some() || content.ends_with(".vma"))
+        && !content.contains(DIFFERENTIAL)
+    {
+        let others = FORMS.iter().map(|form| format!("{content}{form}"));
+        names.extend(others.chain(tar.map(|stem| format!("{stem}.tgz"))).filter(|other| other != name));
+    }
+    names
+}
+
 /// Does a name look like a differential's, though it may be misspelt? Such a file cannot be checked or
 /// restored by its name, which whoever looks after the directory should hear of.
 pub fn looks_like_differential(name: &[u8]) -> bool {
@@ -349,6 +389,7 @@ mod tests {
                         Compression::None => None,
                         Compression::Gzip => Some("gz"),
                         Compression::Lzo => Some("lzo"),
+                        Compression::Xz => Some("xz"),
                         Compression::Zstd => Some("zst"),
                     },
                     "base": base.map(Full::as_str),
@@ -357,6 +398,19 @@ mod tests {
             });
             assert_eq!(found, vector["expect"], "{}: {}", vector["why"], vector["name"]);
         }
+    }
+
+    #[test]
+    fn a_full_may_be_compressed_anew() {
+        let file: Value = serde_json::from_str(include_str!("../../tests/data/names.json")).unwrap();
+        for vector in file["forms"].as_array().unwrap() {
+            let name = vector["name"].as_str().unwrap();
+            assert_eq!(json!(full_forms(name)), vector["expect"], "{}", vector["why"]);
+        }
+        let all: Vec<_> = full_forms(FULL).iter().map(|form| Full::parse_packed(form).unwrap()).collect();
+        assert!(all.iter().all(|form| form.is_content_of(&all[0])));
+        assert_eq!(all.last().unwrap().compression(), Compression::Xz);
+        assert_eq!(Full::parse_packed(&format!("{FULL}.xz")), None);
     }
 
     /// `2013-12-01T00:00:01`

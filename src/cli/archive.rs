@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 
 use super::standard;
+use crate::backup::names::full_forms;
 use crate::container::{self, read_full};
 use crate::matching::Error;
-use crate::matching::base::Nature;
-use crate::matching::restore::{self, Options};
+use crate::matching::base::{Base, Nature};
+use crate::matching::restore::{self, Differential, Options};
 use crate::matching::sliding::WINDOW;
-use crate::vcdiff;
+use crate::vcdiff::{self, AppHeader};
 
 /// What stands between the name of a full backup and the time of the differential.
 const MARK: &[u8] = b"--differential-";
@@ -30,7 +31,9 @@ pub fn processors() -> usize {
 /// See [`restore::open`].
 pub fn open(path: &Path, base: Option<&Path>) -> anyhow::Result<Box<dyn Read + Send>> {
     let options = Options { threads: processors(), window: WINDOW, check_base: true };
-    Ok(restore::open(path, base, options)?)
+    let header = || Differential::open(Box::new(File::open(path).ok()?)).ok().map(|d| d.header());
+    let base = base.map(|base| in_any_form(base, header));
+    Ok(restore::open(path, base.as_deref(), options)?)
 }
 
 /// The content of a VM's backup; `-` is standard input. The full backup of a differential is found by its name, if
@@ -85,6 +88,22 @@ pub(super) fn beginning(mut content: Box<dyn Read + Send>) -> io::Result<(Nature
     bytes.truncate(n);
     let found = Nature::of(&bytes);
     Ok((found, Box::new(io::Cursor::new(bytes).chain(content))))
+}
+
+/// Where a full backup lies: under its name, or, compressed anew, under the same name with another extension. Where both
+/// are there, the first that the differential with this header was made against is taken.
+pub fn in_any_form(full: &Path, header: impl FnOnce() -> Option<AppHeader>) -> PathBuf {
+    let name = full.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let there = full_forms(name).into_iter().map(|form| full.with_file_name(form));
+    let mut there: Vec<_> = there.filter(|path| path.symlink_metadata().is_ok()).collect();
+    if there.len() > 1
+        && let Some(header) = header()
+        && let Some(at) =
+            there.iter().position(|path| Base::open(path).is_ok_and(|base| base.check(&header).is_ok()))
+    {
+        there.swap(0, at);
+    }
+    there.into_iter().next().unwrap_or_else(|| full.to_owned())
 }
 
 /// The full backup that a differential's name tells.

@@ -57,6 +57,9 @@ its size), by which differentials are made without reading it again."
     },
     /// Tell whether a file can serve as the base of differentials
     Identify {
+        /// Also tell whether this differential is known to have been made against it
+        #[arg(long = "for", value_name = "DIFFERENTIAL")]
+        differential: Option<PathBuf>,
         /// The full backup.
         file: Encoded,
     },
@@ -122,7 +125,8 @@ struct DiffArgs {
 
 #[derive(Args)]
 struct RestoreArgs {
-    /// The full backup; may be percent-encoded. Without it, it is looked for beside FILE, by FILE's name
+    /// The full backup; may be percent-encoded. Without it, it is looked for beside FILE, by FILE's name. Where it is not
+    /// there, or is another, the same name with another compression (.zst, .lzo, .gz, .xz, none) will do
     #[arg(long, value_name = "PATH")]
     base: Option<Encoded>,
     /// Use this base even if the differential's header says that it was made against another
@@ -178,7 +182,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Command::Diff(args) => diff(args),
         Command::Restore(args) => restore(args),
         Command::Vma { arguments } => return super::vma::run(arguments, &archive::open_named),
-        Command::Identify { file } => identify(&file.0),
+        Command::Identify { file, differential } => identify(&file.0, differential.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -249,6 +253,11 @@ fn restore(args: RestoreArgs) -> anyhow::Result<()> {
         None if delta.needs_base() => Some(archive::full_beside(Path::new(&args.file))?),
         None => None,
     };
+    // Whoever takes any base means the file of that name.
+    let base = match args.any_base {
+        true => base,
+        false => base.map(|base| archive::in_any_form(&base, || Some(delta.header()))),
+    };
     let base = base.as_deref().map(Base::open).transpose().with_context(|| name.clone())?;
     let both = match &base {
         Some(base) => format!("{name} (full backup {})", base.path.display()),
@@ -285,8 +294,13 @@ fn differential(input: File) -> anyhow::Result<Differential> {
     }
 }
 
-fn identify(path: &Path) -> anyhow::Result<()> {
+fn identify(path: &Path, against: Option<&Path>) -> anyhow::Result<()> {
     let base = Base::open(path)?.full()?;
+    if let Some(name) = against {
+        let input = File::open(name).with_context(|| format!("cannot open {}", name.display()))?;
+        let delta = differential(input).with_context(|| name.display().to_string())?;
+        base.prove(&delta.header()).with_context(|| name.display().to_string())?;
+    }
     let how = match base.content {
         Content::Mapped(_) => "full backup with a map",
         Content::Random(_) => "can be read at any place",

@@ -243,6 +243,23 @@ impl Base {
     }
 }
 
+impl Base {
+    /// Whether this is known to be the base of a differential with this header, so that another file of the same content
+    /// can go: what [`Base::check`] does not see is no proof.
+    ///
+    /// # Errors
+    /// As [`Base::check`]; [`BaseProblem::Unproved`].
+    pub fn prove(&self, header: &AppHeader) -> Result<(), Error> {
+        self.check(header)?;
+        let same_file = header.base_form.as_deref() == Some(self.form) && header.base_identity.is_some();
+        let same_content = header.base_head.is_some() && header.base_len.is_some() && self.size().is_some();
+        match (same_file || same_content) && !header.damaged {
+            true => Ok(()),
+            false => Err(Error::base(&self.path, BaseProblem::Unproved)),
+        }
+    }
+}
+
 fn stream(file: File) -> io::Result<Content> {
     Ok(Content::Stream(container::decoder(Box::new(file))?.1))
 }

@@ -94,6 +94,9 @@ pub enum BaseProblem {
     /// Damage that shows.
     #[error("is damaged: {0}")]
     Damaged(String),
+    /// It may be the one that the differential needs.
+    #[error("cannot be told to be the one that this differential needs without reading all of it")]
+    Unproved,
     /// Another file than the one the differential needs.
     #[error(
         "is not the one that this differential was made against ({name}): {what}. It was replaced, cut short or \

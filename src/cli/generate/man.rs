@@ -11,7 +11,8 @@ use super::super::{EXAMPLES, compat, definition, verify};
 use super::pve_xdelta3;
 
 /// What the program reads and writes besides the patched files.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
+    ("/etc/pve-diff-backup.conf", "Settings of this node, see CONFIGURATION. It need not be there."),
     ("/var/lib/dpkg", "dpkg's database: which packages are installed, and what their files should hold."),
     (
         "/var/lib/pve-diff-backup/applied.json",
@@ -37,6 +38,21 @@ const FILES: [(&str, &str); 7] = [
         "/etc/pve/pve-diff-backup.json",
         "What backup jobs say of full backups, and which nodes know that option: nodes without our lines drop it from \
          jobs.cfg, and apply, each upgrade and each backup give it back from here.",
+    ),
+];
+
+/// What /etc/pve-diff-backup.conf can hold.
+const SETTINGS: [(&str, &str); 2] = [
+    (
+        "base-without-map: replace",
+        "The default. A full backup that can only be read from its start and has no map (made by vzdump itself with zstd or \
+         gzip, or compressed anew) is no base where the job would make a full backup with a map (zstd): a job makes that at \
+         once, unless an older one with a map is within its days. Existing differentials against it stay as they are.",
+    ),
+    (
+        "base-without-map: use",
+        "It serves until it is as old as the job allows (fullbackup). Differentials against it take more time, and are larger where \
+         data moved.",
     ),
 ];
 
@@ -94,6 +110,15 @@ fn page(command: &Command, end: &[u8], dir: &Path) -> io::Result<()> {
 fn diff_backup() -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
     writeln!(page, ".SH EXAMPLES\n.nf\n{}.fi", roff(EXAMPLES))?;
+    writeln!(page, ".SH CONFIGURATION")?;
+    writeln!(
+        page,
+        "/etc/pve\\-diff\\-backup.conf holds a setting on each line; # begins a comment. What is not understood is left \
+         out, with a warning in each backup's task log."
+    )?;
+    for (setting, what) in SETTINGS {
+        writeln!(page, ".TP\n.B {}\n{}", roff(setting), roff(what))?;
+    }
     writeln!(page, ".SH FILES")?;
     for (path, what) in FILES {
         writeln!(page, ".TP\n.I {}\n{}", roff(path), roff(what))?;
