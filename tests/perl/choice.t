@@ -12,7 +12,7 @@ use Test::More;
 use lib map { m!\A(.+)\z! ? "$1/../../patches/payload" : () } dirname(__FILE__);
 
 use PVE::VZDump::Differential::Chain
-    qw(choose_base dependants split_restorable mark_stranded keep_needed);
+    qw(choose_base other_guest dependants split_restorable mark_stranded keep_needed);
 use PVE::VZDump::Differential::Storage;
 
 my $HOUR = 3600;
@@ -46,6 +46,24 @@ sub file {
     return { size => 1000, readable => 1, %with, name => $name };
 }
 
+# What is in a file, by its extension and by fields that a case adds: what the helper would say.
+sub look_into {
+    my ($files) = @_;
+
+    my %files = map { $_->{name} => $_ } @$files;
+    return sub {
+        my ($name) = @_;
+
+        my $file = $files{$name};
+        return {
+            has_map => $file->{has_map} // scalar($name =~ /\.zst\z/),
+            from_start => $file->{from_start} // scalar($name =~ /\.gz\z/),
+            error => $file->{error},
+            other_guest => $file->{other_guest},
+        };
+    };
+}
+
 my $hour_old = name($HOUR);
 my $day_old = name($DAY);
 
@@ -67,13 +85,24 @@ my @cases = (
         'due at N days less half a day', [file(name(6.5 * $DAY))], 7, undef,
         qr/the last one.* is 6 days old/, 0
     ],
-    ['N = 1, half a day old', [file(name(12 * $HOUR))], 1, undef, qr/12 hours old/, 0],
-    ['N = 1, some hours old', [file(name(11 * $HOUR))], 1, name(11 * $HOUR), qr/11 hours old/, 0],
+    ['N = 1, two thirds of a day old', [file(name(16 * $HOUR))], 1, undef, qr/16 hours old/, 0],
+    [
+        'N = 1, less than that', [file(name(15.9 * $HOUR))],
+        1, name(15.9 * $HOUR), qr/15 hours old/, 0
+    ],
+    [
+        'N = 1, with a differential meanwhile',
+        [file(name(18 * $HOUR)), file(differential(name(18 * $HOUR), 6 * $HOUR))],
+        1, name(18 * $HOUR), qr/18 hours old/, 0
+    ],
     [
         'N = 365, nearly a year old', [file(name(364 * $DAY))], 365, name(364 * $DAY),
         qr/364 days/, 0
     ],
-    ['a full from the future', [file(name(-$HOUR))], 7, undef, qr/1 dated in the future/, 1],
+    [
+        'a full from the future', [file(name(-$HOUR))],
+        7, undef, qr/no full backup .* can serve .*\(1 dated in the future/, 1
+    ],
     ['a full of this very second', [file(name(0))], 7, undef, qr/dated in the future/, 1],
     [
         'one from the future, one good', [file(name(-$DAY)), file($day_old)], 7, $day_old,
@@ -102,7 +131,31 @@ my @cases = (
         'a log, notes and a protection mark',
         [map { file("$day_old.$_") } qw(log notes protected)], 7, undef, qr/no full/, 0
     ],
-    ['only a differential', [file(differential($day_old, $HOUR))], 7, undef, qr/no full/, 0],
+    [
+        'only a differential', [file(differential($day_old, $HOUR))],
+        7, undef,
+        qr/the full backup of 1 differential backup .* is missing: put '\Q$day_old\E' back/, 1
+    ],
+    [
+        'many differentials of fulls that are away',
+        [map { file(differential(name($_ * $DAY), $HOUR)) } 1 .. 5],
+        7, undef, qr/of 5 differential backups .* put '\Q$day_old\E', '.*', '.*' and 2 more back/, 1
+    ],
+    [
+        "another guest's differential",
+        [file(differential(name($DAY, vmid => 101), $HOUR))],
+        7, undef, qr/no full backup of this guest yet/, 0
+    ],
+    [
+        'a full that is there as xz only',
+        [
+            file(differential($day_old, $HOUR)),
+            file(name($DAY, extension => 'vma.xz'))
+        ],
+        7, undef,
+        qr/no full backup of this guest here can serve/,
+        1
+    ],
     [
         'the full, not its newer differential',
         [file(differential($day_old, $HOUR)), file($day_old)], 7, $day_old, qr/1 day/, 0
@@ -113,32 +166,130 @@ my @cases = (
         'the newest decides, an older one does not step in',
         [file($hour_old, size => 0), file($day_old)], 7, undef, qr/is empty/, 1
     ],
+    [
+        'damaged', [file($hour_old, error => 'cut short'), file($day_old)],
+        7, undef, qr/'\Q$hour_old\E' cannot serve as base \(cut short\)/, 1
+    ],
+
+    # the map
+    [
+        'zstd without a map', [file($day_old, has_map => 0, from_start => 1)],
+        7, undef, qr/'\Q$day_old\E' has no map/, 0
+    ],
+    [
+        'a newer one without a map beside one with it',
+        [file($hour_old, has_map => 0, from_start => 1), file($day_old)], 7, $day_old,
+        qr/1 day old and has a map, which '\Q$hour_old\E' lacks/, 0
+    ],
+    [
+        'the one with a map is past its days',
+        [file($day_old, has_map => 0, from_start => 1), file(name(7 * $DAY))],
+        7, undef, qr/has no map/, 0
+    ],
+    [
+        'the one with a map is damaged',
+        [file($hour_old, has_map => 0, from_start => 1), file($day_old, error => 'cut short')],
+        7, undef, qr/has no map/, 0
+    ],
+    [
+        'two in another form, the older has the map',
+        [
+            file(name($HOUR, extension => 'vma.gz')),
+            file(name(2 * $HOUR, extension => 'vma')), file($day_old)
+        ],
+        7, $day_old,
+        qr/has a map/,
+        0
+    ],
+    [
+        'the same as it is and unpacked',
+        [file($day_old), file(name($DAY, extension => 'vma'))],
+        7, $day_old, qr/1 day/, 0
+    ],
+    [
+        'without a map, but it can be read anywhere', [file($day_old, has_map => 0)], 7, $day_old,
+        qr/1 day old$/, 0
+    ],
+
+    # whose it is
+    [
+        "another guest's under this number",
+        [file($hour_old, other_guest => 'they differ in x'), file($day_old)],
+        7, undef, qr/'\Q$hour_old\E' is another guest's: they differ in x/, 0
+    ],
+    [
+        'the older one with a map is that',
+        [
+            file($hour_old, has_map => 0, from_start => 1),
+            file($day_old, other_guest => 'they differ in x')
+        ],
+        7, undef,
+        qr/has no map/,
+        0
+    ],
 );
 for my $case (@cases) {
     my ($what, $files, $days, $expect, $reason, $odd) = @$case;
     my ($base, $why, $is_odd) = choose_base(
         $files, type => 'qemu', vmid => 100, format => 'vma', days => $days, now => $NOW,
+        needs_map => 1, look => look_into($files),
     );
     is($base, $expect, $what);
     like($why, $reason, "... because $why");
     is(!!$is_odd, !!$odd, '... and whether it is odd');
 }
 
-# Daily jobs a little early or late: a full every Nth day.
-for my $days (1, 2, 7, 30) {
-    my @log;
-    my @files;
-    for my $day (0 .. 60) {
-        my $now = $NOW + $day * $DAY + (37 * $day) % 600 - 300;
+my @one_way = (file(name($HOUR, extension => 'vma.gz')));
+my ($serves) = choose_base(
+    \@one_way, type => 'qemu', vmid => 100, format => 'vma', days => 7, now => $NOW,
+    needs_map => 0, look => look_into(\@one_way),
+);
+is($serves, $one_way[0]->{name}, 'a job that makes no map makes no full for want of one');
+
+# A calendar: jobs at certain times of each day, a little early or late, by the clock on the wall,
+# over four weeks with a change of the clock, from a noon on.
+sub stamp { return strftime('%Y_%m_%d-%H_%M_%S', localtime($_[0])) }
+
+sub calendar {
+    my ($month, $jobs, $days, $jitter) = @_;
+
+    my ($turn, @files, @log) = (0);
+    for my $slot ($jobs / 2 .. 28 * $jobs - 1) {
+        my $minute = 24 * 60 * ($slot % $jobs) / $jobs + 30;
+        my $day = int($slot / $jobs);
+        my $now =
+            POSIX::mktime(0, $minute % 60, int($minute / 60), 14 + $day, $month, 126, 0, 0, -1);
+        $now += (37 * $turn++) % (2 * $jitter + 1) - $jitter;
         my ($base) = choose_base(
             \@files, type => 'qemu', vmid => 100, format => 'vma', days => $days, now => $now,
+            look => sub { return { has_map => 1 } },
         );
-        push @log, $base ? 'd' : 'F';
-        push @files, file(name($NOW - $now)) if !$base;
+        my $full = 'vzdump-qemu-100-' . stamp($now) . '.vma.zst';
+        if ($base) {
+            $files[1] = file("$base--differential-" . stamp($now) . '.vcdiff.zst');
+        } else {
+            @files = file($full);
+        }
+        $log[$day] .= $base ? 'd' : 'F';
     }
-    my $expect = substr(('F' . 'd' x ($days - 1)) x 61, 0, 61);
-    is(join('', @log), $expect, "daily jobs with N = $days");
+    return map { tr/F// } @log;
 }
+
+# the clock goes forward and back, by half an hour on Lord Howe
+for my $when (['UTC', 2], ['Europe/Vienna', 2], ['Europe/Vienna', 9], ['Australia/Lord_Howe', 8]) {
+    my ($zone, $month) = @$when;
+    local $ENV{TZ} = $zone;
+    POSIX::tzset();
+    for my $jobs (1, 2, 4, 24) {
+        for my $days (1, 7) {
+            my $fulls = join('', calendar($month, $jobs, $days, $jobs > 4 ? 120 : 900));
+            my $expect = substr(('1' . '0' x ($days - 1)) x 28, 0, 28);
+            is($fulls, $expect, "fulls on each day: $zone, $jobs jobs a day, N = $days");
+        }
+    }
+}
+delete $ENV{TZ};
+POSIX::tzset();
 
 # Who needs a full.
 my $full = name(2 * $DAY);
@@ -171,6 +322,12 @@ like(
     $refusal->($full, @many[0 .. 2]), qr/: \Q$many[0], $many[1], $many[2]\E\n\z/,
     'three are all named'
 );
+(my $unpacked = $full) =~ s/\.zst\z//;
+is_deeply(
+    [dependants($unpacked, @others, @needing)], [sort @needing],
+    '... and the same in another compression'
+);
+is_deeply([dependants("$unpacked.bz2", @needing)], [], '... but not what cannot serve');
 
 # Retention.  A group is what upstream hands over after marking.
 sub group {
@@ -212,6 +369,14 @@ my $two = group('volid', $day_old => 'remove', $full => 'remove', $chain[1] => '
 is_deeply([keep_needed($two)], [$full], 'only the needed full is saved');
 is_deeply([map { $_->{'needed-by'} } @$two], [undef, 1, undef], '... and says what needs it');
 
+my $both = group(
+    'volid', $unpacked => 'remove', $full => 'remove', $day_old => 'remove',
+    $chain[1] => 'keep'
+);
+is_deeply([keep_needed($both)], [$unpacked, $full], 'each form of a needed full is saved');
+my $repacked = group('volid', $unpacked => undef, $chain[1] => undef);
+is(scalar(@{ (split_restorable($repacked))[1] }), 0, 'a full in another compression is one');
+
 # Differentials without their full do not count.
 my $mixed = group(
     'volid', map { $_ => undef } $day_old, differential($full, $HOUR),
@@ -242,5 +407,114 @@ for my $case (@stranded_cases) {
 my $alone = { ctime => 1 };
 mark_stranded([$alone], [], { 'keep-last' => 1 });
 is($alone->{mark}, 'keep', 'stranded, and nothing else is left');
+
+# Another guest under the same number.
+my @uuid = map { "0000000$_-1111-2222-3333-444444444444" } 0 .. 9;
+my @mac = map { "BC:24:11:00:00:0$_" } 0 .. 9;
+
+sub vm {
+    my (%with) = @_;
+
+    my %lines = (
+        smbios1 => "uuid=$uuid[0]", vmgenid => $uuid[1],
+        meta => 'creation-qemu=9.0.2,ctime=1700000000', net0 => "virtio=$mac[0],bridge=vmbr0",
+        scsi0 => 'local:100/vm-100-disk-0.raw,size=8G', name => 'web', %with,
+    );
+    return join('', map { "$_: $lines{$_}\n" } grep { defined($lines{$_}) } sort keys %lines);
+}
+
+sub ct {
+    my (%with) = @_;
+
+    my %lines = (
+        hostname => 'web', rootfs => 'local:100/vm-100-disk-0.raw,size=8G',
+        net0 => "name=eth0,bridge=vmbr0,hwaddr=$mac[0],ip=dhcp", %with,
+    );
+    return join('', map { "$_: $lines{$_}\n" } grep { defined($lines{$_}) } sort keys %lines);
+}
+my %new_vm = (
+    smbios1 => "uuid=$uuid[2]", vmgenid => $uuid[3], meta => 'creation-qemu=9.0.2,ctime=1710000000',
+    net0 => "virtio=$mac[1],bridge=vmbr0",
+);
+my @no_marks = (smbios1 => undef, vmgenid => undef, meta => undef);
+my $TIME = 1_705_000_000;
+my @guests = (
+    ['the same', 'qemu', vm(), vm(), undef],
+    ['another VM', 'qemu', vm(), vm(%new_vm), qr/created after/],
+    ['... of the same name', 'qemu', vm(), vm(%new_vm, name => 'db'), qr/created after/],
+    [
+        '... that was restored from an old backup', 'qemu',
+        vm(), vm(%new_vm, meta => 'creation-qemu=9.0.2,ctime=1690000000'),
+        qr/differ in SMBIOS UUID, generation ID, network addresses, time of creation|differ in/
+    ],
+    [
+        '... before there was a time of creation', 'qemu',
+        vm(meta => undef), vm(%new_vm, meta => undef), qr/SMBIOS UUID/
+    ],
+    ['restored over itself', 'qemu', vm(), vm(vmgenid => $uuid[3]), undef],
+    [
+        '... with new addresses and UUID', 'qemu',
+        vm(), vm(%new_vm, meta => 'creation-qemu=9.0.2,ctime=1700000000'), undef
+    ],
+    [
+        'rolled back, with another network card', 'qemu',
+        vm(), vm(vmgenid => $uuid[3], net0 => "virtio=$mac[1]"), undef
+    ],
+    ['another UUID', 'qemu', vm(), vm(smbios1 => "uuid=$uuid[2]"), undef],
+    [
+        'another UUID, nothing else known', 'qemu',
+        vm(@no_marks, net0 => undef, smbios1 => "uuid=$uuid[0]"),
+        vm(@no_marks, net0 => undef, smbios1 => "uuid=$uuid[1]"), undef
+    ],
+    [
+        'another network card alone', 'qemu', vm(@no_marks),
+        vm(@no_marks, net0 => "e1000=$mac[1]"), undef
+    ],
+    ['more disks', 'qemu', vm(), vm(scsi0 => undef, scsi1 => 'nas:100/vm-100-disk-3.raw'), undef],
+    [
+        'more network cards', 'qemu', vm(@no_marks, meta => undef),
+        vm(
+            @no_marks, smbios1 => "uuid=$uuid[2]", net1 => "virtio=$mac[0]",
+            net0 => "virtio=$mac[1]"
+        ),
+        undef
+    ],
+    [
+        'letters of another case', 'qemu', vm(), vm(%new_vm, smbios1 => 'uuid=' . uc($uuid[0])),
+        undef
+    ],
+    [
+        'a description or a snapshot says so', 'qemu', vm(),
+        "#smbios1: uuid=$uuid[3]\n"
+            . vm()
+            . "[before]\nsmbios1: uuid=$uuid[2]\nvmgenid: $uuid[3]\n", undef
+    ],
+    ['nothing known', 'qemu', '', vm(), undef],
+    ['nothing known now', 'qemu', vm(), '', undef],
+    ['binary', 'qemu', vm(), "\xff\0\n" x 10, undef],
+    ['the same container', 'lxc', ct(), ct(), undef],
+    [
+        'another container', 'lxc', ct(), ct(hostname => 'db', net0 => "name=eth0,hwaddr=$mac[1]"),
+        qr/differ in host name, network addresses/
+    ],
+    ['a container renamed', 'lxc', ct(), ct(hostname => 'db'), undef],
+    [
+        'a container with another network card', 'lxc', ct(),
+        ct(net0 => "name=eth0,hwaddr=$mac[1]"), undef
+    ],
+    [
+        'a container on another storage', 'lxc', ct(), ct(rootfs => 'nas:100/vm-100-disk-1.raw'),
+        undef
+    ],
+    [
+        'containers without network', 'lxc', ct(net0 => undef),
+        ct(net0 => undef, hostname => 'db'), undef
+    ],
+);
+for my $case (@guests) {
+    my ($what, $type, $then, $now, $expect) = @$case;
+    my $reason = other_guest($type, $then, $now, $TIME);
+    defined($expect) ? like($reason, $expect, $what) : is($reason, undef, $what);
+}
 
 done_testing();

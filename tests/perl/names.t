@@ -12,7 +12,8 @@ use Test::More;
 
 use lib map { m!\A(.+)\z! ? "$1/../../patches/payload" : () } dirname(__FILE__);
 
-use PVE::VZDump::Differential::Chain qw(parse_name differential_name encode_path decode_path);
+use PVE::VZDump::Differential::Chain qw(parse_name full_forms differential_name encode_path
+    decode_path);
 
 my ($data) = dirname(__FILE__) =~ m!\A(.+)\z!;
 open(my $fh, '<', "$data/../data/names.json") or die "cannot read names.json - $!\n";
@@ -45,6 +46,7 @@ delete $ENV{TZ};
 POSIX::tzset();
 
 is(parse_name(undef), undef, 'no name at all');
+is_deeply([full_forms($_->{name})], $_->{expect}, "forms: $_->{why}") for @{ $vectors->{forms} };
 
 my $differential =
     'vzdump-lxc-100-2026_01_01-00_00_00.tar.gz--differential-2026_01_02-00_00_00.vcdiff';

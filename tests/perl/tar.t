@@ -24,7 +24,7 @@ sub find {
     my ($tar) = @_;
 
     open(my $fh, '<', \$tar) or die;
-    my ($raw, $file) = eval { PVE::VZDump::Differential::Storage::_find_in_tar($fh, $CONFIG_RE) };
+    my ($raw, $file) = eval { PVE::VZDump::Differential::Helper::find_in_tar($fh, $CONFIG_RE) };
     return { raw => $raw, file => $file, error => $@, read => tell($fh) };
 }
 

@@ -181,10 +181,149 @@ ok(!$result->{ok} && read_file("$root/guests/out") eq 'precious', 'VM: refused, 
 like($result->{out}, qr/the full backup '\Q$full_vm\E' is needed/, '... and says what is missing');
 $result = backup($root, 100, 2, qw(--compress zstd --fullbackup 7));
 like(
-    $result->{out}, qr/INFO: full backup: there is no full backup/,
-    'a backup without base is full'
+    $result->{out},
+    qr/WARN: full backup: the full backup of 1 differential.* missing: put '\Q$full_ct\E' back/,
+    'a backup without base is full, and says what is missing'
 );
 unlink glob("$root/var/lib/vz/dump/*");
+
+# 4a. A full that was compressed anew, beside the old one first.
+my $dump = "$root/var/lib/vz/dump";
+my %stream = map { $_ => set_guests($root, $_) } 0, 1;
+set_guests($root, 0);
+backup($root, $_, 0, qw(--compress zstd --fullbackup 7)) for 100, 200;
+set_guests($root, 1);
+backup($root, $_, 1, qw(--compress zstd --fullbackup 7)) for 100, 200;
+($full_ct, $diff_ct, $full_vm, $diff_vm) = archives($root);
+
+for my $guest ([100, $full_ct, $diff_ct], [200, $full_vm, $diff_vm]) {
+    my ($id, $full, $differential) = @$guest;
+    (my $content = $full) =~ s/\.zst\z//;
+    run('zstd', '-qdf', "$dump/$full", '-o', "$root/guests/content");
+    my %pack = (
+        '' => 'cat', '.lzo' => 'lzop -c', '.gz' => 'gzip -c', '.xz' => 'xz -0c',
+        '.zst' => 'zstd -qc',
+    );
+    for my $form ('', '.lzo', '.gz', '.xz', '.zst') {
+        my $now = "$content$form";
+        rename("$dump/$full", "$root/guests/$full") if $form eq '.zst';
+        run('sh', '-c', "$pack{$form} <'$root/guests/content' >'$dump/$now'");
+        my $name = "$id as '$form'";
+
+        # one of the two may go if the other is known to do; one-way files cannot tell
+        if ($form eq '' || $form eq '.lzo') {
+            my $freed = host($root, 'sbin/pvesm', 'free', "local:backup/$full");
+            ok($freed->{ok} && !-e "$dump/$full", "$name: the old form can go")
+                or diag($freed->{out});
+        } elsif ($form ne '.zst') {
+            my $freed = host($root, 'sbin/pvesm', 'free', "local:backup/$full");
+            ok(!$freed->{ok} && -e "$dump/$full", "$name: the old form is kept in doubt");
+            rename("$dump/$full", "$root/guests/$full");
+        }
+        if ($form ne '.xz') { # Proxmox VE does not know it
+            my $freed = host($root, 'sbin/pvesm', 'free', "local:backup/$now");
+            ok(!$freed->{ok} && -e "$dump/$now", "$name: what is needed is not deleted by hand");
+            like($freed->{out}, qr/\Q$differential\E/, '... and who needs it is said');
+        }
+        my $prune = host($root, 'sbin/pvesm', 'prune-backups', 'local', '--keep-last', 1);
+        ok(-e "$dump/$now" && -e "$dump/$differential", '... and neither goes by a prune')
+            or diag($prune->{out});
+        my $config = host($root, 'sbin/pvesm', 'extractconfig', "local:backup/$differential");
+        my $memory = ($id == 100 ? 512 : 1024) + 1;
+        like($config->{out}, qr/^memory: $memory$/m, '... its configuration');
+        if ($id == 200) {
+            $result =
+                host($root, 'sbin/qmrestore', "local:backup/$differential", "$root/guests/out");
+            ok($result->{ok} && read_file("$root/guests/out") eq $stream{1}, '... restored')
+                or diag($result->{out});
+        } else {
+            $result = host(
+                $root, 'sbin/pct', 'restore', 105, "local:backup/$differential", '--bwlimit',
+                200_000
+            );
+            ok($result->{ok}, '... restored with a limit') or diag($result->{out});
+            is(
+                read_file("$root/var/lib/lxc/105/rootfs/var/today"), random(20_000, 'day 1'),
+                '... the same'
+            );
+            run('rm', '-r', "$root/var/lib/lxc/105");
+        }
+        my $verified = run(program('pve-diff-backup'), 'verify', "$dump/$differential");
+        ok($verified->{ok}, '... verified') or diag($verified->{out});
+        if ($form ne '.xz') {
+            $result = backup($root, $id, 2, qw(--compress gzip --fullbackup 7));
+            my $made = (grep { /vcdiff\.gz\z/ } archives($root))[0];
+            like($made // $result->{out}, qr/\A\Q$now\E--/, '... and base of new differentials');
+            unlink("$dump/$made") if $made;
+        }
+        unlink("$dump/$now");
+        rename("$root/guests/$full", "$dump/$full")
+            or run('sh', '-c', "zstd -qc <'$root/guests/content' >'$dump/$full'");
+    }
+}
+
+# another content under one of these names is not taken
+(my $plain = $full_vm) =~ s/\.zst\z//;
+write_file("$dump/$plain", $stream{1});
+my $freed = host($root, 'sbin/pvesm', 'free', "local:backup/$full_vm");
+ok(!$freed->{ok} && -e "$dump/$full_vm", 'a full beside something else is not deleted');
+unlink("$dump/$full_vm");
+$result = host($root, 'sbin/qmrestore', "local:backup/$diff_vm", "$root/guests/out");
+ok(!$result->{ok}, '... and nothing is restored from that');
+like(
+    $result->{out}, qr/is not the one that this differential was made against/,
+    '... with the reason'
+);
+unlink glob("$dump/*");
+
+# 4b. A full that vzdump itself made has no map; another guest's is none of this one's.
+set_guests($root, 0);
+backup($root, 100, 0, qw(--compress zstd));
+my ($stock) = archives($root);
+$result = backup($root, 100, 1, qw(--compress zstd --fullbackup 7));
+like($result->{out}, qr/INFO: full backup: '\Q$stock\E' has no map/, 'no map: a full');
+unlink("$dump/$_") for grep { $_ ne $stock } archives($root);
+write_file("$root/etc/pve-diff-backup.conf", "# ours\n\nbase-without-map: use\nbase-without: x\n");
+$result = backup($root, 100, 1, qw(--compress zstd --fullbackup 7));
+like($result->{out}, qr/INFO: differential backup: '\Q$stock\E'/, '... unless it is set to serve');
+like(
+    $result->{out}, qr/WARN: '\S*pve-diff-backup\.conf', line 4: not understood/,
+    '... and what else is set there is not understood'
+);
+unlink("$root/etc/pve-diff-backup.conf");
+$result = backup($root, 100, 2, qw(--compress gzip --fullbackup 7));
+like($result->{out}, qr/INFO: differential backup/, '... or the job would make no map either');
+unlink glob("$dump/*");
+
+sub set_identities {
+    my ($n) = @_;
+
+    my $marks = "smbios1: uuid=0000000$n-1111-2222-3333-444444444444\n"
+        . "vmgenid: 1000000$n-1111-2222-3333-444444444444\nnet0: virtio=BC:24:11:00:00:0$n\n";
+    write_file("$root/guests/200.vma", vma($marks, $disk, 'x'));
+    write_file("$root/etc/pve/qemu-server/200.conf", "stream: $root/guests/200.vma\n$marks");
+    write_file(
+        "$root/etc/pve/lxc/100.conf",
+        "hostname: ct$n\nnet0: name=eth0,hwaddr=BC:24:11:00:00:0$n\n"
+    );
+    return;
+}
+for my $compress (qw(zstd gzip 0)) {
+    my $day = 0;
+    for my $n (1, 1, 2, 2) {
+        set_identities($n);
+        for my $id (100, 200) {
+            $result = backup($root, $id, $day, '--compress', $compress, qw(--fullbackup 7));
+            my $expect =
+                  $day == 2 ? qr/INFO: full backup: .* is another guest's: they differ in/
+                : $day ? qr/INFO: differential/
+                : qr/INFO: full backup: there is no full/;
+            like($result->{out}, $expect, "$compress: $id as guest $n, day $day");
+        }
+        $day++;
+    }
+    unlink glob("$dump/*");
+}
 
 # 5. What is not as it should be ends in a full backup and a warning.
 backup($root, 200, 0, qw(--compress zstd --fullbackup 7));
@@ -316,7 +455,6 @@ SKIP: {
     my @tools = grep { !run('sh', '-c', "command -v $_")->{ok} } qw(xdelta3 lzop);
     skip "not installed: @tools", 4 if @tools;
 
-    my $dump = "$root/var/lib/vz/dump";
     for my $guest (['qemu', 200, 'vma'], ['lxc', 100, 'tar']) {
         my ($type, $id, $format) = @$guest;
         my $name = "vzdump-$type-$id-2013_12_01-00_00_01.$format.lzo";

@@ -10,8 +10,10 @@ use File::Basename qw(basename dirname);
 use POSIX ();
 use Scalar::Util qw(tainted);
 
-use PVE::VZDump::Differential::Chain qw(parse_name differential_name encode_path choose_base);
-use PVE::VZDump::Differential::Helper qw(run_helper identify backup_files);
+use PVE::VZDump::Differential::Chain qw(parse_name differential_name encode_path choose_base
+    other_guest);
+use PVE::VZDump::Differential::Helper qw(run_helper identify settings guest_config full_config
+    backup_files);
 use PVE::VZDump::Differential::Restore;
 use PVE::VZDump::Differential::Storage;
 
@@ -165,6 +167,7 @@ sub plan_backup {
         return;
     }
 
+    PVE::VZDump::debugmsg('warn', $_, $logfd) for @{ $plan->{complaints} };
     PVE::VZDump::debugmsg($plan->{level}, $plan->{reason}, $logfd);
     $task->{$target} = $plan->{target};
     $task->{$_} = $plan->{$_} for qw(tmptar logfile);
@@ -211,6 +214,8 @@ sub _plan_at {
     my ($now, $dir, $full, $days, $comp) = @_;
 
     my $stamp = POSIX::strftime('%Y_%m_%d-%H_%M_%S', localtime($now));
+    my $compression = $full->{compression};
+    my ($settings, @complaints) = settings();
     my ($base, $reason, $is_odd) = choose_base(
         [backup_files($dir)],
         type => $full->{type},
@@ -218,15 +223,12 @@ sub _plan_at {
         format => $full->{format},
         days => $days,
         now => $now,
+        # the full that would be made has one
+        needs_map => ($compression // '') eq 'zst'
+            && $settings->{'base-without-map'} eq 'replace',
+        look => sub { _look("$dir/$_[0]") },
     );
-    if ($base && !eval { identify("$dir/$base"); 1 }) {
-        my $err = $@;
-        die $err if $err =~ /^interrupted by signal/;
-        chomp $err;
-        ($base, $reason, $is_odd) = (undef, "'$base' cannot serve as base ($err)", 1);
-    }
 
-    my $compression = $full->{compression};
     my @words = ($PVE::VZDump::Differential::Helper::HELPER, $base ? 'diff' : 'full');
     my ($name, $stem);
     if ($base) {
@@ -257,7 +259,32 @@ sub _plan_at {
     # upstream would stop half-way through the task
     die "internal error - unsafe $_\n" for grep { tainted($plan->{$_}) } sort keys %$plan;
 
-    return { %$plan, reason => $reason, level => $is_odd ? 'warn' : 'info' };
+    return {
+        %$plan,
+        complaints => \@complaints,
+        reason => $reason,
+        level => $is_odd ? 'warn' : 'info',
+    };
+}
+
+# What choose_base wants to know of a full.
+sub _look {
+    my ($path) = @_;
+
+    my $found = eval { identify($path) };
+    if (my $err = $@) {
+        die $err if $err =~ /^interrupted by signal/;
+        chomp $err;
+        return { error => $err };
+    }
+    # where a configuration is not there or cannot be read, nothing speaks for another guest
+    my $info = parse_name(basename($path));
+    my $other = eval {
+        my $now = guest_config($info->{type}, $info->{vmid});
+        other_guest($info->{type}, full_config($path), $now, $info->{ctime});
+    };
+    die $@ if $@ =~ /^interrupted by signal/;
+    return { %$found, other_guest => $other };
 }
 
 # A differential that this host could neither list nor restore must not be made: an upgrade may

@@ -8,8 +8,8 @@ use warnings;
 use Exporter qw(import);
 use Time::Local qw(timelocal);
 
-our @EXPORT_OK = qw(parse_name differential_name encode_path decode_path choose_base dependants
-    split_restorable mark_stranded keep_needed);
+our @EXPORT_OK = qw(parse_name full_forms differential_name encode_path decode_path choose_base
+    other_guest dependants split_restorable mark_stranded keep_needed);
 
 =head1 NAME
 
@@ -33,9 +33,16 @@ my $FULL_RE = qr/vzdump-(qemu|lxc|openvz)-([1-9][0-9]{2,8})-($STAMP_RE)
     \.(?:(tgz)|(vma|tar)(?:\.($COMPRESSION_RE))?)/x;
 my $DIFF_RE = qr/--differential-($STAMP_RE)\.vcdiff(?:\.($COMPRESSION_RE))?/;
 
-# A full is due this much earlier than N whole days after the last one, so that a daily job that
-# starts a little earlier or later each day still makes a full every Nth day.
-my $SLACK = 12 * 3600;
+# What a full may be compressed with: what vzdump writes, and what people pack archives with. F<.tgz>
+# is another name for F<.tar.gz>.
+my @FORMS = ('', '.zst', '.lzo', '.gz', '.xz');
+my $FORM_RE = qr/(?:\.(?:zst|lzo|gz|xz))?/;
+
+# A full is due a little earlier than N whole days after the last one, so that a daily job that
+# starts earlier or later each day still makes a full every Nth day: half a day at most, and half of
+# the time between this guest's backups, since a job that runs more often would make a second full
+# on the same day.
+my $MAX_SLACK = 12 * 3600;
 
 =head1 FUNCTIONS
 
@@ -113,6 +120,33 @@ sub parse_name {
     };
 }
 
+=head2 full_forms($name)
+
+The names under which the content of a full may lie beside its differentials: its own, then the
+same with each other compression, since a full may be compressed anew.  A name that is not a
+full's has only itself.
+
+=cut
+
+sub full_forms {
+    my ($name) = @_;
+
+    my $content = _content($name);
+    return $name if !defined($content);
+    my @forms = map { $content . $_ } @FORMS;
+    push @forms, "$1.tgz" if $content =~ /\A(.+)\.tar\z/;
+    return ($name, grep { $_ ne $name } @forms);
+}
+
+# The name of a full without its compression; undef for any other name.
+sub _content {
+    my ($name) = @_;
+
+    $name =~ s/\.tgz\z/.tar/;
+    my ($content) = $name =~ /\A(vzdump-[^\/]+\.(?:vma|tar))$FORM_RE\z/ or return;
+    return $content =~ /--differential-/ ? undef : $content;
+}
+
 =head2 differential_name($base, $stamp, $compression)
 
 The name of a differential; C<$compression> is C<zst>, C<lzo>, C<gz> or undef.
@@ -162,47 +196,171 @@ sub decode_path {
 
 Which full serves as base.  C<@files> are hashes with C<name>, C<size> and C<readable> of the
 files of one folder; C<%want> has C<type>, C<vmid>, C<format>, C<days> (a full is due every so
-many days) and C<now>. Returns C<($name, $reason, $is_odd)>: the full to use (untainted) or undef,
-a text for people, and whether they should look into it.
+many days), C<now>, C<needs_map> (a full without a map is replaced where it can be read from its
+start only) and C<look>: a sub that is called with the name of a full and returns a hash with
+C<error> (why it cannot serve), C<other_guest> (why it is another guest's), C<has_map> and
+C<from_start> (it can be read from its start only).  Returns C<($name, $reason, $is_odd)>: the full
+to use (untainted) or undef, a text for people, and whether they should look into it.
 
 The newest full decides: if it cannot serve, a full backup is due rather than a difference to an
-older one. Fulls dated in the future (a wrong clock) are left out.
+older one. Where it serves but has no map, one that is older, has a map and is within its days is
+preferred: differences to it are made in less time and are smaller. Fulls dated in the future (a
+wrong clock) are left out.
 
 =cut
 
 sub choose_base {
     my ($files, %want) = @_;
 
-    my @fulls;
+    my (@fulls, @differentials);
     my $future = 0;
     for my $file (@$files) {
         my $info = parse_name($file->{name});
-        next if !$info || defined($info->{base});
-        next if $info->{type} ne $want{type} || $info->{vmid} != $want{vmid};
-        if ($info->{ctime} >= $want{now}) {
+        next if !$info || $info->{type} ne $want{type} || $info->{vmid} != $want{vmid};
+        if (defined($info->{base})) {
+            push @differentials, $info;
+        } elsif ($info->{ctime} >= $want{now}) {
             $future++;
         } else {
             push @fulls, { file => $file, info => $info };
         }
     }
     my $except = $future ? " ($future dated in the future left out)" : '';
-    return (undef, "there is no full backup of this guest yet$except", $future) if !@fulls;
+    return (undef, _no_full($files, $future, @differentials) . $except, $future || @differentials)
+        if !@fulls;
 
-    my ($newest) = sort {
+    my ($newest, @older) = sort {
         $b->{info}->{ctime} <=> $a->{info}->{ctime} || $b->{info}->{name} cmp $a->{info}->{name}
     } @fulls;
-    my ($file, $info) = @$newest{qw(file info)};
-    my $age = $want{now} - $info->{ctime};
-    my $old = format_age($age) . " old$except";
+    my ($last) = sort { $b <=> $a } grep { $_ < $want{now} }
+        map { $_->{ctime} } $newest->{info}, @differentials;
+    my $slack = ($want{now} - $last) / 2;
+    $slack = $MAX_SLACK if $slack > $MAX_SLACK;
+    my $is_due = sub { $want{now} - $_[0]->{info}->{ctime} >= $want{days} * 86400 - $slack };
+    my $name = $newest->{info}->{name};
+    my $old = format_age($want{now} - $newest->{info}->{ctime}) . " old$except";
+    return (undef, "the last one, '$name', is $old") if $is_due->($newest);
 
-    return (undef, "the last one, '$info->{name}', is $old")
-        if $age >= $want{days} * 86400 - $SLACK;
-    return (undef, "'$info->{name}' is in another format than this guest's backups now", 1)
-        if $info->{format} ne $want{format};
-    return (undef, "'$info->{name}' is empty", 1) if !$file->{size};
-    return (undef, "'$info->{name}' cannot be read", 1) if !$file->{readable};
+    my ($found, $obstacle, $is_odd) = _look($newest, %want);
+    return (undef, $obstacle, $is_odd) if !$found;
+    return ($name, "'$name' is $old") if $found->{has_map};
 
-    return ($info->{name}, "'$info->{name}' is $old");
+    for my $older (@older) {
+        my ($mapped) = $is_due->($older) ? () : _look($older, %want);
+        last if !$mapped;
+        next if !$mapped->{has_map};
+        my $age = format_age($want{now} - $older->{info}->{ctime});
+        return (
+            $older->{info}->{name},
+            "'$older->{info}->{name}' is $age old$except and has a map, which '$name' lacks"
+        );
+    }
+    return (
+        undef,
+        "'$name' has no map (vzdump itself made it, or it was compressed anew): differences to it"
+            . ' would be larger and take longer (base-without-map in pve-diff-backup(1))'
+    ) if $found->{from_start} && $want{needs_map};
+
+    return ($name, "'$name' is $old");
+}
+
+# What is known of a full that may serve, or undef, why it cannot, and whether that is odd.
+sub _look {
+    my ($full, %want) = @_;
+
+    my ($file, $info) = @$full{qw(file info)};
+    my $obstacle =
+          $info->{format} ne $want{format} ? "is in another format than this guest's backups now"
+        : !$file->{size} ? 'is empty'
+        : !$file->{readable} ? 'cannot be read'
+        : undef;
+    return (undef, "'$info->{name}' $obstacle", 1) if $obstacle;
+
+    my $found = $want{look}->($info->{name});
+    return (undef, "'$info->{name}' cannot serve as base ($found->{error})", 1)
+        if defined($found->{error});
+    return (undef, "'$info->{name}' is another guest's: $found->{other_guest}", 0)
+        if defined($found->{other_guest});
+    return $found;
+}
+
+# Why there is no full to start from.
+sub _no_full {
+    my ($files, $future, @differentials) = @_;
+
+    my %present = map { $_->{name} => 1 } @$files;
+    my (%missing, $count);
+    for my $info (@differentials) {
+        next if grep { $present{$_} } full_forms($info->{base});
+        $missing{ $info->{base} } = 1;
+        $count++;
+    }
+    return 'there is no full backup of this guest yet' if !$future && !@differentials;
+    return 'no full backup of this guest here can serve as base' if !$count;
+
+    my @names = sort { $b cmp $a } keys %missing;
+    my $names = join(', ', map { "'$_'" } grep { defined } @names[0 .. 2]);
+    $names .= ' and ' . (@names - 3) . ' more' if @names > 3;
+    return
+          "the full backup of $count differential backup"
+        . ($count == 1 ? '' : 's')
+        . " of this guest is missing: put $names back to be able to restore "
+        . ($count == 1 ? 'it' : 'them');
+}
+
+=head2 other_guest($type, $then, $now, $time)
+
+Why the guest that had the configuration C<$then> in a backup made at C<$time> is not the one that
+has the configuration C<$now> under the same number; undef where it is the same, or where that
+cannot be told.
+
+A VM is told by the UUID of its SMBIOS, its generation ID and the time of its creation: one of
+them that is the same proves that it is the same VM, so that one that was restored over itself,
+rolled back or given another UUID stays itself.  A container has none of these, but it has a host
+name.  For both, the hardware addresses of the network count as well.  One difference alone proves
+nothing, nor do disks, which are added, moved and named by the number.
+
+=cut
+
+sub other_guest {
+    my ($type, $then, $now, $time) = @_;
+
+    my ($was, $is) = map { _marks($type, $_) } $then, $now;
+    my $differences = 0;
+    for my $mark (keys %$was) {
+        return if grep { $is->{$mark}->{$_} } keys %{ $was->{$mark} };
+        $differences++ if %{ $was->{$mark} } && %{ $is->{$mark} };
+    }
+    my ($created) = keys %{ $is->{'time of creation'} // {} };
+    return 'this one was created after that backup' if defined($created) && $created > $time;
+    return if $differences < 2;
+    my @told = grep { %{ $was->{$_} } && %{ $is->{$_} } } sort keys %$was;
+    return 'they differ in ' . join(', ', @told);
+}
+
+# What tells a guest from others, from its configuration: sets of values by what they are.
+sub _marks {
+    my ($type, $config) = @_;
+
+    my %marks =
+        map { $_ => {} }
+        $type eq 'qemu'
+        ? ('SMBIOS UUID', 'generation ID', 'time of creation', 'network addresses')
+        : ('host name', 'network addresses');
+    for my $line (split(/\n/, $config)) {
+        last if $line =~ /\A\[/; # snapshots and what is pending
+        my ($key, $value) = $line =~ /\A([a-z]+[0-9]*):\s*(.*?)\s*\z/ or next;
+        my ($mark, @found) =
+              $key eq 'smbios1' ? ('SMBIOS UUID', $value =~ /(?:\A|,)uuid=([0-9a-fA-F-]{36})/)
+            : $key eq 'vmgenid' ? ('generation ID', $value =~ /\A([0-9a-fA-F-]{36})\z/)
+            : $key eq 'meta' ? ('time of creation', $value =~ /(?:\A|,)ctime=([0-9]{1,15})/)
+            : $key eq 'hostname' ? ('host name', $value)
+            : $key =~ /\Anet[0-9]/
+            ? ('network addresses', $value =~ /\b((?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2})\b/)
+            : next;
+        $marks{$mark}->{ lc($_) } = 1 for $marks{$mark} ? @found : ();
+    }
+    return \%marks;
 }
 
 =head2 format_age($seconds)
@@ -224,14 +382,16 @@ sub format_age {
 
 =head2 dependants($full, @names)
 
-Those of C<@names> that need the full: differentials, and unfinished ones that are being written.
+Those of C<@names> that need the full, or one of the same content in another compression:
+differentials, and unfinished ones that are being written.
 
 =cut
 
 sub dependants {
     my ($full, @names) = @_;
 
-    my $needs = qr/\A\Q$full\E--differential-$STAMP_RE\.(?:vcdiff|dat)/;
+    my $forms = join('|', map { quotemeta } full_forms($full));
+    my $needs = qr/\A(?:$forms)--differential-$STAMP_RE\.(?:vcdiff|dat)/;
     my @needing = sort grep { $_ =~ $needs && !/\.(?:notes|protected)\z/ } @names;
     return @needing;
 }
@@ -251,7 +411,8 @@ sub split_restorable {
     my (@good, @stranded);
     for my $entry (@$group) {
         my $info = parse_name(_entry_name($entry));
-        my $is_stranded = $info && defined($info->{base}) && !$present{ $info->{base} };
+        my $is_stranded =
+            $info && defined($info->{base}) && !grep { $present{$_} } full_forms($info->{base});
         push @{ $is_stranded ? \@stranded : \@good }, $entry;
     }
     return (\@good, \@stranded);
@@ -260,8 +421,8 @@ sub split_restorable {
 =head2 keep_needed(\@group)
 
 After upstream has marked the entries of a group: every full that an entry needs which stays (kept
-or protected) stays as well, and C<needed-by> says how many need it, for who asks why it stays.
-Returns the names of the fulls that were saved by this.
+or protected) stays as well, in each form that is there, and C<needed-by> says how many need it, for
+who asks why it stays.  Returns the names of the fulls that were saved by this.
 
 =cut
 
@@ -272,7 +433,8 @@ sub keep_needed {
     for my $entry (@$group) {
         next if ($entry->{mark} // '') eq 'remove';
         my $info = parse_name(_entry_name($entry));
-        $needed{ $info->{base} }++ if $info && defined($info->{base});
+        next if !$info || !defined($info->{base});
+        $needed{$_}++ for full_forms($info->{base});
     }
 
     my @saved;

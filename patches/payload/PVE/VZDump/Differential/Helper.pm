@@ -11,10 +11,10 @@ use File::Basename qw(basename dirname);
 use IO::Select;
 use POSIX ();
 
-use PVE::VZDump::Differential::Chain qw(parse_name encode_path dependants);
+use PVE::VZDump::Differential::Chain qw(parse_name full_forms encode_path dependants);
 
-our @EXPORT_OK = qw(run_helper identify decoder_command open_decoder close_decoder probe check_base
-    backup_files existing_dependants);
+our @EXPORT_OK = qw(run_helper identify settings guest_config full_config find_in_tar
+    decoder_command open_decoder close_decoder probe check_base backup_files existing_dependants);
 
 =head1 NAME
 
@@ -27,6 +27,15 @@ PVE::VZDump::Differential::Helper - folders of backups, and the program that rea
 our $HELPER;
 $HELPER = '/usr/bin/pve-xdelta3' if !defined($HELPER);
 
+# The administrator's settings, and the folder of guests' configurations; variables for the same
+# reason.
+our ($CONFIG, $GUESTS);
+$CONFIG = '/etc/pve-diff-backup.conf' if !defined($CONFIG);
+$GUESTS = '/etc/pve' if !defined($GUESTS);
+
+# What can be set there: what each setting may be, its default first.
+my %SETTINGS = ('base-without-map' => ['replace', 'use']);
+
 # How long the helper may take to look at a base: it reads a few blocks, perhaps from a slow
 # network.
 my $HELPER_TIMEOUT = 120;
@@ -37,8 +46,14 @@ my $MAX_ANSWER = 4 * 1024 * 1024;
 # The helper's whole environment: nothing that a caller set reaches it, nor is any of it tainted.
 my $SAFE_PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
 
-# What the helper finds in a file of each extension.
+# What the helper finds in a file of each extension, and what unpacks it.
 my %FORMS = (zst => ['map', 'zstd'], lzo => ['lzop'], gz => ['gzip'], raw => ['raw']);
+my %UNPACK =
+    (zst => ['zstd', '-qdc'], lzo => ['lzop', '-qdc'], gz => ['gzip', '-qdc'], raw => ['cat']);
+
+# A guest's configuration is a few KiB, and the first file of a container's archive.
+my $MAX_CONFIG = 4 * 1024 * 1024;
+my $MAX_START = 1024 * 1024;
 
 =head1 FUNCTIONS
 
@@ -53,35 +68,7 @@ sub run_helper {
 
     die "$HELPER is missing\n" if !-x $HELPER;
 
-    local %ENV = (PATH => $SAFE_PATH);
-    local $SIG{CHLD} = 'DEFAULT';
-    my $pid = open(my $fh, '-|') // die "cannot start $HELPER - $!\n";
-    if (!$pid) {
-        # whatever happens here, two processes must not run on with the backup
-        eval {
-            open(STDERR, '>&', \*STDOUT) or die "$!\n";
-            open(STDIN, '<', '/dev/null') or die "$!\n";
-            exec {$HELPER} $HELPER, @arguments or die "$!\n";
-        };
-        syswrite(STDOUT, "cannot be started - $@");
-        POSIX::_exit(127);
-    }
-
-    my ($said, $is_late) = ('', 0);
-    my $select = IO::Select->new($fh);
-    while (1) {
-        if (!$select->can_read($HELPER_TIMEOUT)) {
-            next if $!{EINTR};
-            kill 9, $pid;
-            $is_late = 1;
-            last;
-        }
-        my $count = sysread($fh, my $part, 4096);
-        next if !defined($count) && $!{EINTR};
-        last if !$count;
-        $said .= $part if length($said) < $MAX_ANSWER;
-    }
-    close($fh);
+    my ($said, $is_late) = _output_of([$HELPER, @arguments], \*STDOUT, $MAX_ANSWER);
     return $said if $? == 0 && !$is_late;
 
     $said =~ s/\s+/ /g;
@@ -91,20 +78,190 @@ sub run_helper {
         . ($is_late ? "no answer in $HELPER_TIMEOUT seconds" : $said || "exit status $?") . "\n";
 }
 
+# The first bytes that a command says, with its errors if C<$errors> is its standard output, and
+# whether it kept silent for too long.  C<$?> has its status.  It runs to its end only if that comes
+# within these bytes.
+sub _output_of {
+    my ($cmd, $errors, $limit) = @_;
+
+    local %ENV = (PATH => $SAFE_PATH);
+    local $SIG{CHLD} = 'DEFAULT';
+    my $pid = open(my $fh, '-|') // die "cannot start $cmd->[0] - $!\n";
+    if (!$pid) {
+        # whatever happens here, two processes must not run on with the backup
+        eval {
+            open(STDERR, $errors ? '>&' : '>', $errors // '/dev/null') or die "$!\n";
+            open(STDIN, '<', '/dev/null') or die "$!\n";
+            exec { $cmd->[0] } @$cmd or die "$!\n";
+        };
+        syswrite(STDOUT, "cannot be started - $@");
+        POSIX::_exit(127);
+    }
+
+    my ($said, $is_late) = ('', 0);
+    my $select = IO::Select->new($fh);
+    while (length($said) < $limit) {
+        if (!$select->can_read($HELPER_TIMEOUT)) {
+            next if $!{EINTR};
+            $is_late = 1;
+            last;
+        }
+        my $count = sysread($fh, $said, 65536, length($said));
+        next if !defined($count) && $!{EINTR};
+        last if !$count;
+    }
+    if ($is_late || length($said) >= $limit) { # a modifier would taint the process ID
+        kill 9, $pid;
+    }
+    close($fh);
+    return ($said, $is_late);
+}
+
 =head2 identify($path)
 
-Dies unless the file can serve as base: what is in it must be what its name says.
+Dies unless the file can serve as base: what is in it must be what its name says.  Returns a hash:
+C<has_map>, and C<from_start> if it can only be read from its start.
 
 =cut
 
 sub identify {
     my ($path) = @_;
 
-    my ($form) = run_helper('identify', $path) =~ / form=([a-z0-9]+)/;
+    my ($form, $how) =
+        run_helper('identify', $path) =~ / form=([a-z0-9]+) id=\S+ size=\S+ \(([^()]+)\)\s*\z/;
     my $compression = parse_name(basename($path))->{compression} // 'raw';
     die "it is not what its name says but '" . ($form // 'unknown') . "'\n"
         if !grep { $_ eq ($form // '') } @{ $FORMS{$compression} };
+    return { has_map => $form eq 'map', from_start => scalar($how =~ /from its start only/) };
+}
+
+=head2 settings()
+
+The administrator's settings as a hash, then a text for each line that is not understood: its
+default holds.
+
+=cut
+
+sub settings {
+    my %settings = map { $_ => $SETTINGS{$_}->[0] } keys %SETTINGS;
+    my $fh;
+    if (!open($fh, '<', $CONFIG)) {
+        return $!{ENOENT} ? \%settings : (\%settings, "cannot read '$CONFIG' - $!");
+    }
+    my @complaints;
+    while (defined(my $line = <$fh>)) {
+        next if $line =~ /\A\s*(?:#.*)?\z/;
+        my ($key, $value) = $line =~ /\A\s*([a-z-]+)\s*:\s*([a-z0-9-]+)\s*\z/;
+        my $known = defined($key) ? $SETTINGS{$key} : undef;
+        if (grep { $_ eq $value } @{ $known // [] }) {
+            $settings{$key} = $value;
+        } else {
+            my $right =
+                $known
+                ? "$key is one of " . join(', ', @$known)
+                : 'there is ' . join(', ', map { "'$_: $SETTINGS{$_}->[0]'" } sort keys %SETTINGS);
+            push @complaints, "'$CONFIG', line $.: not understood, so it is left out ($right)";
+        }
+    }
+    close($fh);
+    return (\%settings, @complaints);
+}
+
+=head2 guest_config($type, $vmid), full_config($path)
+
+The configuration that a guest has now, and the one within a full.  Both die without one.
+
+=cut
+
+sub guest_config {
+    my ($type, $vmid) = @_;
+
+    my $folder = { qemu => 'qemu-server', lxc => 'lxc' }->{$type}
+        or die "guests of type '$type' cannot be told apart\n";
+    my $path = "$GUESTS/$folder/$vmid.conf";
+    open(my $fh, '<', $path) or die "cannot read '$path' - $!\n";
+    read($fh, my $config, $MAX_CONFIG) or die "'$path' is empty\n";
+    close($fh);
+    return $config;
+}
+
+sub full_config {
+    my ($path) = @_;
+
+    my $info = parse_name(basename($path));
+    return run_helper('vma', 'config', $path) if $info->{format} eq 'vma';
+
+    my $unpack = $UNPACK{ $info->{compression} // 'raw' };
+    my ($start) = _output_of([@$unpack, $path], undef, $MAX_START);
+    open(my $fh, '<', \$start) or die "cannot read from memory - $!\n";
+    my ($config) = find_in_tar($fh, qr!^(\./etc/vzdump/pct\.conf)$!);
+    return $config // die "no configuration is at the start of '$path'\n";
+}
+
+=head2 find_in_tar($fh, $name_re)
+
+Reads a tar stream up to the first member whose name matches.  Returns its content and its name as
+the pattern's first group has it, as upstream's C<extract_vzdump_config_tar> does; an empty list at
+the end of the stream.
+
+=cut
+
+sub find_in_tar {
+    my ($fh, $name_re) = @_;
+
+    while (defined(my $header = _read_exactly($fh, 512))) {
+        last if $header !~ /[^\0]/;
+
+        my ($name, $size, $type, $magic, $prefix) =
+            unpack('Z100 x24 a12 x20 a1 x100 a6 x82 Z155', $header);
+        my $length = _tar_number($size);
+        $name = "$prefix/$name" if $magic eq "ustar\0" && $prefix ne ''; # GNU's has a blank
+
+        my ($file) = $type =~ /[0\0]/ ? "$name\n" =~ $name_re : ();
+        if (defined($file)) {
+            chomp $file;
+            die "ERROR: '$file' is too large for a configuration file\n" if $length > $MAX_CONFIG;
+            my $raw = _read_exactly($fh, $length) // die "ERROR: archive ends within '$file'\n";
+            $raw .= "\n" if $raw ne '' && $raw !~ /\n\z/;
+            return ($raw, $file);
+        }
+
+        my $rest = int(($length + 511) / 512) * 512;
+        while ($rest > 0) {
+            my $part = $rest < 65536 ? $rest : 65536;
+            defined(_read_exactly($fh, $part)) or return;
+            $rest -= $part;
+        }
+    }
     return;
+}
+
+# A number in a tar header: octal text, or big endian where the first bit is set.
+sub _tar_number {
+    my ($field) = @_;
+
+    my @bytes = unpack('C*', $field);
+    if ($bytes[0] & 0x80) {
+        my $value = 0;
+        $value = $value * 256 + $_ for @bytes[4 .. $#bytes];
+        return $value;
+    }
+    my ($digits) = $field =~ /\A ?([0-7]+)[ \0]*\z/
+        or die "ERROR: malformed tar header in archive\n";
+    no warnings qw(portable); # members beyond 4 GiB are common
+    return oct($digits);
+}
+
+# Exactly so many bytes, or undef at the end of the stream.
+sub _read_exactly {
+    my ($fh, $length) = @_;
+
+    my $data = '';
+    while (length($data) < $length) {
+        my $count = read($fh, $data, $length - length($data), length($data));
+        return if !$count;
+    }
+    return $data;
 }
 
 =head2 decoder_command($word)
@@ -194,15 +351,15 @@ sub probe {
 
 =head2 check_base($path)
 
-Dies unless the full is there.
+Dies unless the full is there, or the same in another compression.
 
 =cut
 
 sub check_base {
     my ($path) = @_;
 
-    return if -f $path;
     my ($name, $dir) = (basename($path), dirname($path));
+    return if grep { -f "$dir/$_" } full_forms($name);
     die "the full backup '$name' is needed to restore this differential backup, but it is not in"
         . " '$dir' - put it back there first\n";
 }
@@ -231,7 +388,8 @@ sub backup_files {
 
 =head2 existing_dependants($path)
 
-The names of the differentials beside the full that need it, unfinished ones included.
+The names of the differentials beside the full that need it, unfinished ones included.  One that
+also has its full in another compression there needs this file unless the other is known to do.
 
 =cut
 
@@ -239,12 +397,24 @@ sub existing_dependants {
     my ($path) = @_;
 
     my ($dir, $name) = $path =~ m!\A(/.*)/([^/]+)\z!s or return;
-    my @needing =
-        dependants($name, map { $_->{name} } backup_files($dir));
+    my @names = map { $_->{name} } backup_files($dir);
+    my @needing = dependants($name, @names);
+    my %present = map { $_ => 1 } @names;
+    for my $other (grep { $_ ne $name && $present{$_} } full_forms($name)) {
+        @needing = grep { !_serves("$dir/$other", $dir, $_) } @needing;
+    }
 
     # names from a folder are tainted; those of finished differentials are known to the last
     # letter
     return map { (parse_name($_) || { name => $_ })->{name} } @needing;
+}
+
+# Whether a full is known to be the one that the differential of this name needs.
+sub _serves {
+    my ($full, $dir, $name) = @_;
+
+    my $differential = parse_name($name) or return;
+    return eval { run_helper('identify', '--for', "$dir/$differential->{name}", $full); 1 };
 }
 
 1;

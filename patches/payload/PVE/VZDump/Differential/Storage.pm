@@ -10,7 +10,7 @@ use File::Basename qw(basename dirname);
 use PVE::VZDump::Differential::Chain qw(parse_name encode_path decode_path split_restorable
     mark_stranded keep_needed);
 use PVE::VZDump::Differential::Helper qw(run_helper decoder_command open_decoder close_decoder
-    probe check_base backup_files existing_dependants);
+    find_in_tar probe check_base backup_files existing_dependants);
 
 # No `use` of PVE::Storage and PVE::VZDump: they load us.
 
@@ -24,9 +24,6 @@ Each has the name and the arguments of upstream's, which it calls through
 L<PVE::VZDump::Differential/upstream($sub, @arguments)> where it can.
 
 =cut
-
-# A guest configuration is a few KiB; what claims more in an archive is none.
-my $MAX_CONFIG = 4 * 1024 * 1024;
 
 # So many dependants of a full are named; of the others there is the count.
 my $NAMED = 3;
@@ -200,7 +197,7 @@ sub extract_vzdump_config_tar {
     die "ERROR: file '$archive' does not exist\n" if !-f $archive;
 
     my $stream = open_decoder($archive);
-    my ($raw, $file) = _find_in_tar($stream, $conf_re);
+    my ($raw, $file) = find_in_tar($stream, $conf_re);
     if (!defined($file)) {
         close_decoder($stream, $archive);
         die "ERROR: archive contains no configuration file\n";
@@ -420,67 +417,6 @@ sub _guest_backups {
 
     return grep { $_ && "vzdump-$_->{type}-$_->{vmid}" eq $bkname }
         map { parse_name($_->{name}) } backup_files($dir);
-}
-
-# Reads a tar stream up to the first member whose name matches.  Returns its content and its name
-# as the pattern's first group has it, as upstream's version does; an empty list at the end of the
-# stream.
-sub _find_in_tar {
-    my ($fh, $name_re) = @_;
-
-    while (defined(my $header = _read_exactly($fh, 512))) {
-        last if $header !~ /[^\0]/;
-
-        my ($name, $size, $type, $magic, $prefix) =
-            unpack('Z100 x24 a12 x20 a1 x100 a6 x82 Z155', $header);
-        my $length = _tar_number($size);
-        $name = "$prefix/$name" if $magic eq "ustar\0" && $prefix ne ''; # GNU's has a blank
-
-        my ($file) = $type =~ /[0\0]/ ? "$name\n" =~ $name_re : ();
-        if (defined($file)) {
-            chomp $file;
-            die "ERROR: '$file' is too large for a configuration file\n" if $length > $MAX_CONFIG;
-            my $raw = _read_exactly($fh, $length) // die "ERROR: archive ends within '$file'\n";
-            $raw .= "\n" if $raw ne '' && $raw !~ /\n\z/;
-            return ($raw, $file);
-        }
-
-        my $rest = int(($length + 511) / 512) * 512;
-        while ($rest > 0) {
-            my $part = $rest < 65536 ? $rest : 65536;
-            defined(_read_exactly($fh, $part)) or return;
-            $rest -= $part;
-        }
-    }
-    return;
-}
-
-# A number in a tar header: octal text, or big endian where the first bit is set.
-sub _tar_number {
-    my ($field) = @_;
-
-    my @bytes = unpack('C*', $field);
-    if ($bytes[0] & 0x80) {
-        my $value = 0;
-        $value = $value * 256 + $_ for @bytes[4 .. $#bytes];
-        return $value;
-    }
-    my ($digits) = $field =~ /\A ?([0-7]+)[ \0]*\z/
-        or die "ERROR: malformed tar header in archive\n";
-    no warnings qw(portable); # members beyond 4 GiB are common
-    return oct($digits);
-}
-
-# Exactly so many bytes, or undef at the end of the stream.
-sub _read_exactly {
-    my ($fh, $length) = @_;
-
-    my $data = '';
-    while (length($data) < $length) {
-        my $count = read($fh, $data, $length - length($data), length($data));
-        return if !$count;
-    }
-    return $data;
 }
 
 1;
