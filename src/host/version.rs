@@ -61,6 +61,11 @@ impl Version {
         })
     }
 
+    /// The first two numbers: releases of Proxmox' packages that share them are of the same months.
+    pub fn series(&self) -> impl Iterator<Item = &str> {
+        self.upstream.split('.').take(2)
+    }
+
     /// The version as it was written.
     pub fn as_str(&self) -> &str {
         &self.text

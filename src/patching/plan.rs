@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::insert::insert;
+use super::near::{nearest, spot, told};
 use super::patchset::{Fact, Generation, Hunk, PackageSpec, PatchSet, is_ours};
 use super::pattern::Pattern;
 use super::record::Record;
 use super::refusal::{Place, Refusal};
 use super::sha256_hex;
 use super::survey::{FileView, Survey};
-use super::text::{lines, strip};
+use super::text::{Line, lines, strip};
 use crate::host::{Origin, Version, hint};
 
 /// What `apply` would make of a host.
@@ -147,7 +148,8 @@ fn matches(fact: &Fact, survey: &Survey) -> bool {
 /// the reason for the doubt.
 ///
 /// A line that a generation is told by may be gone from a newer release. Then none fits, or several do, or an older one
-/// does, whose hunks would go in as if nothing were amiss. The hunks of the expected one name what is gone.
+/// does, whose hunks would go in as if nothing were amiss. The hunks of the expected one name what is gone. A line that only
+/// older ones are told by is no loss.
 fn choose_generation(
     name: &str,
     package: &PackageSpec,
@@ -161,21 +163,41 @@ fn choose_generation(
     for (place, generation) in package.generations.iter().enumerate() {
         match generation.facts.iter().find(|fact| !holds(fact, survey)) {
             None => fitting.push(place),
-            Some(fact) => failed.push((generation.range.from.to_string(), describe(fact))),
+            Some(fact) => {
+                let near = if place == expected { near(fact, survey) } else { String::new() };
+                failed.push((generation.range.from.to_string(), describe(fact) + &near));
+            }
         }
     }
     let package_name = name.to_owned();
+    // Where one generation ends and the next begins is known to the release or so.
+    let is_next_to = |one: &Generation| one.range.to.series().eq(installed.series());
     let is_guess = |place: &usize| package.generations[*place].facts.iter().any(|it| is_unknown(it, survey));
     match fitting[..] {
-        [place] if place >= expected => (place, None),
+        [place] if place >= expected || is_next_to(&package.generations[place]) => (place, None),
         // Files are missing: the newest generation serves to name them.
         [.., newest] if fitting.iter().any(is_guess) => (newest, None),
+        // The files and the release agree, whatever else the files would do for.
+        _ if fitting.contains(&expected) => (expected, None),
         [] | [_] => (expected, Some(Refusal::NoGeneration { package: package_name, version, failed })),
         _ => {
             let names = fitting.iter().map(|place| package.generations[*place].range.from.to_string());
             let generations = names.collect();
             (expected, Some(Refusal::SeveralGenerations { package: package_name, version, generations }))
         }
+    }
+}
+
+/// The lines most like the one that a fact misses, as the end of a sentence.
+fn near(fact: &Fact, survey: &Survey) -> String {
+    let file = survey.files.get(&fact.file).and_then(|file| file.stripped.as_ref());
+    match file {
+        Some(file) if fact.present => {
+            let all: Vec<Line> = lines(&file.rest).collect();
+            let found = nearest(&all, std::slice::from_ref(&fact.pattern));
+            format!("; {}", told(&found.into_iter().map(|index| spot(&all, index)).collect::<Vec<_>>()))
+        }
+        _ => String::new(),
     }
 }
 

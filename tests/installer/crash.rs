@@ -189,7 +189,7 @@ fn a_journal_that_is_damaged_after_an_interruption() {
                 host.run(&[command]).code(14).says(&[
                     "journal.json",
                     "move it away",
-                    "pve-diff-backup revert",
+                    "pve-diff-backup --root",
                 ]);
             }
             assert!(files(host) == before, "something was done by a damaged journal");

@@ -69,3 +69,35 @@ fn an_anchor_that_is_gone_is_named_whichever_it_is() {
         assert!(looked.out.contains(&format!("{place}: vanished: ")), "{looked:?}");
     }
 }
+
+/// A line that tells generations apart and takes no line of ours.
+#[test]
+fn a_line_that_only_tells_releases_apart_is_named_too() {
+    let spoil = |file: &str, from: &str, to: &str| {
+        let tree = Tree::new();
+        let path = tree.root().join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{file} holds no {from}");
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        tree
+    };
+    let file = "usr/share/perl5/PVE/QemuServer.pm";
+    let tree = spoil(
+        file,
+        "PVE::Storage::decompressor_info('vma', $comp)",
+        "PVE::Storage::decompressor('vma', $comp)",
+    );
+    for ran in [tree.run(&["test"]).code(5), tree.run(&["new-version"]).code(5)] {
+        for words in
+            [file, "decompressor_info('vma', $comp)", "most like it: line ", "decompressor('vma', $comp)"]
+        {
+            assert!(ran.err.contains(words), "no {words:?} in {ran:?}");
+        }
+        assert!(!ran.err.contains("contradict"), "{ran:?}");
+    }
+    // A release is told by its number where its files would do for another one as well.
+    let file = "usr/share/perl5/PVE/Storage.pm";
+    let tree = spoil(file, "\nsub abs_filesystem_path {", "\nsub abs_path_of_storage {");
+    let ran = tree.run(&["new-version"]).ok();
+    assert!(ran.out.contains("hunk extension: holds"), "{ran:?}");
+}
