@@ -47,7 +47,7 @@ pub fn failed(root: &Root, since: u64, concerns: impl Fn(&str) -> bool) -> Vec<F
         let log = format!("{TASKS}/{}/{}", task.folder, task.upid);
         let Ok(text) = read_begin(root, &log, MAX_LOG) else { continue };
         let Some((_, job)) = text.lines().find_map(|line| line.split_once(STARTS)) else { continue };
-        if !concerns(job) || !seen.insert(job.to_owned()) || is_good(task.status) {
+        if !concerns(job) || !seen.insert(in_order(job)) || is_good(task.status) {
             continue;
         }
         failed.push(Failed {
@@ -59,6 +59,13 @@ pub fn failed(root: &Root, since: u64, concerns: impl Fn(&str) -> bool) -> Vec<F
         });
     }
     failed
+}
+
+/// What a job does, whatever the order of its options: Proxmox VE writes them in one that differs from run to run.
+fn in_order(job: &str) -> Vec<String> {
+    let mut words: Vec<String> = job.split(" --").map(|option| option.trim().to_owned()).collect();
+    words[1..].sort();
+    words
 }
 
 fn is_good(status: &str) -> bool {
@@ -130,6 +137,8 @@ mod tests {
         for (number, (kind, job, status)) in [
             ("vzdump", "vzdump 1 --fullbackup 7", "job errors"),
             ("vzdump", "vzdump 2 --fullbackup 7", "OK"),
+            ("vzdump", "vzdump 5 --mode stop --fullbackup 7 --quiet 1", "job errors"),
+            ("vzdump", "vzdump 5 --quiet 1 --fullbackup 7 --mode stop", "OK"),
             ("vzdump", "vzdump 1 --fullbackup 7", "WARNINGS: 1"),
             ("vzdump", "vzdump 2 --fullbackup 7", "job \u{1b}errors"),
             ("vzdump", "vzdump 3", "job errors"),
@@ -154,6 +163,6 @@ mod tests {
         assert_eq!(failed_job.status, "job ?errors");
         assert_eq!(failed_job.error.as_deref(), Some("ERROR: Backup of VM 2 failed - no room"));
         assert!(dir.path().join(&failed_job.log).exists());
-        assert_eq!(failed(&root, 0x6000_0004, |_| true).len(), 1, "vzdump 3");
+        assert_eq!(failed(&root, 0x6000_0006, |_| true).len(), 1, "vzdump 3");
     }
 }

@@ -66,6 +66,11 @@ impl Version {
         self.upstream.split('.').take(2)
     }
 
+    /// The version as it was written, without the epoch: what a package counts that took another one's name.
+    pub fn without_epoch(&self) -> &str {
+        self.text.split_once(':').map_or(&self.text, |(_, version)| version)
+    }
+
     /// The version as it was written.
     pub fn as_str(&self) -> &str {
         &self.text

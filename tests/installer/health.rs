@@ -45,7 +45,9 @@ fn programs_that_are_missing_or_of_another_version() {
     amiss(&host, &["/usr/bin/pve-verify-backups is missing"]);
     std::os::unix::fs::symlink("pve-xdelta3", host.path("usr/bin/pve-verify-backups")).unwrap();
     well(&host);
-    host.install("pve-xdelta3", "0.1", &[]);
+    host.install("pve-xdelta3", "1:0.2", &[]);
+    well(&host);
+    host.install("pve-xdelta3", "1:0.1", &[]);
     amiss(&host, &["pve-xdelta3 0.1 and pve-diff-backup 0.2 belong to different versions"]);
     // A host without our lines needs none of it.
     host.run(&["revert"]).ok();

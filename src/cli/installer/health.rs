@@ -139,7 +139,7 @@ pub(super) fn complaints(
 fn programs(host: &Host) -> Vec<String> {
     let names = [HELPER.1, VERIFIER.1];
     let dpkg = Dpkg::open(&host.root, &names).ok();
-    let version = |name: &str| Some(dpkg.as_ref()?.package(name)?.version.to_string());
+    let version = |name: &str| Some(dpkg.as_ref()?.package(name)?.version.without_epoch().to_owned());
     let mut wrong = Vec::new();
     for (path, package) in [HELPER, VERIFIER] {
         // Who copied the programs may have left this one out.
