@@ -65,6 +65,14 @@ impl Scratch {
         self.dir.path()
     }
 
+    /// Removes it now, and tells where that fails.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn close(self) -> io::Result<()> {
+        self.dir.close()
+    }
+
     /// Makes a folder in it.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ use self::table::Row;
 use self::vm::Vm;
 use super::Global;
 use crate::backup::BackupName;
-use crate::host::scratch;
+use crate::host::Scratch;
 
 /// One full backup and three differentials.
 const NIGHTS: u64 = 4;
@@ -67,8 +67,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
                 Some(_) => bail!("{} is not empty: --keep needs a new folder", dir.display()),
             }),
         None => {
-            let dir = scratch::private(&std::env::temp_dir(), "pve-diff-backup-demo.")
-                .context("cannot make a temporary folder")?;
+            let dir = Scratch::below(&std::env::temp_dir()).context("cannot make a temporary folder")?;
             let shown = show(dir.path(), global);
             let removed = dir.close().context("cannot remove the temporary folder");
             shown.context("the demo failed; demo --keep DIR leaves everything there to look at").and(removed)
