@@ -3,7 +3,7 @@
 //! Two programs share this library. `pve-diff-backup` patches the installed Proxmox VE ([`host`],
 //! [`patching`]) and looks after backups ([`backup`]); `pve-xdelta3` makes and restores
 //! differentials ([`matching`], [`vcdiff`]) of archives ([`container`], [`vma`]).
-//! [`cli`] holds the arguments and the output of each command.
+//! [`cli`] holds the arguments and the output of each command, [`text`] how text of others is shown.
 
 pub mod backup;
 pub mod cli;
@@ -12,6 +12,7 @@ pub mod host;
 pub mod jobs;
 pub mod matching;
 pub mod patching;
+pub mod text;
 pub mod upstream;
 pub mod vcdiff;
 pub mod vma;

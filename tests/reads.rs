@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Cursor, Write};
 
+use pve_diff_backup::container::source::Pass;
 use pve_diff_backup::container::{Compression, encoder};
 use pve_diff_backup::matching::base::Base;
 use pve_diff_backup::matching::restore::{Differential, Options};
@@ -31,7 +32,8 @@ fn jumps_in_a_one_way_base_do_not_read_it_again_each_time() {
     fs::write(&path, &delta).unwrap();
     for again in [false, true] {
         let opened = Differential::open(Box::new(Cursor::new(delta.clone()))).unwrap();
-        let opened = if again { opened.at(&path) } else { opened };
+        let opened =
+            if again { opened.with(Pass::from_here(&fs::File::open(&path).unwrap())) } else { opened };
         let options = Options { threads: 1, window: 1 << 20, check_base: false };
         let mut restored = Vec::new();
         let before = read_by_me();

@@ -328,7 +328,7 @@ fn vma_commands_work_on_every_kind_of_archive() {
         assert_eq!(missing.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&missing.stderr).contains("there is: qemu-server.conf"));
         let wrong = vma(&["verify", &dump.ct()]);
-        assert!(String::from_utf8_lossy(&wrong.stderr).contains("not a VMA archive"));
+        assert!(String::from_utf8_lossy(&wrong.stderr).contains("a container's backup (a tar archive)"));
         assert_eq!(vma(&["frobnicate", &full]).status.code(), Some(2));
     }
 }

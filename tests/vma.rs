@@ -200,7 +200,7 @@ fn extents_that_do_not_belong_are_refused() {
     let end = Defect::BehindEnd { device: "drive-efidisk0".into(), cluster: 8, size: 540_672 };
     assert_eq!(defect(&with(uuid, Cluster { number: 8, mask: 1 << 4, ..cluster })), end);
     // bytes behind the last extent
-    assert_eq!(defect(&[&whole[..], &[0; 512]].concat()), Defect::ExtentMagic([0; 4]));
+    assert_eq!(defect(&[&whole[..], &[0; 512]].concat()), Defect::ExtentMagic);
     assert!(matches!(verify(&[&whole[..], b"VMAE"].concat()[..]), Err(Error::Truncated { .. })));
     // an unused entry's mask has no data, so the count does not fit
     assert_eq!(

@@ -40,26 +40,23 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Reads a directory, not those below it. Other files than backups do not matter; a symbolic link counts
-    /// only if it leads to a regular file of the same directory.
+    /// Reads a directory, not those below it. Other files than backups do not matter; a backup is a regular file itself,
+    /// no symbolic link.
     pub fn scan(path: &Path) -> io::Result<Self> {
         let (mut fulls, mut differentials, mut unusable) =
             (Vec::new(), Vec::<Differential>::new(), Vec::new());
         let mut packed = Vec::new();
-        let real = fs::canonicalize(path)?;
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let name = entry.file_name();
             let parsed = BackupName::parse(name.as_bytes());
             if parsed.is_none() && !looks_like_differential(name.as_bytes()) {
-                if let (Some(full), None) =
-                    (name.to_str().and_then(Full::parse_packed), obstacle(&real, &entry))
-                {
+                if let (Some(full), None) = (name.to_str().and_then(Full::parse_packed), obstacle(&entry)) {
                     packed.push(full);
                 }
                 continue;
             }
-            match (parsed, obstacle(&real, &entry)) {
+            match (parsed, obstacle(&entry)) {
                 (_, Some(reason)) => unusable.push(Unusable { name, reason }),
                 (Some(BackupName::Full(full)), None) => fulls.push(full),
                 (Some(BackupName::Differential(differential)), None) => differentials.push(differential),
@@ -102,23 +99,17 @@ fn order(full: &Full) -> impl Ord + use<> {
     (full.kind(), full.vmid(), full.stamp(), full.as_str().to_owned())
 }
 
-/// Why an entry cannot be used as a backup: a directory, a pipe, a device, or a link out of the directory
-/// (which may lead anywhere, on a storage that others can write to).
-fn obstacle(dir: &Path, entry: &DirEntry) -> Option<&'static str> {
-    let Ok(mut kind) = entry.file_type() else { return Some("its type cannot be told") };
-    if kind.is_symlink() {
-        let Ok(target) = fs::canonicalize(entry.path()) else {
-            return Some("a symbolic link that leads nowhere");
-        };
-        if target.parent() != Some(dir) {
-            return Some("a symbolic link out of the directory");
+/// Why an entry cannot be used as a backup: a directory, a pipe, a device, or a symbolic link (which may lead anywhere,
+/// on a storage that others can write to).
+fn obstacle(entry: &DirEntry) -> Option<&'static str> {
+    match entry.file_type() {
+        Ok(kind) if kind.is_file() => None,
+        Ok(kind) if kind.is_symlink() => {
+            Some("a symbolic link, which is not followed on a storage: put the file itself there")
         }
-        let Ok(meta) = fs::symlink_metadata(&target) else {
-            return Some("a symbolic link that leads nowhere");
-        };
-        kind = meta.file_type();
+        Ok(_) => Some("no regular file"),
+        Err(_) => Some("its type cannot be told"),
     }
-    if kind.is_file() { None } else { Some("not a regular file") }
 }
 
 #[cfg(test)]
@@ -192,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn links_count_only_within_the_directory() {
+    fn links_are_no_backups() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::write(at("content"), "").unwrap();
@@ -202,17 +193,9 @@ mod tests {
         symlink(".", at(&diff(FULL, 23))).unwrap();
         fs::create_dir(at(&diff(FULL, 24))).unwrap();
         let found = Directory::scan(dir.path()).unwrap();
-        assert_eq!(found.chains.len(), 1);
-        assert_eq!(found.dependants(OsStr::new(FULL)), []);
+        assert_eq!((found.chains.len(), found.orphans.len()), (0, 0));
         let reasons: Vec<_> = found.unusable.iter().map(|u| u.reason).collect();
-        assert_eq!(
-            reasons,
-            [
-                "a symbolic link out of the directory",
-                "a symbolic link that leads nowhere",
-                "a symbolic link out of the directory",
-                "not a regular file"
-            ]
-        );
+        let link = "a symbolic link, which is not followed on a storage: put the file itself there";
+        assert_eq!(reasons, [link, link, link, link, "no regular file"]);
     }
 }

@@ -6,6 +6,7 @@
 use std::io::{self, Read};
 
 use crate::container::read_full;
+use crate::text::shown;
 
 /// Unit of a tar archive in bytes.
 const BLOCK: usize = 512;
@@ -43,7 +44,7 @@ pub enum TarError {
 }
 
 fn after(member: &str) -> String {
-    if member.is_empty() { String::new() } else { format!(", after {member:?}") }
+    if member.is_empty() { String::new() } else { format!(", after \"{}\"", shown(member)) }
 }
 
 /// Counts of a checked archive.

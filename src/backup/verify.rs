@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::chain::Directory;
 use super::names::{BackupName, Format, Full};
 use super::tar;
+use crate::text::shown;
 use crate::vma;
 
 /// Opens a backup as its uncompressed VMA or tar stream; a differential is decoded against the full that is
@@ -91,7 +92,7 @@ pub fn tasks(directory: &Directory, all: bool) -> Vec<Task> {
         tasks.push(Task { name: orphan.as_str().to_owned(), source: Err(reason) });
     }
     for unusable in &directory.unusable {
-        let name = unusable.name.to_string_lossy().escape_debug().to_string();
+        let name = shown(&unusable.name);
         tasks.push(Task { name, source: Err(unusable.reason.to_owned()) });
     }
     tasks

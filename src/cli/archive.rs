@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 
+use super::say::say;
 use super::standard;
 use crate::backup::names::full_forms;
+use crate::container::source::{self, Found, Refused};
 use crate::container::{self, read_full};
 use crate::matching::Error;
 use crate::matching::base::{Base, Nature};
 use crate::matching::restore::{self, Differential, Options};
 use crate::matching::sliding::WINDOW;
+use crate::text;
 use crate::vcdiff::{self, AppHeader};
 
 /// What stands between the name of a full backup and the time of the differential.
@@ -25,15 +28,24 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The content of a backup; `base` is the full backup of a differential.
+/// The content of a backup that was found in a directory; `base` is the full backup of a differential.
 ///
 /// # Errors
 /// See [`restore::open`].
 pub fn open(path: &Path, base: Option<&Path>) -> anyhow::Result<Box<dyn Read + Send>> {
+    open_found(path, base, Found::ByName)
+}
+
+fn open_found(path: &Path, base: Option<&Path>, found: Found) -> anyhow::Result<Box<dyn Read + Send>> {
     let options = Options { threads: processors(), window: WINDOW, check_base: true };
-    let header = || Differential::open(Box::new(File::open(path).ok()?)).ok().map(|d| d.header());
-    let base = base.map(|base| in_any_form(base, header));
-    Ok(restore::open(path, base.as_deref(), options)?)
+    let header = || {
+        let file = source::open(path, found).ok()?;
+        Differential::open(Box::new(file)).ok().map(|delta| delta.header())
+    };
+    let base = base.map(|base| in_any_form(base, found, header));
+    Ok(restore::open(path, base.as_deref(), found, options, |warning| {
+        say!("{}: warning: {warning}", text::shown(path))
+    })?)
 }
 
 /// The content of a VM's backup; `-` is standard input. The full backup of a differential is found by its name, if
@@ -44,24 +56,21 @@ pub fn open(path: &Path, base: Option<&Path>) -> anyhow::Result<Box<dyn Read + S
 pub fn open_named(name: &OsStr, base: Option<&Path>) -> anyhow::Result<Box<dyn Read>> {
     let shown = shown(name);
     let path = Path::new(if name == "-" { OsStr::new("/dev/stdin") } else { name });
-    let (why, base) = match base {
-        Some(base) => ("--base is given", Some(base.to_owned())),
-        None => ("it is named like one", full_beside(Path::new(name)).ok()),
+    let (why, found, base) = match base {
+        Some(base) => ("--base is given", Found::ByPerson, Some(base.to_owned())),
+        None => ("it is named like one", Found::ByName, full_beside(Path::new(name)).ok()),
     };
     if let Some(base) = base {
-        let opened = open(path, Some(&base)).map_err(|error| match error.downcast_ref() {
+        let opened = open_found(path, Some(&base), found).map_err(|error| match error.downcast_ref() {
             Some(Error::Delta { error: vcdiff::Error::NotVcdiff { .. } }) => {
                 anyhow!("{shown} is no differential, though {why}")
             }
-            Some(Error::Delta { .. }) => error.context(shown),
+            Some(Error::Delta { .. }) => error.context(shown.clone()),
             _ => error,
         });
-        return Ok(opened?);
+        return no_tar(&shown, opened?);
     }
-    let file = match name.as_bytes() {
-        b"-" => standard::input()?,
-        _ => File::open(path).with_context(|| format!("cannot open {shown}"))?,
-    };
+    let file = input(name, Found::ByPerson)?;
     let opened = container::decoder(Box::new(file)).and_then(|(_, stream)| beginning(stream));
     let (found, stream) = opened.with_context(|| format!("cannot read {shown}"))?;
     if found == Nature::Differential {
@@ -70,12 +79,23 @@ pub fn open_named(name: &OsStr, base: Option<&Path>) -> anyhow::Result<Box<dyn R
              given with --base FULL"
         );
     }
+    no_tar(&shown, stream)
+}
+
+/// Refuses a container's backup for a VM's.
+fn no_tar(shown: &str, stream: Box<dyn Read + Send>) -> anyhow::Result<Box<dyn Read>> {
+    let (found, stream) = beginning(stream).with_context(|| format!("cannot read {shown}"))?;
+    if found == Nature::Tar {
+        bail!(
+            "{shown} is a container's backup (a tar archive), not a VM's: tar -t lists it, tar -x unpacks it"
+        );
+    }
     Ok(stream)
 }
 
 /// The name of an archive as messages have it.
 pub(super) fn shown(name: &OsStr) -> String {
-    if name == "-" { "standard input".into() } else { name.display().to_string() }
+    if name == "-" { "standard input".into() } else { text::shown(name) }
 }
 
 /// Tells what content is; gives back all of it.
@@ -92,18 +112,36 @@ pub(super) fn beginning(mut content: Box<dyn Read + Send>) -> io::Result<(Nature
 
 /// Where a full backup lies: under its name, or, compressed anew, under the same name with another extension. Where both
 /// are there, the first that the differential with this header was made against is taken.
-pub fn in_any_form(full: &Path, header: impl FnOnce() -> Option<AppHeader>) -> PathBuf {
+pub fn in_any_form(full: &Path, found: Found, header: impl FnOnce() -> Option<AppHeader>) -> PathBuf {
     let name = full.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let there = full_forms(name).into_iter().map(|form| full.with_file_name(form));
     let mut there: Vec<_> = there.filter(|path| path.symlink_metadata().is_ok()).collect();
     if there.len() > 1
         && let Some(header) = header()
-        && let Some(at) =
-            there.iter().position(|path| Base::open(path).is_ok_and(|base| base.check(&header).is_ok()))
+        && let Some(at) = there
+            .iter()
+            .position(|path| Base::open_found(path, found).is_ok_and(|base| base.check(&header).is_ok()))
     {
         there.swap(0, at);
     }
     there.into_iter().next().unwrap_or_else(|| full.to_owned())
+}
+
+/// Opens a backup's file by its name; `-` is standard input.
+///
+/// # Errors
+/// See [`source::open`].
+pub(super) fn input(name: &OsStr, found: Found) -> anyhow::Result<File> {
+    let cannot = || format!("cannot open {}", shown(name));
+    match (name.as_bytes(), found) {
+        (b"-", _) => standard::input(),
+        // A pipe will do.
+        (_, Found::ByPerson) => File::open(name).with_context(cannot),
+        (_, Found::ByName) => source::open(Path::new(name), found).map_err(|refused| match refused {
+            Refused::Io(error) => anyhow::Error::new(error).context(cannot()),
+            refused => anyhow!("{} {refused}", shown(name)),
+        }),
+    }
 }
 
 /// The full backup that a differential's name tells.
@@ -115,7 +153,7 @@ pub fn full_beside(differential: &Path) -> anyhow::Result<PathBuf> {
     let Some(at) = name.windows(MARK.len()).position(|w| w == MARK) else {
         bail!(
             "which full backup does {} need? Its name does not tell (FULL--differential-DATE.vcdiff…): give it with --base",
-            differential.display()
+            text::shown(differential)
         );
     };
     Ok(differential.with_file_name(OsStr::from_bytes(&name[..at])))

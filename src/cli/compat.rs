@@ -23,7 +23,7 @@ use self::args::{Command, Options, Setting, Stop};
 use super::say::{self, say};
 use crate::vcdiff::secondary;
 
-const NAME: &str = "pve-xdelta3";
+use super::xdelta3::NAME;
 
 /// Runs a command line, whose first word is the program's name.
 ///
@@ -42,7 +42,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
         Err(Stop::Wrong(message)) => {
-            say!("{NAME}: {message}");
+            say!("{message}");
             return ExitCode::FAILURE;
         }
     };
@@ -50,7 +50,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if files::is_broken_pipe(&error) => ExitCode::from(super::xdelta3::BROKEN_PIPE),
         Err(error) => {
-            say!("{NAME}: {}", super::xdelta3::told(&error));
+            say!("{}", super::xdelta3::told(&error));
             ExitCode::FAILURE
         }
     }
@@ -125,12 +125,15 @@ fn self_test() -> anyhow::Result<()> {
         }
         say::text(format_args!("."));
     }
-    say!(" success");
+    say::text(format_args!(" success\n"));
     Ok(())
 }
 
 fn version() {
-    say!("Xdelta version 3.0.11, as {NAME} {} understands it", env!("CARGO_PKG_VERSION"));
+    say::text(format_args!(
+        "Xdelta version 3.0.11, as {NAME} {} understands it\n",
+        env!("CARGO_PKG_VERSION")
+    ));
 }
 
 /// What `-h` prints.

@@ -24,6 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use self::exit::Exit;
@@ -211,19 +212,23 @@ pub fn definition() -> clap::Command {
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     allocator::set_up();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let (name, result) = match is_named_verify(&arguments) {
+    let result = match is_named_verify(&arguments) {
         true => {
+            say::speak_as(VERIFY_NAME);
             let args: verify::Args = parsed(verify::command(), arguments);
-            (VERIFY_NAME, verify::run(&args, &archive::open))
+            verify::run(&args, &archive::open)
         }
-        false => ("pve-diff-backup", run(&parsed(definition(), arguments))),
+        false => {
+            say::speak_as("pve-diff-backup");
+            run(&parsed(definition(), arguments))
+        }
     };
     match result {
         Ok(code) => code,
         // Whoever read our output has gone: nobody is left to be told.
         Err(error) if is_broken_pipe(&error) => Exit::Success.into(),
         Err(error) => {
-            say!("{name}: {error:#}");
+            say!("{error:#}");
             Exit::of_error(&error).into()
         }
     }
@@ -231,8 +236,23 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// The command line as its type; ends the program where it is wrong, or asks for help.
 fn parsed<T: FromArgMatches>(definition: clap::Command, arguments: Vec<OsString>) -> T {
-    let matches = definition.get_matches_from(arguments);
-    T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let matches = definition.try_get_matches_from(arguments);
+    matches.and_then(|matches| T::from_arg_matches(&matches)).unwrap_or_else(|error| wrong_usage(&error))
+}
+
+/// Ends the program where its command line is wrong, or asks for help.
+fn wrong_usage(error: &clap::Error) -> ! {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    say!("{}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+    std::process::exit(error.exit_code())
 }
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {

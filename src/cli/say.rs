@@ -5,20 +5,58 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::Mutex;
 
 use anyhow::Context;
 
-/// Writes a line to standard error, as `eprintln!` does; where that fails, it is left unsaid.
+use crate::text::{escaped, harmless};
+
+/// Writes a message to standard error, behind the program's name; where that fails, it is left unsaid.
 macro_rules! say {
     ($($message:tt)*) => {
-        $crate::cli::say::text(format_args!("{}\n", format_args!($($message)*)))
+        $crate::cli::say::message(format_args!($($message)*))
     };
 }
 pub(crate) use say;
 
-/// Writes a text as it is, in one piece where the system lets it: lines of several programs stay lines.
-pub(crate) fn text(message: fmt::Arguments) {
-    let _ = io::stderr().write_all(message.to_string().as_bytes());
+/// The program's name.
+static NAME: Mutex<&str> = Mutex::new("");
+
+/// Tells under which name the program speaks from now on.
+pub(crate) fn speak_as(name: &'static str) {
+    if let Ok(mut slot) = NAME.lock() {
+        *slot = name;
+    }
+}
+
+/// What [`say!`] does.
+pub(crate) fn message(message: fmt::Arguments) {
+    match NAME.lock().map_or("", |name| *name) {
+        "" => text(format_args!("{message}\n")),
+        name => text(format_args!("{name}: {message}\n")),
+    }
+}
+
+/// Writes a text without the program's name, in one piece where the system lets it: lines of several programs stay
+/// lines. Whatever came into it, it commands no terminal.
+pub(crate) fn text(text: fmt::Arguments) {
+    let _ = io::stderr().write_all(harmless(&text.to_string()).as_bytes());
+}
+
+/// Takes text for people, into which names and values of others may have come; it commands no terminal.
+pub(crate) struct ForPeople<W>(pub W);
+
+impl<W: Write> Write for ForPeople<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        // What is formatted comes in whole strings.
+        let text = std::str::from_utf8(buf).map_or_else(|_| escaped(buf), harmless);
+        self.0.write_all(text.as_bytes())?;
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Tells on standard output what became of work that is done, or goes on whether anybody reads it.

@@ -17,6 +17,7 @@ use super::say::{chat, say};
 use crate::backup::BackupName;
 use crate::backup::chain::Directory;
 use crate::backup::verify::{Content, Open, Task, Verdict, check, task, tasks};
+use crate::text::shown;
 
 /// Decode every differential backup to its last byte and check the archive that comes out.
 ///
@@ -72,7 +73,7 @@ fn collect(args: &Args) -> anyhow::Result<(Vec<Task>, usize)> {
     for path in &args.paths {
         if path.is_dir() {
             let directory = Directory::scan(path)
-                .with_context(|| format!("cannot read the directory {}", path.display()))?;
+                .with_context(|| format!("cannot read the directory {}", shown(path)))?;
             fulls += directory.chains.len();
             work.extend(tasks(&directory, args.all));
         } else {
@@ -85,10 +86,10 @@ fn collect(args: &Args) -> anyhow::Result<(Vec<Task>, usize)> {
 /// A backup named on the command line.
 fn single(path: &Path) -> anyhow::Result<Task> {
     if !path.is_file() {
-        bail!("{}: no such file or directory", path.display());
+        bail!("{}: no such file or directory", shown(path));
     }
     let name = path.file_name().and_then(|n| BackupName::parse(n.as_bytes()));
-    let Some(name) = name else { bail!("{}: not the name of a backup", path.display()) };
+    let Some(name) = name else { bail!("{}: not the name of a backup", shown(path)) };
     Ok(task(path.parent().unwrap_or(Path::new("")), &name))
 }
 
@@ -122,7 +123,7 @@ struct Finding {
 impl Finding {
     fn new(task: &Task, verdict: Verdict, took: Duration) -> Self {
         let base = task.source.as_ref().ok().and_then(|s| s.base.as_deref());
-        let base = base.and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
+        let base = base.and_then(Path::file_name).map(shown);
         let (result, error, bytes, content): (_, _, _, Option<Content>) = match verdict {
             Verdict::Good { bytes, content } => ("ok", None, Some(bytes), Some(content)),
             Verdict::Bad(reason) => ("failed", Some(reason), None, None),

@@ -15,11 +15,12 @@ use anyhow::{Context, bail};
 use lexopt::prelude::*;
 
 use super::archive;
-use super::say::{chat, print, say};
+use super::say::{self, chat, print, say};
 use super::signals::remove_on_signals;
 use super::standard;
 use super::xdelta3::{BROKEN_PIPE, told};
 use crate::backup::Stamp;
+use crate::text::shown;
 use crate::vma::{
     Config, Device, Error, Header, MAX_DEVICE, Made, Order, Reader, Summary, Uuid, extract, write_archive,
 };
@@ -64,7 +65,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>, open: Open) -> ExitCode {
     let command = match Command::parse(args) {
         Ok(command) => command,
         Err(error) => {
-            say!("pve-xdelta3 vma: {}\n\n{HELP}", told(&error));
+            say!("{}", told(&error));
+            say::text(format_args!("\n{HELP}"));
             return ExitCode::from(2);
         }
     };
@@ -73,9 +75,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>, open: Open) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if super::is_broken_pipe(&error) => ExitCode::from(BROKEN_PIPE),
         Err(error) => {
-            say!("pve-xdelta3 vma: {}", told(&error));
+            say!("{}", told(&error));
             for path in made.left() {
-                say!("pve-xdelta3 vma: {} could not be removed: it is incomplete", path.display());
+                say!("{} could not be removed: it is incomplete", shown(path));
             }
             ExitCode::FAILURE
         }
@@ -156,10 +158,10 @@ impl Command {
                 let config = config.take().map(PathBuf::from);
                 Command::Create { archive: archive.name, images, config, mixed: std::mem::take(&mut mixed) }
             }
-            _ => bail!("unknown command {name:?}"),
+            _ => bail!("unknown command \"{}\"", shown(name)),
         };
         if let Some(word) = words.next() {
-            bail!("unexpected argument {word:?}");
+            bail!("unexpected argument \"{}\"", shown(word));
         }
         if config.is_some() || disks.is_some() || mixed {
             bail!("-c belongs to config and create, -d to extract, --mixed to create");
@@ -175,11 +177,12 @@ impl Command {
                 let reader = archive.open(open)?;
                 let configs = &reader.header().configs;
                 let Some(config) = configs.iter().find(|c| c.name == name) else {
-                    let names: Vec<_> = configs.iter().map(|c| c.name.as_str()).collect();
+                    let names = configs.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
                     bail!(
-                        "{}: no configuration file {name:?} (there is: {})",
+                        "{}: no configuration file \"{}\" (there is: {})",
                         archive.shown(),
-                        names.join(", ")
+                        shown(name),
+                        shown(names)
                     );
                 };
                 print(out, &config.data)
@@ -206,7 +209,7 @@ impl Command {
                 if verbose {
                     let mut text = String::new();
                     for file in written.files {
-                        text += &format!("WROTE: {}\n", file.display());
+                        text += &format!("WROTE: {}\n", shown(file));
                     }
                     chat(out, (text + &summary_line(reader.summary())).as_bytes())?;
                 }
@@ -222,9 +225,12 @@ impl Command {
 /// Splits `NAME=IMAGE`.
 fn image(word: &OsStr) -> anyhow::Result<(String, PathBuf)> {
     let bytes = word.as_bytes();
-    let at = bytes.iter().position(|&b| b == b'=').with_context(|| format!("{word:?} is not NAME=IMAGE"))?;
-    let name =
-        std::str::from_utf8(&bytes[..at]).with_context(|| format!("{word:?}: the name is not UTF-8"))?;
+    let at = bytes
+        .iter()
+        .position(|&b| b == b'=')
+        .with_context(|| format!("\"{}\" is not NAME=IMAGE", shown(word)))?;
+    let name = std::str::from_utf8(&bytes[..at])
+        .with_context(|| format!("\"{}\": the name is not UTF-8", shown(word)))?;
     Ok((name.to_owned(), OsStr::from_bytes(&bytes[at + 1..]).into()))
 }
 
@@ -241,7 +247,7 @@ fn create(
     let ctime = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
     let mut header = Header { uuid, ctime, configs: Vec::new(), devices: Vec::new() };
     if let Some(path) = config {
-        let data = fs::read(&path).with_context(|| path.display().to_string())?;
+        let data = fs::read(&path).with_context(|| shown(&path))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         header.configs.push(Config { name, data });
     }
@@ -256,7 +262,7 @@ fn create(
     }
     let shown = || match archive.as_bytes() {
         b"-" => "standard output".to_owned(),
-        _ => archive.display().to_string(),
+        _ => shown(archive),
     };
     // What cannot be stored is refused before there is a file.
     header.encode().map_err(|defect| Error::Unstorable(defect.to_string())).with_context(shown)?;
@@ -278,17 +284,17 @@ fn create(
 
 /// Opens an image; also tells its size.
 fn open_image(path: &Path) -> anyhow::Result<(File, u64)> {
-    let context = || path.display().to_string();
+    let context = || shown(path);
     // Asked before opening: to open a FIFO would wait for its writer.
     let kind = fs::metadata(path).with_context(context)?.file_type();
     if !(kind.is_file() || kind.is_block_device()) {
-        bail!("{} is no regular file or block device", path.display());
+        bail!("{} is no regular file or block device", shown(path));
     }
     let mut file = File::open(path).with_context(context)?;
     // Not from the metadata, which says 0 for a block device.
     let size = file.seek(io::SeekFrom::End(0)).with_context(context)?;
     if size == 0 {
-        bail!("{} is empty", path.display());
+        bail!("{} is empty", shown(path));
     }
     file.rewind().with_context(context)?;
     Ok((file, size))
@@ -298,13 +304,13 @@ fn open_image(path: &Path) -> anyhow::Result<(File, u64)> {
 fn header_lines(header: &Header) -> String {
     let mut lines = Vec::new();
     for config in &header.configs {
-        lines.push(format!("CFG: size: {} name: {}", config.data.len(), config.name));
+        lines.push(format!("CFG: size: {} name: {}", config.data.len(), shown(&config.name)));
     }
     for device in &header.devices {
         let Device { id, name, size } = device;
         lines.push(match device.is_vmstate() {
             true => format!("VMSTATE: dev_id={id} memory: {size}"),
-            false => format!("DEV: dev_id={id} size: {size} devname: {name}"),
+            false => format!("DEV: dev_id={id} size: {size} devname: {}", shown(name)),
         });
     }
     lines.push(match Stamp::from_unix_utc(header.ctime) {

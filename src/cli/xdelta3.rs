@@ -1,6 +1,6 @@
 //! `pve-xdelta3`: our own sub-commands; anything else is xdelta3's command line ([`super::compat`]).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,13 +11,18 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::archive;
-use super::say::say;
+use super::say::{self, say};
 use super::standard;
+use crate::container::source::{Found, Pass};
 use crate::container::{self, Compression, Kind};
 use crate::matching::base::{Base, Content, Nature};
 use crate::matching::restore::{self, Differential, Options};
 use crate::matching::sliding::WINDOW;
 use crate::matching::{encode, full};
+use crate::text::shown;
+
+/// The program's name.
+pub(super) const NAME: &str = "pve-xdelta3";
 
 /// Status of a program that SIGPIPE ended, as shells report it. vzdump and pvesm know it.
 pub(super) const BROKEN_PIPE: u8 = 141;
@@ -109,9 +114,8 @@ struct FullArgs {
 
 #[derive(Args)]
 struct DiffArgs {
-    /// The full backup; may be percent-encoded (%20 for a blank)
-    #[arg(long, value_name = "PATH")]
-    base: Encoded,
+    #[command(flatten)]
+    base: BaseArgs,
     /// MiB kept of a base that can only be read from the front (zstd without a seek table, gzip, xz, bzip2): what changed is compared
     /// with these. Restoring takes as much memory, and at most 1 GiB below TMPDIR (/var/tmp) for what moved further
     #[arg(long, value_name = "MIB", default_value_t = WINDOW >> 20, value_parser = clap::value_parser!(u64).range(16..=restore::MAX_WINDOW >> 20))]
@@ -125,11 +129,11 @@ struct DiffArgs {
 
 #[derive(Args)]
 struct RestoreArgs {
-    /// The full backup; may be percent-encoded. Without it, it is looked for beside FILE, by FILE's name. Where it is not
-    /// there, or is another, the same name with another compression (.zst, .lzo, .gz, .xz, none) will do
-    #[arg(long, value_name = "PATH")]
-    base: Option<Encoded>,
-    /// Use this base even if the differential's header says that it was made against another
+    /// Without one, the full backup is looked for beside FILE, by FILE's name, and both must be regular files. Where it is
+    /// not there, or is another, the same name with another compression (.zst, .lzo, .gz, .xz, none) will do
+    #[command(flatten)]
+    base: BaseArgs,
+    /// Use this base even if the differential's header says that it was made against another, or nothing of it
     #[arg(long)]
     any_base: bool,
     /// MiB kept of a base that can only be read from the front (zstd without a map, gzip, xz)
@@ -139,6 +143,26 @@ struct RestoreArgs {
     threads: Threads,
     /// The differential; - for standard input
     file: OsString,
+}
+
+/// Which full backup.
+#[derive(Args)]
+#[group(multiple = false)]
+struct BaseArgs {
+    /// The full backup; may be percent-encoded (%20 for a blank)
+    #[arg(long, value_name = "PATH")]
+    base: Option<Encoded>,
+    /// The full backup on a storage that others can write to, as vzdump gives it: it and FILE must be regular files
+    /// themselves, no links, devices or pipes, and FILE's header must tell that this is the right one
+    #[arg(long, value_name = "PATH")]
+    stored_base: Option<Encoded>,
+}
+
+impl BaseArgs {
+    fn get(self) -> Option<(PathBuf, Found)> {
+        let given = self.base.map(|base| (base.0, Found::ByPerson));
+        given.or(self.stored_base.map(|base| (base.0, Found::ByName)))
+    }
 }
 
 /// A path, percent-encoded or not: a path that exists as it stands is taken as it stands.
@@ -172,23 +196,28 @@ impl From<OsString> for Encoded {
 /// Runs the program with its arguments, the first being its name.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     super::allocator::set_up();
+    say::speak_as(NAME);
     let ours = ["full", "diff", "restore", "identify", "vma", "help", "--help", "--version"];
     match args.get(1) {
         Some(word) if ours.iter().any(|c| word == c) => {}
         _ => return super::compat::run(args),
     }
-    let result = match Cli::parse_from(args).command {
+    let cli = Cli::try_parse_from(args).unwrap_or_else(|error| super::wrong_usage(&error));
+    let result = match cli.command {
         Command::Full(args) => compress(args),
         Command::Diff(args) => diff(args),
         Command::Restore(args) => restore(args),
-        Command::Vma { arguments } => return super::vma::run(arguments, &archive::open_named),
+        Command::Vma { arguments } => {
+            say::speak_as("pve-xdelta3 vma");
+            return super::vma::run(arguments, &archive::open_named);
+        }
         Command::Identify { file, differential } => identify(&file.0, differential.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if super::is_broken_pipe(&e) => ExitCode::from(BROKEN_PIPE),
         Err(e) => {
-            say!("pve-xdelta3: {}", told(&e));
+            say!("{}", told(&e));
             ExitCode::FAILURE
         }
     }
@@ -228,10 +257,11 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
     let threads = args.output.threads.get();
     let how = args.output.compression()?;
     let (input, output) = (standard::input()?, standard::output()?);
-    let base = Base::open(&args.base.0)?.full()?;
+    let Some((base, found)) = args.base.get() else { bail!("which full backup? Give it with --base") };
+    let base = Base::open_found(&base, found)?.full()?;
     let out = container::small_encoder(Box::new(output), how, threads)?;
     let options = encode::Options { threads, window: args.window << 20, far: encode::FAR, records: true };
-    let summary = encode::diff(input, base, out, options, |w| say!("pve-xdelta3: warning: {w}"))?;
+    let summary = encode::diff(input, base, out, options, |w| say!("warning: {w}"))?;
     if args.verbose {
         let mib = |n: u64| n as f64 / (1u64 << 20) as f64;
         say!("{:.1} MiB, of which {:.1} MiB are new", mib(summary.total), mib(summary.new));
@@ -242,30 +272,44 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
 fn restore(args: RestoreArgs) -> anyhow::Result<()> {
     let mut out = standard::output()?;
     let name = archive::shown(&args.file);
-    let input = match args.file.as_bytes() {
-        b"-" => standard::input()?,
-        _ => File::open(&args.file).with_context(|| format!("cannot open {name}"))?,
+    let given = args.base.get();
+    let beside = archive::full_beside(Path::new(&args.file));
+    let found = match (&given, &beside) {
+        (Some((_, found)), _) => *found,
+        (None, Ok(_)) => Found::ByName,
+        (None, Err(_)) => Found::ByPerson,
     };
-    let delta = differential(input).with_context(|| name.clone())?;
-    let delta = delta.at(Path::new(if args.file == "-" { OsStr::new("/dev/stdin") } else { &args.file }));
-    let base = match args.base {
-        Some(base) => Some(base.0),
-        None if delta.needs_base() => Some(archive::full_beside(Path::new(&args.file))?),
+    let input = archive::input(&args.file, found)?;
+    let again = Pass::from_here(&input);
+    let delta = differential(input).with_context(|| name.clone())?.with(again);
+    let base = match given {
+        Some((base, _)) => Some(base),
+        None if delta.needs_base() => Some(beside?),
         None => None,
     };
     // Whoever takes any base means the file of that name.
     let base = match args.any_base {
         true => base,
-        false => base.map(|base| archive::in_any_form(&base, || Some(delta.header()))),
+        false => base.map(|base| archive::in_any_form(&base, found, || Some(delta.header()))),
     };
-    let base = base.as_deref().map(Base::open).transpose().with_context(|| name.clone())?;
+    let base = base.map(|base| Base::open_found(&base, found)).transpose().with_context(|| name.clone())?;
+    let unchecked = match &base {
+        Some(base) if found == Found::ByName && !args.any_base => {
+            restore::prove(base, &delta.header()).with_context(|| name.clone())?
+        }
+        _ => None,
+    };
     let both = match &base {
-        Some(base) => format!("{name} (full backup {})", base.path.display()),
+        Some(base) => format!("{name} (full backup {})", shown(&base.path)),
         None => name,
     };
     let options =
         Options { threads: args.threads.get(), window: args.window << 20, check_base: !args.any_base };
     delta.restore(base, options, |bytes| out.write_all(bytes)).context(both)?;
+    // Told at the end: Proxmox VE reads the beginning for the guest's configuration, and takes any word for a failure.
+    if let Some(unchecked) = unchecked {
+        say!("{}: warning: {unchecked}", archive::shown(&args.file));
+    }
     Ok(())
 }
 
@@ -297,9 +341,9 @@ fn differential(input: File) -> anyhow::Result<Differential> {
 fn identify(path: &Path, against: Option<&Path>) -> anyhow::Result<()> {
     let base = Base::open(path)?.full()?;
     if let Some(name) = against {
-        let input = File::open(name).with_context(|| format!("cannot open {}", name.display()))?;
-        let delta = differential(input).with_context(|| name.display().to_string())?;
-        base.prove(&delta.header()).with_context(|| name.display().to_string())?;
+        let input = File::open(name).with_context(|| format!("cannot open {}", shown(name)))?;
+        let delta = differential(input).with_context(|| shown(name))?;
+        base.prove(&delta.header()).with_context(|| shown(name))?;
     }
     let how = match base.content {
         Content::Mapped(_) => "full backup with a map",
@@ -308,6 +352,6 @@ fn identify(path: &Path, against: Option<&Path>) -> anyhow::Result<()> {
     };
     let id: String = base.identity.iter().map(|b| format!("{b:02x}")).collect();
     let size = base.size().map_or("unknown".into(), |n| n.to_string());
-    writeln!(io::stdout(), "{} form={} id={id} size={size} ({how})", path.display(), base.form)
+    writeln!(io::stdout(), "{} form={} id={id} size={size} ({how})", shown(path), base.form)
         .context("cannot write to standard output")
 }

@@ -12,6 +12,7 @@ pub mod lzw;
 mod members;
 mod ordered;
 pub mod seekable;
+pub mod source;
 mod zst;
 
 use std::fmt;

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,8 +11,10 @@ use super::map::{self, Map};
 use super::print::checksum;
 use super::{BaseProblem, Error};
 use crate::container::seekable::{Seekable, first_side_tag, is_whole};
-use crate::container::{self, Kind, RawFile, ReadAt, lzop, read_full};
-use crate::vcdiff::{AppHeader, MAGIC, shown};
+use crate::container::source::{self, Found, Pass, Refused};
+use crate::container::{self, Kind, RawFile, ReadAt, lzop};
+use crate::text::shown_bytes;
+use crate::vcdiff::{AppHeader, MAGIC};
 
 /// Bytes at the front of the content that stand for it where the file's form changed.
 const HEAD: usize = 64 << 10;
@@ -66,6 +69,19 @@ pub struct Base {
     /// The content.
     pub content: Content,
     pub(super) nature: Nature,
+    /// The file, to be read once more; none where it can be read only once.
+    file: Option<File>,
+}
+
+/// What a differential's header tells of its base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It was made against this one.
+    Content,
+    /// A name alone, and it is this one's. So the archives of pve-patches (2013 to 2021) were made.
+    Name,
+    /// Nothing that could be compared.
+    None,
 }
 
 /// What content is, by its first bytes.
@@ -94,13 +110,21 @@ impl Nature {
 }
 
 impl Base {
-    /// Opens a file and finds out what it is.
+    /// Opens a file that a person named, and finds out what it is.
     ///
     /// # Errors
-    /// Where it is missing, unreadable, empty, no regular file or block device, cut short or damaged as far as
+    /// Where it is missing, unreadable, empty, not what [`source::open`] opens, cut short or damaged as far as
     /// that shows without reading all of it.
     pub fn open(path: &Path) -> Result<Base, Error> {
-        Base::open_as(path, None)
+        Base::open_found(path, Found::ByPerson)
+    }
+
+    /// Opens a file that was found in this way, and finds out what it is.
+    ///
+    /// # Errors
+    /// As [`Base::open`].
+    pub fn open_found(path: &Path, found: Found) -> Result<Base, Error> {
+        Base::open_as(path, found, None)
     }
 
     /// Opens a file as it is, compressed or not.
@@ -108,7 +132,7 @@ impl Base {
     /// # Errors
     /// As [`Base::open`].
     pub fn open_raw(path: &Path) -> Result<Base, Error> {
-        Base::open_as(path, Some(Kind::Raw))
+        Base::open_as(path, Found::ByPerson, Some(Kind::Raw))
     }
 
     /// The form of what [`Base::open_once`] opens.
@@ -125,44 +149,52 @@ impl Base {
         let mut content =
             if decompress { stream(file).map_err(io)? } else { Content::Stream(Box::new(file)) };
         let (head, nature) = head(&mut content).map_err(io)?;
-        Ok(Base { path: path.to_owned(), form: Base::ONCE, identity: head, head, content, nature })
+        Ok(Base {
+            path: path.to_owned(),
+            form: Base::ONCE,
+            identity: head,
+            head,
+            content,
+            nature,
+            file: None,
+        })
     }
 
-    fn open_as(path: &Path, kind: Option<Kind>) -> Result<Base, Error> {
+    fn open_as(path: &Path, found: Found, kind: Option<Kind>) -> Result<Base, Error> {
         let io = |source| Error::base(path, BaseProblem::Io(source));
-        // Asked before opening: to open a FIFO would wait for its writer.
-        let file_type = std::fs::metadata(path).map_err(io)?.file_type();
-        if !(file_type.is_file() || file_type.is_block_device()) {
-            return Err(Error::base(path, BaseProblem::NoFile));
-        }
-        let file = File::open(path).map_err(io)?;
-        if file_type.is_file() && file.metadata().map_err(io)?.len() == 0 {
+        let file = source::open(path, found).map_err(|refused| match refused {
+            Refused::Io(source) => io(source),
+            refused => Error::base(path, BaseProblem::Refused(refused)),
+        })?;
+        let metadata = file.metadata().map_err(io)?;
+        if metadata.is_file() && metadata.len() == 0 {
             return Err(Error::base(path, BaseProblem::Empty));
         }
-        let mut prefix = [0; 9];
-        let n = read_full(&mut &file, &mut prefix).map_err(io)?;
-        let kind = kind.unwrap_or_else(|| Kind::detect(&prefix[..n]));
+        let mut prefix = Vec::new();
+        Pass::from_start(&file).and_then(|pass| pass.take(9).read_to_end(&mut prefix)).map_err(io)?;
+        let kind = kind.unwrap_or_else(|| Kind::detect(&prefix));
         let (form, mut content) = Base::content(path, &file, kind)?;
         let (head, nature) = head(&mut content).map_err(io)?;
         let identity = match &content {
             Content::Mapped(map) => map.identity(),
             _ => sample(&file).map_err(io)?,
         };
-        Ok(Base { path: path.to_owned(), form, identity, head, content, nature })
+        Ok(Base { path: path.to_owned(), form, identity, head, content, nature, file: Some(file) })
     }
 
     fn content(path: &Path, file: &File, kind: Kind) -> Result<(&'static str, Content), Error> {
         let io = |source| Error::base(path, BaseProblem::Io(source));
-        let again = || File::open(path).map_err(io);
+        let again = || file.try_clone().map_err(io);
+        let stream = || Pass::from_start(file).and_then(stream).map_err(io);
         Ok(match kind {
             Kind::Raw => ("raw", Content::Random(Arc::new(RawFile::new(again()?).map_err(io)?))),
             Kind::Lzop => {
                 ("lzop", Content::Random(Arc::new(lzop::Seekable::open(again()?).map_err(|e| io(e.into()))?)))
             }
-            Kind::Gzip => ("gzip", stream(again()?).map_err(io)?),
-            Kind::Xz => ("xz", stream(again()?).map_err(io)?),
-            Kind::Bzip2 => ("bzip2", stream(again()?).map_err(io)?),
-            Kind::Lzw => ("compress", stream(again()?).map_err(io)?),
+            Kind::Gzip => ("gzip", stream()?),
+            Kind::Xz => ("xz", stream()?),
+            Kind::Bzip2 => ("bzip2", stream()?),
+            Kind::Lzw => ("compress", stream()?),
             Kind::Zstd => {
                 let ours = first_side_tag(file).map_err(io)? == Some(map::HEADER);
                 match Seekable::open(again()?) {
@@ -179,7 +211,7 @@ impl Base {
                         let found = "its last zstd frame is not complete: the file is cut short";
                         return Err(Error::base(path, BaseProblem::Damaged(found.into())));
                     }
-                    _ => ("zstd", stream(again()?).map_err(io)?),
+                    _ => ("zstd", stream()?),
                 }
             }
         })
@@ -196,6 +228,14 @@ impl Base {
         }
     }
 
+    /// The content from its start, once more, undecompressed; `None` where it can be read only once.
+    ///
+    /// # Errors
+    /// Those of duplicating the file.
+    pub fn again(&self) -> io::Result<Option<Pass>> {
+        self.file.as_ref().map(Pass::from_start).transpose()
+    }
+
     /// Length of the content, where it is known without reading all of it.
     pub fn size(&self) -> Option<u64> {
         match &self.content {
@@ -207,7 +247,6 @@ impl Base {
 
     /// What a differential's header says of this base.
     pub fn describe(&self, header: &mut AppHeader) {
-        use std::os::unix::ffi::OsStrExt;
         header.base_name = self.path.file_name().map(|n| n.as_bytes().to_vec()).unwrap_or_default();
         header.base_len = self.size();
         header.base_identity = Some(self.identity);
@@ -222,23 +261,40 @@ impl Base {
     ///
     /// # Errors
     /// [`BaseProblem::Other`] where it was not.
-    pub fn check(&self, header: &AppHeader) -> Result<(), Error> {
+    pub fn check(&self, header: &AppHeader) -> Result<Proof, Error> {
         let other = |what: &str| {
-            let name = shown(&header.base_name);
+            let name = shown_bytes(&header.base_name);
             Err(Error::base(&self.path, BaseProblem::Other { name, what: what.into() }))
         };
-        if header.base_form.as_deref() == Some(self.form) {
-            return match header.base_identity {
-                Some(id) if id != self.identity => other("its identity differs"),
-                _ => Ok(()),
-            };
+        match header.base_identity {
+            Some(id) if header.base_form.as_deref() == Some(self.form) => {
+                return if id == self.identity { Ok(Proof::Content) } else { other("its identity differs") };
+            }
+            _ => {}
         }
         match (header.base_head, header.base_len, self.size()) {
             (Some(head), ..) if head != self.head => other("it begins differently"),
             (_, Some(then), Some(now)) if then != now => {
                 other(&format!("it holds {now} bytes, the full backup held {then}"))
             }
-            _ => Ok(()),
+            (Some(_), ..) => Ok(Proof::Content),
+            _ => Ok(self.proof_by_name(header)),
+        }
+    }
+
+    /// Compressed anew, a full backup keeps its name but for the last part.
+    fn proof_by_name(&self, header: &AppHeader) -> Proof {
+        let plain = |name: &[u8]| {
+            let compressed = [&b".zst"[..], b".lzo", b".gz", b".xz"];
+            compressed.iter().find_map(|end| name.strip_suffix(*end)).map_or_else(
+                || name.strip_suffix(b".tgz").map_or_else(|| name.to_vec(), |stem| [stem, b".tar"].concat()),
+                <[u8]>::to_vec,
+            )
+        };
+        let is_theirs = header.base_identity.is_none() && !header.base_name.is_empty() && !header.end_record;
+        match self.path.file_name() {
+            Some(name) if is_theirs && plain(name.as_bytes()) == plain(&header.base_name) => Proof::Name,
+            _ => Proof::None,
         }
     }
 }
@@ -260,7 +316,7 @@ impl Base {
     }
 }
 
-fn stream(file: File) -> io::Result<Content> {
+fn stream(file: impl Read + Send + 'static) -> io::Result<Content> {
     Ok(Content::Stream(container::decoder(Box::new(file))?.1))
 }
 
@@ -275,7 +331,7 @@ fn head(content: &mut Content) -> io::Result<([u8; 16], Nature)> {
         Content::Mapped(map) => at_front(map.as_ref(), &mut bytes)?,
         Content::Random(source) => at_front(source.as_ref(), &mut bytes)?,
         Content::Stream(stream) => {
-            let n = read_full(stream, &mut bytes)?;
+            let n = container::read_full(stream, &mut bytes)?;
             bytes.truncate(n);
             let rest = std::mem::replace(stream, Box::new(io::empty()));
             *stream = Box::new(io::Cursor::new(bytes.clone()).chain(rest));

@@ -17,6 +17,7 @@ use super::sliding::WINDOW;
 use super::spare::Spare;
 use super::{Error, MAX_THREADS, chain};
 use crate::container::{Encoder, ReadAt};
+use crate::text::shown;
 use crate::vcdiff::{AppHeader, TargetHasher, write_header};
 
 /// How to make a differential.
@@ -83,7 +84,7 @@ pub fn diff(
     out.write_all(&write_header(Some(&header.encode()), None)).map_err(output)?;
 
     let path = base.path.clone();
-    let name = path.display();
+    let name = shown(&path);
     let (engine, threads) = Engine::new(base, options)?;
     let engine = Arc::new(engine);
     let hasher = Arc::new(Mutex::new(TargetHasher::new()));

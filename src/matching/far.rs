@@ -8,11 +8,12 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use super::ahead::{RANGES, copied};
 use super::restore::Differential;
+use crate::container::source::Pass;
 use crate::vcdiff::Item;
 
 /// Places and lengths whose sum is no more than a u64 holds; where it is told, sorted and apart from one another.
@@ -46,15 +47,16 @@ impl Far {
         Far::new(Wanted::Nothing)
     }
 
-    /// Keeps what the differential will copy from more than `window` bytes back; everything, if it has no file.
-    pub fn of(delta: Option<&Path>, window: u64) -> Far {
-        let Some(path) = delta.map(Path::to_owned) else { return Far::new(Wanted::All) };
-        let scan = std::thread::Builder::new().name("far".into()).spawn(move || scan(&path, window));
+    /// Keeps what the differential will copy from more than `window` bytes back; everything, if it cannot be read
+    /// twice.
+    pub fn of(delta: Option<&Pass>, window: u64) -> Far {
+        let Some(delta) = delta.and_then(|delta| delta.again().ok()) else { return Far::new(Wanted::All) };
+        let scan = std::thread::Builder::new().name("far".into()).spawn(move || scan(delta, window));
         Far::new(scan.map_or(Wanted::All, Wanted::Coming))
     }
 
     /// For another pass, where this kept too little; `None` where it kept everything.
-    pub fn more(&self, delta: Option<&Path>, window: u64) -> Option<Far> {
+    pub fn more(&self, delta: Option<&Pass>, window: u64) -> Option<Far> {
         match self.wanted {
             Wanted::Nothing => Some(Far::of(delta, window)),
             Wanted::Coming(_) | Wanted::Known(_) => Some(Far::new(Wanted::All)),
@@ -146,10 +148,9 @@ fn directory() -> PathBuf {
 
 /// What a differential copies from more than `window` bytes before the end of what was needed until then. Where it
 /// is damaged, what can be read of it: whoever restores comes upon the damage himself.
-fn scan(path: &Path, window: u64) -> Ranges {
+fn scan(delta: Pass, window: u64) -> Ranges {
     let mut far = Ranges::new();
-    let delta = File::open(path).ok().and_then(|file| Differential::open(Box::new(file)).ok());
-    let Some(Differential { mut reader, .. }) = delta else { return far };
+    let Ok(Differential { mut reader, .. }) = Differential::open(Box::new(delta)) else { return far };
     let mut end = 0;
     let mut apart = NEAR;
     while let Ok(Some(Item::Window(window_read))) = reader.next_item() {

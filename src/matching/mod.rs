@@ -32,6 +32,8 @@ mod spare;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::container::source::Refused;
+use crate::text::shown;
 use crate::vcdiff;
 
 /// Threads that compare or apply windows at most: each takes memory, and these are faster than any pipe.
@@ -48,8 +50,16 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// What has the name of a backup is none.
+    #[error("{} {refused}", shown(path))]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        refused: Refused,
+    },
     /// The base cannot be used.
-    #[error("the full backup {} {problem}", path.display())]
+    #[error("the full backup {} {problem}", shown(path))]
     Base {
         /// The file.
         path: PathBuf,
@@ -82,9 +92,9 @@ pub enum BaseProblem {
     /// The system's error.
     #[error("{}", unreadable(.0))]
     Io(io::Error),
-    /// A directory, FIFO or the like.
-    #[error("is no regular file")]
-    NoFile,
+    /// A symbolic link on a storage, a directory, a pipe or the like.
+    #[error(transparent)]
+    Refused(Refused),
     /// Nothing in it.
     #[error("is empty")]
     Empty,
@@ -107,6 +117,15 @@ pub enum BaseProblem {
         name: String,
         /// What differs.
         what: String,
+    },
+    /// The differential's header holds nothing to know the base by.
+    #[error(
+        "cannot be proved to be the one that this differential was made against: the differential's header does not \
+         tell ({name}). If you know that it is: pve-xdelta3 restore --any-base"
+    )]
+    Unknown {
+        /// Name of the base in the differential's header, or that there is none.
+        name: String,
     },
 }
 

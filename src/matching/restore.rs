@@ -1,17 +1,20 @@
 //! Restoring from a differential.
 
+use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::bounded;
 
 use super::ahead::{Ahead, RANGES, copied};
-use super::base::{Base, Content};
+use super::base::{Base, Content, Proof};
 use super::pipeline::ordered;
 use super::sliding::SlidingBase;
-use super::{Error, MAX_THREADS};
+use super::{BaseProblem, Error, MAX_THREADS};
+use crate::container::source::{self, Found, Pass, Refused};
 use crate::container::{self, Near, Parts, ReadAt};
+use crate::text::{shown, shown_bytes};
 use crate::vcdiff::{self, AppHeader, Item, Limits, Order, Reader, TargetHasher, Window};
 
 /// How to restore.
@@ -38,7 +41,7 @@ const PER_THREAD: usize = 8;
 pub struct Differential {
     pub(super) reader: Reader<Box<dyn Read + Send>>,
     checksums: bool,
-    path: Option<PathBuf>,
+    again: Option<Pass>,
 }
 
 /// What was restored.
@@ -68,13 +71,12 @@ impl Differential {
     /// # Errors
     /// Where it is no differential, or cannot be read.
     pub fn new(stream: Box<dyn Read + Send>) -> Result<Differential, Error> {
-        Ok(Differential { reader: Reader::new(stream, Limits::default())?, checksums: true, path: None })
+        Ok(Differential { reader: Reader::new(stream, Limits::default())?, checksums: true, again: None })
     }
 
-    /// Tells which file it is, for reading it once more should that be of use; a FIFO cannot be.
-    pub fn at(self, path: &Path) -> Differential {
-        let path = path.is_file().then(|| path.to_owned());
-        Differential { path, ..self }
+    /// Tells how to read it once more, should that be of use; see [`Pass::from_here`].
+    pub fn with(self, again: Option<Pass>) -> Differential {
+        Differential { again, ..self }
     }
 
     /// Does without the windows' checksums, as `xdelta3 -n` does. An end record is checked all the same.
@@ -109,14 +111,17 @@ impl Differential {
         {
             base.check(&header)?;
         }
-        let (source, threads) = match base.map(|b| (b.path, b.content)) {
+        let once_more = |source| Error::Io { what: "cannot read the full backup".into(), source };
+        let base_again = base.as_ref().map(Base::again).transpose().map_err(once_more)?.flatten();
+        let (source, threads) = match base.map(|b| b.content) {
             None => (Source::None, options.threads),
-            Some((_, Content::Mapped(map))) => (Source::Random(map), options.threads),
-            Some((_, Content::Random(content))) => (Source::Random(content), options.threads),
-            Some((path, Content::Stream(stream))) => {
+            Some(Content::Mapped(map)) => (Source::Random(map), options.threads),
+            Some(Content::Random(content)) => (Source::Random(content), options.threads),
+            Some(Content::Stream(stream)) => {
                 let asked = header.base_window.unwrap_or(0).min(MAX_WINDOW);
                 let window = options.window.max(asked);
-                (Source::Sliding(SlidingBase::new(&path, stream, window, self.path, header.base_far)), 1)
+                let far = header.base_far;
+                (Source::Sliding(SlidingBase::new(base_again, stream, window, self.again, far)), 1)
             }
         };
         let known = match &source {
@@ -225,23 +230,64 @@ fn wrong(window: &Window, expected: u32, found: u32, base: &dyn ReadAt) -> vcdif
     damage.unwrap_or(vcdiff::Error::Checksum { window: window.index, expected, found })
 }
 
-/// Opens an archive for reading from its start: a full backup is decompressed, a differential
-/// (`base` given) is restored. Errors come as `io::Error` with the whole text.
+/// Refuses a base that was found by its name alone, unless the differential's header tells that it is the right one.
+/// Archives of pve-patches hold nothing but that name: they are taken, and what was not checked is given back, for people.
 ///
 /// # Errors
-/// See [`Differential::open`], [`Base::open`].
-pub fn open(path: &Path, base: Option<&Path>, options: Options) -> Result<Box<dyn Read + Send>, Error> {
-    let file = std::fs::File::open(path)
-        .map_err(|source| Error::Io { what: format!("cannot open {}", path.display()), source })?;
+/// [`BaseProblem::Unknown`], and those of [`Base::check`].
+pub fn prove(base: &Base, header: &AppHeader) -> Result<Option<String>, Error> {
+    match base.check(header)? {
+        Proof::Content => Ok(None),
+        Proof::Name => Ok(Some(format!(
+            "the differential was made by pve-patches (2013 to 2021), whose archives say no more of their full backup \
+             than its name: whether {} is the right one is not checked beforehand. What is restored is compared with \
+             the checksums in the differential; if its end is missing, that may go unnoticed",
+            shown(&base.path)
+        ))),
+        Proof::None => {
+            let name = match &header.base_name[..] {
+                b"" => "it names none".to_owned(),
+                name => format!("it names {}", shown_bytes(name)),
+            };
+            Err(Error::base(&base.path, BaseProblem::Unknown { name }))
+        }
+    }
+}
+
+/// Opens an archive for reading from its start: a full backup is decompressed, a differential
+/// (`base` given) is restored. Errors come as `io::Error` with the whole text. `warn`: see [`prove`].
+///
+/// # Errors
+/// See [`source::open`], [`Differential::open`], [`Base::open_found`], [`prove`].
+pub fn open(
+    path: &Path,
+    base: Option<&Path>,
+    found: Found,
+    options: Options,
+    warn: impl FnOnce(String),
+) -> Result<Box<dyn Read + Send>, Error> {
+    let io = |source| Error::Io { what: format!("cannot open {}", shown(path)), source };
+    let file = match found {
+        // A pipe will do.
+        Found::ByPerson => File::open(path).map_err(io)?,
+        Found::ByName => source::open(path, found).map_err(|refused| match refused {
+            Refused::Io(source) => io(source),
+            refused => Error::Refused { path: path.to_owned(), refused },
+        })?,
+    };
     let Some(base) = base else {
         let stream = container::decoder(Box::new(file));
         return Ok(stream
-            .map_err(|source| Error::Io { what: format!("cannot read {}", path.display()), source })?
+            .map_err(|source| Error::Io { what: format!("cannot read {}", shown(path)), source })?
             .1);
     };
-    let delta = Differential::open(Box::new(file))?.at(path);
-    let base = Base::open(base)?;
-    base.check(&delta.header())?;
+    let again = Pass::from_here(&file);
+    let delta = Differential::open(Box::new(file))?.with(again);
+    let base = Base::open_found(base, found)?;
+    match found {
+        Found::ByPerson => base.check(&delta.header()).map(drop)?,
+        Found::ByName => prove(&base, &delta.header())?.map_or((), warn),
+    }
     let (send, parts) = bounded(2);
     let spawned = std::thread::Builder::new().name("restore".into()).spawn(move || {
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);

@@ -7,13 +7,12 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::cut::Segment;
 use super::far::Far;
 use crate::container;
+use crate::container::source::Pass;
 
 /// Bytes of the base that are kept by default, as xdelta3 does.
 pub const WINDOW: u64 = 64 << 20;
@@ -74,12 +73,13 @@ impl Ring {
 /// What lies before the window was kept, or is read again from the file's start with everything kept that will be
 /// needed: twice at most, whatever the differential asks for.
 pub struct SlidingBase {
-    path: PathBuf,
+    /// From its start; none where it can be read only once.
+    file: Option<Pass>,
     window: u64,
     /// Whether the base serves as far as it can be read.
     salvages: bool,
     /// The differential, where it can be read once more.
-    delta: Option<PathBuf>,
+    delta: Option<Pass>,
     state: Mutex<State>,
 }
 
@@ -97,21 +97,21 @@ struct State {
 const PART: u64 = 1 << 20;
 
 impl SlidingBase {
-    /// Reads `stream`, which is the content of the file `path`, from its start. `delta` is the file of the
-    /// differential, if it is one; `far` tells that it copies from before the window.
+    /// Reads `stream`, which is the content of `file`, from its start. `file` and `delta`, the differential, are
+    /// there where they can be read once more; `far` tells that it copies from before the window.
     pub fn new(
-        path: &Path,
+        file: Option<Pass>,
         stream: Box<dyn Read + Send>,
         window: u64,
-        delta: Option<PathBuf>,
+        delta: Option<Pass>,
         far: bool,
     ) -> SlidingBase {
         let window = window.max(1);
         // So does our `diff`; xdelta3 takes no damaged source.
         let salvages = far;
-        let far = if far { Far::of(delta.as_deref(), surely(window)) } else { Far::none() };
+        let far = if far { Far::of(delta.as_ref(), surely(window)) } else { Far::none() };
         let state = Mutex::new(State { stream, ring: Ring::default(), spare: Vec::new(), far, failed: None });
-        SlidingBase { path: path.to_owned(), window, delta, salvages, state }
+        SlidingBase { file, window, delta, salvages, state }
     }
 
     /// Fills `buf` with the content from `pos` on.
@@ -132,16 +132,15 @@ impl SlidingBase {
 
     /// Starts anew, and keeps more than before.
     fn read_again(&self, state: &mut State) -> io::Result<()> {
-        // Opening a FIFO again would wait for a writer that never comes.
-        if std::fs::metadata(&self.path)?.file_type().is_fifo() {
+        let Some(file) = &self.file else {
             return Err(io::Error::other(format!(
                 "it is a pipe, and more than the last {} bytes of it are needed",
                 self.window
             )));
-        }
-        state.far = (state.far.more(self.delta.as_deref(), surely(self.window)))
+        };
+        state.far = (state.far.more(self.delta.as_ref(), surely(self.window)))
             .ok_or_else(|| io::Error::other("what was kept of it is lost"))?;
-        state.stream = container::decoder(Box::new(std::fs::File::open(&self.path)?))?.1;
+        state.stream = container::decoder(Box::new(file.again()?))?.1;
         state.ring = Ring::default();
         state.failed = None;
         Ok(())

@@ -169,21 +169,6 @@ fn unhex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     Some(out)
 }
 
-/// A name of a header as it may be shown: as it is, but for what could command a terminal and what is no text.
-pub fn shown(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c.is_control() {
-                true => text += &c.to_string().as_bytes().escape_ascii().to_string(),
-                false => text.push(c),
-            }
-        }
-        text += &chunk.invalid().escape_ascii().to_string();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::text::what_it_is;
+
 /// Result with this module's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -33,7 +35,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The delta does not start with the VCDIFF magic.
-    #[error("not a VCDIFF delta: it starts with {found:02x?} instead of d6 c3 c4 00")]
+    #[error("not a VCDIFF delta (a differential) but {}", what_it_is(found))]
     NotVcdiff {
         /// First bytes found, up to 4.
         found: Vec<u8>,

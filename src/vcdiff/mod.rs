@@ -33,7 +33,7 @@ mod tests;
 pub mod varint;
 mod window;
 
-pub use apphdr::{AppHeader, shown};
+pub use apphdr::AppHeader;
 pub use builder::WindowBuilder;
 pub use end::{EndRecord, TargetHasher};
 pub use error::{Error, Result};

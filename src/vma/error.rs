@@ -2,11 +2,13 @@
 
 use std::io;
 
+use crate::text::{shown, what_it_is};
+
 /// Why bytes are not what the format demands; position-free, see [`Error`] for where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
     /// The first four bytes are not `VMA\0`.
-    #[error("not a VMA archive: it starts with {0:02x?} instead of \"VMA\\0\"")]
+    #[error("not a VMA archive (a VM's backup) but {}", what_it_is(.0))]
     NotVma([u8; 4]),
     /// Fewer bytes than the fixed part of the header.
     #[error("a VMA header has at least {FIXED} bytes, only {0} are here", FIXED = super::FIXED_HEADER)]
@@ -37,7 +39,7 @@ pub enum Defect {
         pointer: u32,
     },
     /// A name is empty, not UTF-8, or holds control characters.
-    #[error("{what} {name:?} is not a usable name")]
+    #[error("{what} \"{}\" is not a usable name", shown(name))]
     Name {
         /// What is named.
         what: &'static str,
@@ -45,7 +47,7 @@ pub enum Defect {
         name: String,
     },
     /// A name is used by two devices or configuration files.
-    #[error("{what} {name:?} is there twice")]
+    #[error("{what} \"{}\" is there twice", shown(name))]
     NameTwice {
         /// What is named.
         what: &'static str,
@@ -56,7 +58,7 @@ pub enum Defect {
     #[error("device id {0} is reserved")]
     DeviceId(u8),
     /// A device larger than clusters can be numbered.
-    #[error("device {name:?} claims {size} bytes, more than a VMA archive can hold")]
+    #[error("device \"{}\" claims {size} bytes, more than a VMA archive can hold", shown(name))]
     DeviceSize {
         /// Name of the device.
         name: String,
@@ -64,8 +66,8 @@ pub enum Defect {
         size: u64,
     },
     /// No `VMAE` where an extent must begin.
-    #[error("no extent header where one must be: found {0:02x?} instead of \"VMAE\"")]
-    ExtentMagic([u8; 4]),
+    #[error("the archive is damaged: no extent begins where one must")]
+    ExtentMagic,
     /// The two reserved bytes of an extent header are used.
     #[error("the reserved field of an extent header holds {0} instead of 0")]
     ExtentReserved(u16),
@@ -87,7 +89,7 @@ pub enum Defect {
     #[error("a cluster of device {0}, which the header does not list")]
     UnknownDevice(u8),
     /// A cluster or block behind the end of its device.
-    #[error("cluster {cluster} of device {device:?} holds data behind its end ({size} bytes)")]
+    #[error("cluster {cluster} of device \"{}\" holds data behind its end ({size} bytes)", shown(device))]
     BehindEnd {
         /// Name of the device.
         device: String,
@@ -97,7 +99,7 @@ pub enum Defect {
         size: u64,
     },
     /// A cluster appears a second time.
-    #[error("cluster {cluster} of device {device:?} is there twice")]
+    #[error("cluster {cluster} of device \"{}\" is there twice", shown(device))]
     Duplicate {
         /// Name of the device.
         device: String,
@@ -114,7 +116,8 @@ pub enum Defect {
     },
     /// The archive ends before a device is complete.
     #[error(
-        "device {device:?} is incomplete: {missing} of {total} clusters are missing, the first is {first}"
+        "device \"{}\" is incomplete: {missing} of {total} clusters are missing, the first is {first}",
+        shown(device)
     )]
     Incomplete {
         /// Name of the device.
@@ -161,7 +164,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The image of a disk that is to be stored could not be read.
-    #[error("reading the image of {device:?} failed at byte {offset}: {source}")]
+    #[error("reading the image of \"{}\" failed at byte {offset}: {source}", shown(device))]
     Image {
         /// Name of the device.
         device: String,
@@ -187,7 +190,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A device or configuration file was asked for that the archive does not have.
-    #[error("the archive has no {what} {name:?} (it has: {have})")]
+    #[error("the archive has no {what} \"{}\" (it has: {})", shown(name), shown(have))]
     NoSuch {
         /// What was asked for.
         what: &'static str,

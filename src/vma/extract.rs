@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::{BLOCK, CLUSTER, Cluster, Device, Error, Event, Header, Made, Reader};
+use crate::text::shown;
 
 /// What [`extract`] wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,7 @@ fn unpack<R: Read>(
     let header = reader.header().clone();
     let wanted = select(&header, only)?;
     made.directory(dir).map_err(|e| match e.kind() {
-        io::ErrorKind::AlreadyExists => Error::Exists { path: dir.display().to_string() },
+        io::ErrorKind::AlreadyExists => Error::Exists { path: shown(dir) },
         _ => failed(dir, e),
     })?;
     let mut files = Vec::new();
@@ -134,5 +135,5 @@ fn create(made: &Made, path: &Path) -> Result<File, Error> {
 }
 
 fn failed(path: &Path, source: io::Error) -> Error {
-    Error::Write { path: path.display().to_string(), source }
+    Error::Write { path: shown(path), source }
 }

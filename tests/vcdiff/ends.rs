@@ -168,7 +168,7 @@ fn control_characters_are_escaped_in_print() {
     let end = TargetHasher::new().finish().encode();
     dir.write("delta", &[write_header(Some(&header), None), end].concat());
     let text = String::from_utf8(dir.ours_ok(&["printhdr", "delta"]).stdout).unwrap();
-    assert!(text.contains("XDELTA filename (output):     a\\x1b[31m\\xc2\\x9b\\xff\u{e4}'\n"), "{text}");
+    assert!(text.contains("XDELTA filename (output):     a\\x1b[31m\\xc2\\x9b\\xff\\xc3\\xa4'\n"), "{text}");
 }
 
 /// An unfinished output goes; a link to it stays.

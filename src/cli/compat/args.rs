@@ -11,6 +11,8 @@ use std::path::PathBuf;
 
 use anyhow::{bail, ensure};
 
+use crate::text::shown_bytes;
+
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
@@ -221,7 +223,7 @@ pub fn parse(xdelta: Option<&OsStr>, args: &[OsString]) -> Result<Options, Stop>
     options.input = all.get(at).map(path);
     options.output = all.get(at + 1).map(path);
     if let Some(third) = all.get(at + 2) {
-        return Err(Stop::Wrong(format!("too many filenames: {} ...", String::from_utf8_lossy(third))));
+        return Err(Stop::Wrong(format!("too many filenames: {} ...", shown_bytes(third))));
     }
     Ok(options)
 }

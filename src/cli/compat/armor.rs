@@ -3,7 +3,6 @@
 //! We check them where a delta has them, unless `-a`. We write none: xdelta3 3.0.11 takes them for parts of file
 //! names, and our end record does for the target what they do.
 
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -12,6 +11,7 @@ use super::args::Options;
 use crate::cli::say::say;
 use crate::container::{ReadAt, read_full};
 use crate::matching::base::{Base, Content};
+use crate::text::shown;
 use crate::vcdiff::AppHeader;
 
 /// What is read at once.
@@ -32,20 +32,20 @@ pub fn check_source(
             "the delta's header holds a hash of its source, but no source was given (-s FILE; -a: do not check)"
         );
     };
-    let name = path.display();
+    let name = shown(path);
     let hash = match base.map(|base| (&base.content, base.form)) {
         None => Ok(blake3::hash(b"")),
         Some((Content::Mapped(map), _)) => hash_of(map.as_ref()),
         Some((Content::Random(content), _)) => hash_of(content.as_ref()),
         Some((Content::Stream(_), Base::ONCE)) => {
             say!(
-                "{}: warning: the source can be read only once, so the hash of it in the delta's header is not checked",
-                super::NAME
+                "warning: the source can be read only once, so the hash of it in the delta's header is not checked"
             );
             return Ok(());
         }
-        Some((Content::Stream(_), _)) => File::open(path).and_then(|file| {
-            let mut stream = super::files::content(file, options)?.1;
+        Some((Content::Stream(_), _)) => base.map_or(Ok(None), Base::again).and_then(|again| {
+            let again = again.ok_or_else(|| std::io::Error::other("it can be read only once"))?;
+            let mut stream = super::files::content(again, options)?.1;
             let mut hasher = blake3::Hasher::new();
             let mut part = vec![0; PART];
             loop {

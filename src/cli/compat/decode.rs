@@ -16,17 +16,21 @@ use super::print::compressor;
 use super::recompress;
 use crate::cli::say::say;
 use crate::container::Encoder;
+use crate::container::source::Pass;
 use crate::matching;
 use crate::matching::restore::{self, Differential};
-use crate::vcdiff::{self, AppHeader, shown};
+use crate::text::{shown, shown_bytes};
+use crate::vcdiff::{self, AppHeader};
 
 /// Restores the target of a delta.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let (_, input) = files::input(options)?;
+    let file = files::raw_input(options)?;
+    let again = Pass::from_here(&file);
+    let (_, input) = files::input_content(file, options)?;
     let mut delta =
         Differential::new(input).with_context(|| format!("cannot decode {}", files::input_name(options)))?;
-    delta = delta.at(options.input.as_deref().unwrap_or(Path::new("/dev/stdin")));
+    delta = delta.with(again);
     if !options.checksums {
         delta = delta.without_checksums();
     }
@@ -52,7 +56,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
                 bail!(
                     "where to? Name an output file, or give -c for standard output, or -H to write \"{}\" as the \
                      delta's header suggests",
-                    shown(name)
+                    shown_bytes(name)
                 );
             }
             path
@@ -83,11 +87,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let outcome = delta.restore(base, restore, sink).map_err(|error| {
         let delta = files::input_name(options);
         let what = match &source {
-            Some(source) => format!("cannot decode {delta} with the source {}", source.display()),
+            Some(source) => format!("cannot decode {delta} with the source {}", shown(source)),
             None if header.base_name.is_empty() => format!("cannot decode {delta}, without a source"),
             None => format!(
                 "cannot decode {delta}: no source was given with -s (the delta's header names \"{}\")",
-                shown(&header.base_name)
+                shown_bytes(&header.base_name)
             ),
         };
         // What follows windows that were fine is no window, more likely than one that nobody writes.
@@ -109,7 +113,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     output.keep();
     if options.verbose > 0 {
         let time = begun.elapsed().as_secs_f64();
-        say!("{}: finished in {time:.1} sec; output {} bytes", super::NAME, outcome.total);
+        say!("finished in {time:.1} sec; output {} bytes", outcome.total);
     }
     Ok(())
 }
@@ -136,7 +140,7 @@ fn named(options: &Options, name: &[u8]) -> Option<PathBuf> {
     let directory = options.input.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
     let path = directory.join(OsStr::from_bytes(name));
     if !options.quiet {
-        say!("{}: using default filename: {}", super::NAME, path.display());
+        say!("using default filename: {}", shown(&path));
     }
     Some(path)
 }

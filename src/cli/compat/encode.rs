@@ -30,10 +30,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let (kind, input) = files::input(options)?;
     if kind != Kind::Raw && !options.quiet {
         say!(
-            "{}: WARNING: {} is compressed with {kind}, and is decompressed before it is encoded; decoding compresses \
+            "WARNING: {} is compressed with {kind}, and is decompressed before it is encoded; decoding compresses \
              it again (unless -R), which gives the same data, but maybe not the same bytes; if this is an issue, use \
              -D to encode the file as it is",
-            super::NAME,
             files::input_name(options)
         );
     }
@@ -70,10 +69,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if options.verbose > 0 {
         let percent = 100.0 * written as f64 / total.max(1) as f64;
         let time = begun.elapsed().as_secs_f64();
-        say!(
-            "{}: finished in {time:.1} sec; input {total} output {written} bytes ({percent:.2}%)",
-            super::NAME
-        );
+        say!("finished in {time:.1} sec; input {total} output {written} bytes ({percent:.2}%)");
     }
     Ok(())
 }

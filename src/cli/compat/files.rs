@@ -14,36 +14,49 @@ use crate::cli::signals::remove_on_signals;
 use crate::cli::standard;
 use crate::container::{self, Kind};
 use crate::matching;
+use crate::text::shown;
 use crate::vma::{Made, private};
 
 /// Opens the input and undoes its compression, unless `-D` says not to.
 pub fn input(options: &Options) -> anyhow::Result<(Kind, Box<dyn Read + Send>)> {
-    let file = match &options.input {
-        Some(path) => open(path)?,
-        None => standard::input()?,
-    };
+    input_content(raw_input(options)?, options)
+}
+
+/// Opens the input.
+pub fn raw_input(options: &Options) -> anyhow::Result<File> {
+    match &options.input {
+        Some(path) => open(path),
+        None => standard::input(),
+    }
+}
+
+/// Undoes the input's compression, unless `-D` says not to.
+pub fn input_content(file: File, options: &Options) -> anyhow::Result<(Kind, Box<dyn Read + Send>)> {
     content(file, options).with_context(|| format!("cannot read {}", input_name(options)))
 }
 
 /// The input's name, for messages.
 pub fn input_name(options: &Options) -> String {
-    options.input.as_deref().map_or("standard input".into(), |path| path.display().to_string())
+    options.input.as_deref().map_or("standard input".into(), shown)
 }
 
 /// Opens a file for reading.
 pub fn open(path: &Path) -> anyhow::Result<File> {
-    File::open(path).with_context(|| format!("file open failed: read: {}", path.display()))
+    File::open(path).with_context(|| format!("file open failed: read: {}", shown(path)))
 }
 
 /// The content of a file that may be compressed.
-pub fn content(file: File, options: &Options) -> io::Result<(Kind, Box<dyn Read + Send>)> {
+pub fn content(
+    file: impl Read + Send + 'static,
+    options: &Options,
+) -> io::Result<(Kind, Box<dyn Read + Send>)> {
     if options.decompress { container::decoder(Box::new(file)) } else { Ok((Kind::Raw, Box::new(file))) }
 }
 
 /// An error of the engine in the words of xdelta3's command line, which knows no full backups.
 pub fn told(error: matching::Error) -> anyhow::Error {
     match error {
-        matching::Error::Base { path, problem } => anyhow!("the source {} {problem}", path.display()),
+        matching::Error::Base { path, problem } => anyhow!("the source {} {problem}", shown(path)),
         error => error.into(),
     }
 }
@@ -64,10 +77,10 @@ impl Output {
         let id = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
         let mut inputs = options.input.iter().chain(&options.source).chain(&options.merge);
         if let Some(input) = inputs.find(|input| id(input) == id(path)) {
-            bail!("the output {} is the file that is read as {}", path.display(), input.display());
+            bail!("the output {} is the file that is read as {}", shown(path), shown(input));
         }
         if !options.force {
-            bail!("to overwrite output file specify -f: {}", path.display());
+            bail!("to overwrite output file specify -f: {}", shown(path));
         }
         Ok(())
     }
@@ -88,14 +101,14 @@ impl Output {
                 made: Made::default(),
             });
         };
-        let failed = || format!("file open failed: write: {}", path.display());
+        let failed = || format!("file open failed: write: {}", shown(path));
         let file = private().create(true).truncate(true).open(path).with_context(failed)?;
         let made = Made::default();
         if file.metadata()?.is_file() {
             made.adopt(path);
             remove_on_signals(&made).with_context(failed)?;
         }
-        Ok(Output { file: Some(file), name: path.display().to_string(), made })
+        Ok(Output { file: Some(file), name: shown(path), made })
     }
 
     /// Something to write to; independent of this, which only cares for the file's fate.
@@ -141,7 +154,7 @@ pub fn named_output(options: &Options) -> Option<&Path> {
         if let Some(path) = &options.output
             && !options.quiet
         {
-            say!("{}: warning: -c option overrides output filename: {}", super::NAME, path.display());
+            say!("warning: -c option overrides output filename: {}", shown(path));
         }
         return None;
     }

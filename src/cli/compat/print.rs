@@ -7,9 +7,10 @@ use anyhow::Context;
 use super::args::Options;
 use super::files::{self, Output};
 use crate::container::Kind;
+use crate::text::escaped;
 use crate::vcdiff::codetable::{Kind as Inst, TABLE};
 use crate::vcdiff::secondary::Section;
-use crate::vcdiff::{self, AppHeader, EndRecord, Header, Item, Limits, Reader, Secondary, Window, shown};
+use crate::vcdiff::{self, AppHeader, EndRecord, Header, Item, Limits, Reader, Secondary, Window};
 
 /// How much is printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,7 +83,7 @@ fn file_header(out: &mut impl Write, header: &Header, stdout: bool) -> io::Resul
 
     let Some(bytes) = header.app_header.as_deref().filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
     // What follows a NUL is invisible to xdelta3; nothing that could command a terminal is passed on.
-    let mut parts = bytes.splitn(2, |&b| b == 0).map(shown);
+    let mut parts = bytes.splitn(2, |&b| b == 0).map(escaped);
     writeln!(out, "VCDIFF application header:    {}", parts.next().unwrap_or_default())?;
     if let Some(hidden) = parts.next() {
         writeln!(out, "VCDIFF further header:        {hidden}")?;
@@ -97,7 +98,7 @@ fn file_header(out: &mut impl Write, header: &Header, stdout: bool) -> io::Resul
     let known = if parts == 2 { 1 } else { 2 };
     for ((role, name), letter) in files.into_iter().zip(&app.compressors).take(known) {
         if name != b"-" && !(stdout && role == "output") {
-            writeln!(out, "XDELTA filename ({role}):     {}", shown(name))?;
+            writeln!(out, "XDELTA filename ({role}):     {}", escaped(name))?;
         }
         if let Some((kind, _)) = compressor(letter) {
             writeln!(out, "XDELTA ext comp ({role}):     {kind}")?;

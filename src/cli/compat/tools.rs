@@ -7,6 +7,7 @@ use anyhow::Context;
 use super::args::{Options, Setting};
 use super::armor;
 use super::files::{self, Output};
+use crate::text::shown;
 use crate::vcdiff::merge::{Whole, merge as merge_window};
 use crate::vcdiff::{AppHeader, Item, Limits, Reader, WindowBuilder, write_header};
 
@@ -62,7 +63,7 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
             }
             Ok(whole)
         };
-        earlier.push(whole().with_context(|| path.display().to_string())?);
+        earlier.push(whole().with_context(|| shown(path))?);
     }
 
     let (_, input) = files::input(options)?;

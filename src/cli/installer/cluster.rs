@@ -16,10 +16,11 @@ use self::report::{Action, NodeReport, Report};
 use super::confirmed;
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Stop};
-use crate::cli::say::say;
+use crate::cli::say::{self, say};
 use crate::host::Root;
 use crate::host::cluster::remote::{self, Purpose, RemoteError};
 use crate::host::cluster::{Members, Node, jobs};
+use crate::text::harmless;
 
 /// Options of the commands that can do all nodes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -202,7 +203,7 @@ impl Cluster {
             Err(error) => return Some(error.to_string()),
         };
         for line in answer.out.lines().chain(answer.err.lines()) {
-            say!("  {}", report::printable(line));
+            say::text(format_args!("  {}\n", harmless(line)));
         }
         let reason = Exit::TABLE.iter().find(|(code, _)| *code as i32 == answer.code);
         let reason = reason.map_or("unknown to this version", |(_, meaning)| meaning);

@@ -8,6 +8,7 @@ use super::health::{self, Standing, utc};
 use super::options::{self, Seen};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
+use crate::cli::say::ForPeople;
 
 /// Examines the host, its programs, its backup jobs and their settings; changes nothing.
 ///
@@ -20,7 +21,7 @@ pub fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let standing = Standing::of(&host, &view);
     let seen = options::look(&host);
     let advice = health::complaints(&host, &view, &standing, &seen)?;
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = ForPeople(BufWriter::new(io::stdout().lock()));
     match &seen {
         Ok(None) => writeln!(out, "No cluster file system is mounted at /etc/pve, or it is for root only.")?,
         Ok(Some(seen)) => print(seen, &mut out)?,

@@ -172,7 +172,7 @@ fn report(global: &Global, event: &Event, error: &str) {
         hint::ours("status"),
         hint::ours("apply")
     );
-    say!("pve-diff-backup: {text}");
+    say!("{text}");
     let Ok(host) = Host::open(global) else { return };
     notify::journal(&host.root, Severity::Error, &text);
     if matches!(event, Event::Configure { .. } | Event::Triggered | Event::Remove) {

@@ -32,8 +32,8 @@ pub(super) fn warn(host: &Host, files: &[PathBuf]) {
         return;
     }
     match upcoming::warnings(host, files) {
-        Ok(warnings) => warnings.iter().for_each(|warning| say!("pve-diff-backup: {warning}")),
-        Err(error) => say!("pve-diff-backup: cannot look at what is about to be installed: {error:#}"),
+        Ok(warnings) => warnings.iter().for_each(|warning| say!("{warning}")),
+        Err(error) => say!("cannot look at what is about to be installed: {error:#}"),
     }
 }
 

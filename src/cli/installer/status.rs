@@ -11,7 +11,7 @@ use super::options::{self, Seen};
 use super::{Host, View, stale_lines};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
-use crate::cli::say::say;
+use crate::cli::say::{ForPeople, say};
 use crate::host::{Origin, PACKAGES, hint};
 use crate::patching::plan::{Change, FileState, Overall, Plan};
 
@@ -40,7 +40,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
     match args.json {
         true => writeln!(out, "{:#}", serde_json::to_value(&status)?)?,
-        false => status.print(&mut out)?,
+        false => status.print(&mut ForPeople(&mut out))?,
     }
     out.flush()?;
     Ok(exit.into())

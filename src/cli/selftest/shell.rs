@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 
-use crate::cli::say::{println_quietly, say};
+use crate::cli::say::{self, println_quietly};
 use crate::host::PERL_VARIABLES;
 
 /// Lines of a failed program's output that are shown.
@@ -45,7 +45,7 @@ impl Shell {
         }
         let lines: Vec<_> = output.lines().collect();
         for line in &lines[lines.len().saturating_sub(TAIL)..] {
-            say!("    {line}");
+            say::text(format_args!("    {line}\n"));
         }
         let how = status.map_or("was killed".to_owned(), |code| format!("failed with exit code {code}"));
         let last = lines.iter().rfind(|line| !line.trim().is_empty()).unwrap_or(&"without a word");

@@ -10,6 +10,7 @@ use duct::Expression;
 
 use super::Node;
 use crate::host::Root;
+use crate::text::harmless;
 
 /// Our program, in the PATH of a node.
 const PROGRAM: &str = "pve-diff-backup";
@@ -192,7 +193,7 @@ fn why(err: &str, out: &str) -> RemoteError {
 fn last_line(text: &str) -> String {
     let line =
         text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no reason was given");
-    line.chars().filter(|c| !c.is_control()).take(200).collect()
+    harmless(line).chars().take(200).collect()
 }
 
 #[cfg(test)]

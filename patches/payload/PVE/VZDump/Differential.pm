@@ -11,7 +11,7 @@ use POSIX ();
 use Scalar::Util qw(tainted);
 
 use PVE::VZDump::Differential::Chain qw(parse_name differential_name encode_path choose_base
-    other_guest);
+    other_guest shown);
 use PVE::VZDump::Differential::Helper qw(run_helper identify settings guest_config full_config
     backup_files);
 use PVE::VZDump::Differential::Restore;
@@ -192,7 +192,7 @@ sub _make_plan {
     my $target = $task->{ _target_key($task) };
     my $full = parse_name(basename($target));
     my $dir = $opts->{dumpdir};
-    die "the archive's name '$target' is not understood\n"
+    die "the archive's name '" . shown($target) . "' is not understood\n"
         if !$full || "$dir/$full->{name}" ne $target || $full->{vmid} ne $vmid;
 
     _check_hooks($full);
@@ -202,7 +202,8 @@ sub _make_plan {
     my $now = $full->{ctime};
     for my $try (1 .. 5) {
         my $plan = _plan_at($now, $dir, $full, $days, $comp);
-        return $plan if !-e $plan->{target};
+        # Nor through a link that somebody put there beforehand.
+        return $plan if !-e $plan->{target} && !grep { -l $_ } @$plan{qw(target tmptar logfile)};
         sleep 1;
         $now = time();
     }
@@ -238,7 +239,7 @@ sub _plan_at {
         $stem = "$base--differential-$stamp";
         $reason = "differential backup: $reason";
         push @words,
-            '--base=' . encode_path("$dir/$base");
+            '--stored-base=' . encode_path("$dir/$base");
     } else {
         $stem = "vzdump-$full->{type}-$full->{vmid}-$stamp";
         $name = $stem . substr($full->{name}, length($full->{stem}));

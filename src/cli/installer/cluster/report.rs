@@ -11,6 +11,7 @@ use crate::host::PACKAGES;
 use crate::host::cluster::jobs::{Job, Source};
 use crate::host::cluster::remote::{Answer, RemoteError};
 use crate::host::cluster::{Members, Node, NodeName};
+use crate::text::harmless;
 
 /// Everything that is told; as JSON in this form.
 #[derive(Debug, Serialize)]
@@ -178,7 +179,7 @@ impl Report {
         }
         out.flush()?;
         if let Some(problem) = &self.problem {
-            say!("pve-diff-backup: {}", printable(problem));
+            say!("{}", harmless(problem));
         }
         Ok(())
     }
@@ -186,7 +187,7 @@ impl Report {
     /// The table of nodes and what must be said about some.
     pub fn print_nodes(&self, out: &mut impl Write) -> io::Result<()> {
         match &self.cluster {
-            Some(name) => writeln!(out, "cluster {}, {} nodes", printable(name), self.nodes.len())?,
+            Some(name) => writeln!(out, "cluster {}, {} nodes", harmless(name), self.nodes.len())?,
             None => writeln!(out, "this host is in no cluster")?,
         }
         if !self.quorate {
@@ -204,7 +205,7 @@ impl Report {
         }
         for node in &self.nodes {
             for note in node.notes() {
-                writeln!(out, "{}: {}", node.name, printable(&note))?;
+                writeln!(out, "{}: {}", node.name, harmless(&note))?;
             }
         }
         let mut programs: Vec<_> = self
@@ -235,7 +236,7 @@ impl Report {
                 job.node.as_deref().map_or_else(|| "all nodes".to_owned(), |name| format!("node {name}"));
             let off = if job.enabled { "" } else { ", disabled" };
             let line = format!("  {file}{}: every {} days, {place}{off}", job.id, job.every);
-            writeln!(out, "{}{}", printable(&line), job.consequence())?;
+            writeln!(out, "{}{}", harmless(&line), job.consequence())?;
         }
         Ok(())
     }
@@ -305,7 +306,7 @@ impl NodeReport {
             (None, true) => "unknown",
             (None, false) => "offline",
         };
-        let mut row = vec![name, printable(state)];
+        let mut row = vec![name, harmless(state)];
         if actions {
             row.push(self.action.map_or("-", Action::words).to_owned());
         }
@@ -313,10 +314,10 @@ impl NodeReport {
             row.resize(row.len() + 1 + PACKAGES.len(), "-".to_owned());
             return row;
         };
-        row.push(printable(status.program.as_deref().unwrap_or("older")));
+        row.push(harmless(status.program.as_deref().unwrap_or("older")));
         row.extend(PACKAGES.iter().map(|name| {
             let package = status.packages.iter().find(|package| package.name == *name);
-            printable(package.and_then(|package| package.version.as_deref()).unwrap_or("-"))
+            harmless(package.and_then(|package| package.version.as_deref()).unwrap_or("-"))
         }));
         row
     }
@@ -374,11 +375,6 @@ fn parse(answer: &Answer) -> Result<NodeStatus, String> {
             Err(format!("pve-diff-backup status there ended with code {} and said: {said}", answer.code))
         }
     }
-}
-
-/// `text` without what could steer a terminal: it comes from another machine.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
 }
 
 fn code<S: Serializer>(exit: &Exit, serializer: S) -> Result<S::Ok, S::Error> {

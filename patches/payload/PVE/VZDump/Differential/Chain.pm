@@ -9,7 +9,7 @@ use Exporter qw(import);
 use Time::Local qw(timelocal);
 
 our @EXPORT_OK = qw(parse_name full_forms differential_name encode_path decode_path choose_base
-    other_guest dependants split_restorable mark_stranded keep_needed);
+    other_guest dependants split_restorable mark_stranded keep_needed shown);
 
 =head1 NAME
 
@@ -32,6 +32,16 @@ my $COMPRESSION_RE = qr/zst|lzo|gz/;
 my $FULL_RE = qr/vzdump-(qemu|lxc|openvz)-([1-9][0-9]{2,8})-($STAMP_RE)
     \.(?:(tgz)|(vma|tar)(?:\.($COMPRESSION_RE))?)/x;
 my $DIFF_RE = qr/--differential-($STAMP_RE)\.vcdiff(?:\.($COMPRESSION_RE))?/;
+
+# What may not come raw to a terminal, a log or a web page: commands, marks that turn the direction
+# of text or cannot be seen, and what HTML is made of.  F<tests/data/shown.json> holds what this
+# module and the Rust side agree upon.
+my $UNSAFE_RE = qr/[\x00-\x1f\x7f-\x9f<>&"\x{ad}\x{61c}\x{180e}\x{200b}-\x{200f}\x{2028}-\x{202e}]
+    |[\x{2060}-\x{206f}\x{fe00}-\x{fe0f}\x{feff}\x{fff9}-\x{fffb}\x{e0000}-\x{e0fff}]/x;
+
+# How many characters are shown of a text of others, and what stands for those left out.
+my $MAX_SHOWN = 255;
+my $CUT = '[...]';
 
 # What a full may be compressed with: what vzdump writes, and what people pack archives with. F<.tgz>
 # is another name for F<.tar.gz>.
@@ -185,22 +195,58 @@ sub decode_path {
     my ($word) = @_;
 
     my ($path) = $word =~ m/\A((?:[A-Za-z0-9._\/-]|%[0-9A-F]{2})*)\z/
-        or die "malformed path '$word' of a full backup\n";
+        or die "malformed path '" . shown($word) . "' of a full backup\n";
     $path =~ s/%([0-9A-F]{2})/chr(hex($1))/eg;
-    die "malformed path '$word' of a full backup\n" if $path =~ /\0/;
+    die "malformed path '" . shown($word) . "' of a full backup\n" if $path =~ /\0/;
 
     return $path;
 }
 
+=head2 shown($text, $limit)
+
+Text of others (a file's name, what a file holds) for a message: printable, and no longer than
+C<$limit> characters, 255 without one.
+
+=cut
+
+sub shown {
+    my ($text, $limit) = @_;
+
+    $limit //= $MAX_SHOWN;
+    my $copy = $text // '';
+    # bytes become characters where they are UTF-8
+    my $were_bytes = !utf8::is_utf8($copy);
+    my $are_text = !$were_bytes || utf8::decode($copy);
+    $copy =~ s/([^\x00-\x7f])/sprintf('\\x%02x', ord($1))/eg if !$are_text;
+    $copy =~ s/($UNSAFE_RE)/_escaped($1)/eg;
+    if (length($copy) > $limit) {
+        my $rest = $limit - length($CUT);
+        my $tail = int($rest / 2);
+        $copy = substr($copy, 0, $rest - $tail) . $CUT . substr($copy, -$tail);
+    }
+    utf8::encode($copy) if $were_bytes && utf8::is_utf8($copy);
+    return $copy;
+}
+
+sub _escaped {
+    my ($char) = @_;
+
+    my %named = ("\n" => '\n', "\r" => '\r', "\t" => '\t');
+    return $named{$char} if $named{$char};
+    utf8::encode($char);
+    return join('', map { sprintf('\\x%02x', ord($_)) } split(//, $char));
+}
+
 =head2 choose_base(\@files, %want)
 
-Which full serves as base.  C<@files> are hashes with C<name>, C<size> and C<readable> of the
-files of one folder; C<%want> has C<type>, C<vmid>, C<format>, C<days> (a full is due every so
-many days), C<now>, C<needs_map> (a full without a map is replaced where it can be read from its
-start only) and C<look>: a sub that is called with the name of a full and returns a hash with
-C<error> (why it cannot serve), C<other_guest> (why it is another guest's), C<has_map> and
-C<from_start> (it can be read from its start only).  Returns C<($name, $reason, $is_odd)>: the full
-to use (untainted) or undef, a text for people, and whether they should look into it.
+Which full serves as base.  C<@files> are hashes with C<name>, C<size>, C<readable> and C<odd> (what
+it is, where it is no regular file) of the files of one folder; C<%want> has C<type>, C<vmid>,
+C<format>, C<days> (a full is due every so many days), C<now>, C<needs_map> (a full without a map is
+replaced where it can be read from its start only) and C<look>: a sub that is called with the name
+of a full and returns a hash with C<error> (why it cannot serve), C<other_guest> (why it is another
+guest's), C<has_map> and C<from_start> (it can be read from its start only).  Returns C<($name,
+$reason, $is_odd)>: the full to use (untainted) or undef, a text for people, and whether they should
+look into it.
 
 The newest full decides: if it cannot serve, a full backup is due rather than a difference to an
 older one. Where it serves but has no map, one that is older, has a map and is within its days is
@@ -271,6 +317,7 @@ sub _look {
     my ($file, $info) = @$full{qw(file info)};
     my $obstacle =
           $info->{format} ne $want{format} ? "is in another format than this guest's backups now"
+        : $file->{odd} ? "is $file->{odd}, and not read"
         : !$file->{size} ? 'is empty'
         : !$file->{readable} ? 'cannot be read'
         : undef;

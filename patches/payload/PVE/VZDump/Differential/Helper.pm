@@ -6,15 +6,15 @@ use strict;
 use warnings;
 
 use Exporter qw(import);
-use Fcntl ();
 use File::Basename qw(basename dirname);
 use IO::Select;
 use POSIX ();
 
-use PVE::VZDump::Differential::Chain qw(parse_name full_forms encode_path dependants);
+use PVE::VZDump::Differential::Chain qw(parse_name full_forms encode_path dependants shown);
 
 our @EXPORT_OK = qw(run_helper identify settings guest_config full_config find_in_tar
-    decoder_command open_decoder close_decoder probe check_base backup_files existing_dependants);
+    decoder_command open_decoder close_decoder probe check_base check_archive backup_files
+    existing_dependants);
 
 =head1 NAME
 
@@ -43,6 +43,9 @@ my $HELPER_TIMEOUT = 120;
 # What the helper says in answer to a question is a line, or a guest's configuration.
 my $MAX_ANSWER = 4 * 1024 * 1024;
 
+# What is shown of an error of the helper, which may name two files.
+my $MAX_ERROR = 1000;
+
 # The helper's whole environment: nothing that a caller set reaches it, nor is any of it tainted.
 my $SAFE_PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
 
@@ -59,7 +62,8 @@ my $MAX_START = 1024 * 1024;
 
 =head2 run_helper(@arguments)
 
-Runs the helper to the end and returns what it said; dies with that unless it ends well.
+Runs the helper to the end and returns its answer; dies with what it said unless it ends well.
+Warnings of its become ours.
 
 =cut
 
@@ -68,29 +72,38 @@ sub run_helper {
 
     die "$HELPER is missing\n" if !-x $HELPER;
 
-    my ($said, $is_late) = _output_of([$HELPER, @arguments], \*STDOUT, $MAX_ANSWER);
-    return $said if $? == 0 && !$is_late;
+    my ($text, $told, $is_late) = _output_of([$HELPER, @arguments], $MAX_ANSWER);
+    my $status = $?;
+    if ($status == 0 && !$is_late) {
+        warn shown($_, $MAX_ERROR) . "\n" for split(/\n/, $told);
+        return $text;
+    }
 
+    my $said = "$told $text";
     $said =~ s/\s+/ /g;
     $said =~ s/\A | \z//g;
-    $said = substr($said, 0, 300) . '...' if length($said) > 300;
+    $said =~ s/\Apve-xdelta3(?: vma)?: //; # we say so
     die "$HELPER $arguments[0]: "
-        . ($is_late ? "no answer in $HELPER_TIMEOUT seconds" : $said || "exit status $?") . "\n";
+        . (
+        $is_late
+        ? "no answer in $HELPER_TIMEOUT seconds"
+        : shown($said, $MAX_ERROR) || "exit status $status"
+        ) . "\n";
 }
 
-# The first bytes that a command says, with its errors if C<$errors> is its standard output, and
-# whether it kept silent for too long.  C<$?> has its status.  It runs to its end only if that comes
-# within these bytes.
+# The first bytes that a command says, what it says of errors, and whether it kept silent for too
+# long.  C<$?> has its status.  It runs to its end only if that comes within these bytes.
 sub _output_of {
-    my ($cmd, $errors, $limit) = @_;
+    my ($cmd, $limit) = @_;
 
     local %ENV = (PATH => $SAFE_PATH);
     local $SIG{CHLD} = 'DEFAULT';
-    my $pid = open(my $fh, '-|') // die "cannot start $cmd->[0] - $!\n";
+    pipe(my $errors, my $stderr) or die "cannot make a pipe - $!\n";
+    my $pid = open(my $answer, '-|') // die "cannot start $cmd->[0] - $!\n";
     if (!$pid) {
         # whatever happens here, two processes must not run on with the backup
         eval {
-            open(STDERR, $errors ? '>&' : '>', $errors // '/dev/null') or die "$!\n";
+            open(STDERR, '>&', $stderr) or die "$!\n";
             open(STDIN, '<', '/dev/null') or die "$!\n";
             exec { $cmd->[0] } @$cmd or die "$!\n";
         };
@@ -98,23 +111,29 @@ sub _output_of {
         POSIX::_exit(127);
     }
 
-    my ($said, $is_late) = ('', 0);
-    my $select = IO::Select->new($fh);
-    while (length($said) < $limit) {
-        if (!$select->can_read($HELPER_TIMEOUT)) {
+    close($stderr);
+    my ($said, $told, $is_late) = ('', '', 0);
+    my $select = IO::Select->new($answer, $errors);
+    while ($select->count() && length($said) < $limit && length($told) < $limit) {
+        local $! = 0;
+        my @ready = $select->can_read($HELPER_TIMEOUT);
+        if (!@ready) {
             next if $!{EINTR};
             $is_late = 1;
             last;
         }
-        my $count = sysread($fh, $said, 65536, length($said));
-        next if !defined($count) && $!{EINTR};
-        last if !$count;
+        for my $fh (@ready) {
+            my $text = $fh == $answer ? \$said : \$told;
+            my $count = sysread($fh, $$text, 65536, length($$text));
+            next if !defined($count) && $!{EINTR};
+            $select->remove($fh) if !$count;
+        }
     }
-    if ($is_late || length($said) >= $limit) { # a modifier would taint the process ID
+    if ($select->count()) { # a modifier would taint the process ID
         kill 9, $pid;
     }
-    close($fh);
-    return ($said, $is_late);
+    close($answer);
+    return ($said, $told, $is_late);
 }
 
 =head2 identify($path)
@@ -192,10 +211,10 @@ sub full_config {
     return run_helper('vma', 'config', $path) if $info->{format} eq 'vma';
 
     my $unpack = $UNPACK{ $info->{compression} // 'raw' };
-    my ($start) = _output_of([@$unpack, $path], undef, $MAX_START);
+    my ($start) = _output_of([@$unpack, $path], $MAX_START);
     open(my $fh, '<', \$start) or die "cannot read from memory - $!\n";
     my ($config) = find_in_tar($fh, qr!^(\./etc/vzdump/pct\.conf)$!);
-    return $config // die "no configuration is at the start of '$path'\n";
+    return $config // die "no configuration is at the start of '" . shown($path) . "'\n";
 }
 
 =head2 find_in_tar($fh, $name_re)
@@ -268,14 +287,15 @@ sub _read_exactly {
 
 The command that decodes the differential whose path is appended, or C<-> for standard input.
 C<$word> is the full's path as L<PVE::VZDump::Differential::Chain/encode_path($path)> makes it;
-where it is empty the helper finds the full beside the file.
+where it is empty the helper finds the full beside the file.  Both must be regular files: others can
+write to a storage, and could put a link to any file of the host there.
 
 =cut
 
 sub decoder_command {
     my ($word) = @_;
 
-    return [$HELPER, 'restore', $word eq '' ? () : "--base=$word"];
+    return [$HELPER, 'restore', $word eq '' ? () : "--stored-base=$word"];
 }
 
 =head2 open_decoder($archive, $limit)
@@ -289,9 +309,10 @@ sub open_decoder {
 
     my $info = parse_name(basename($archive));
     my ($dir) = $archive =~ m!\A(/.*)/[^/]+\z!s
-        or die "internal error - '$archive' is not an absolute path\n";
+        or die "internal error - '" . shown($archive) . "' is not an absolute path\n";
     my ($path, $base) = ("$dir/$info->{name}", "$dir/$info->{base}");
     check_base($base);
+    check_archive($path);
 
     local %ENV = (PATH => $SAFE_PATH);
     my @decoder = @{ decoder_command(encode_path($base)) };
@@ -351,7 +372,7 @@ sub probe {
 
 =head2 check_base($path)
 
-Dies unless the full is there, or the same in another compression.
+Dies unless the full is there, or the same in another compression, as a regular file.
 
 =cut
 
@@ -359,29 +380,67 @@ sub check_base {
     my ($path) = @_;
 
     my ($name, $dir) = (basename($path), dirname($path));
-    return if grep { -f "$dir/$_" } full_forms($name);
+    my @odd;
+    for my $form (full_forms($name)) {
+        next if !lstat("$dir/$form");
+        my $odd = _oddity() // return;
+        push @odd, "the full backup '" . shown($form) . "' in '" . shown($dir) . "' is $odd";
+    }
+    die "$odd[0], which is not read - put the file itself there\n" if @odd;
+    ($name, $dir) = map { shown($_) } $name, $dir;
     die "the full backup '$name' is needed to restore this differential backup, but it is not in"
         . " '$dir' - put it back there first\n";
 }
 
+=head2 check_archive($path)
+
+Dies unless the differential is there, as a regular file.
+
+=cut
+
+sub check_archive {
+    my ($path) = @_;
+
+    my $name = shown($path);
+    lstat($path) or die "cannot read '$name' - $!\n";
+    my $odd = _oddity() // return;
+    die "'$name' is $odd, which is not read - put the file itself there\n";
+}
+
+# What the file that was looked at last is, undef for a regular file.
+sub _oddity {
+    return 'a symbolic link' if -l _;
+    return -f _ ? undef : 'no regular file';
+}
+
 =head2 backup_files($dir)
 
-The entries of a folder that could be backups, as hashes: C<name>, C<size>, C<readable>.
+The entries of a folder that could be backups, as hashes: C<name>, C<size>, C<readable>, and C<odd>
+where it is no regular file (a symbolic link is none).
 
 =cut
 
 sub backup_files {
     my ($dir) = @_;
 
-    opendir(my $dh, $dir) or die "cannot read folder '$dir' - $!\n";
+    # Names are bytes: joined to characters they would become those of another file.
+    utf8::encode($dir) if utf8::is_utf8($dir);
+    opendir(my $dh, $dir) or die "cannot read folder '" . shown($dir) . "' - $!\n";
     my @names = grep { /\Avzdump-/ } readdir($dh);
     closedir($dh);
 
     my @files;
     for my $name (@names) {
-        my @stat = stat("$dir/$name");
-        next if !@stat || !Fcntl::S_ISREG($stat[2]);
-        push @files, { name => $name, size => $stat[7], readable => -r _ };
+        my @stat = lstat("$dir/$name");
+        next if !@stat || -d _;
+        my $odd = _oddity();
+        push @files,
+            {
+            name => $name,
+            size => $stat[7],
+            readable => !defined($odd) && -r _,
+            odd => $odd,
+            };
     }
     return @files;
 }

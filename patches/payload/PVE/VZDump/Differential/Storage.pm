@@ -8,9 +8,9 @@ use warnings;
 use File::Basename qw(basename dirname);
 
 use PVE::VZDump::Differential::Chain qw(parse_name encode_path decode_path split_restorable
-    mark_stranded keep_needed);
+    mark_stranded keep_needed shown);
 use PVE::VZDump::Differential::Helper qw(run_helper decoder_command open_decoder close_decoder
-    find_in_tar probe check_base backup_files existing_dependants);
+    find_in_tar probe check_base check_archive backup_files existing_dependants);
 
 # No `use` of PVE::Storage and PVE::VZDump: they load us.
 
@@ -50,7 +50,7 @@ sub archive_info {
     my ($archive) = @_;
 
     my $info = parse_name(basename($archive))
-        or die "ERROR: couldn't determine archive info from '$archive'\n";
+        or die "ERROR: couldn't determine archive info from '" . shown($archive) . "'\n";
 
     my $word = '';
     if ($archive =~ m!\A/!) {
@@ -154,11 +154,12 @@ sub list {
     my $entry = {
         volid => "$storeid:backup/$info->{name}",
         format => 'vcdiff' . ($info->{compression} ? ".$info->{compression}" : ''),
-        size => -s $path // 0,
+        size => (lstat($path))[7] // 0,
         ctime => $info->{ctime},
         vmid => $info->{vmid},
     };
-    $entry->{notes} = PVE::Tools::file_read_firstline("$path.notes") // '' if -f "$path.notes";
+    my $notes = "$path.notes";
+    $entry->{notes} = PVE::Tools::file_read_firstline($notes) // '' if !-l $notes && -f $notes;
     $entry->{protected} = 1 if -e "$path.protected";
     return $entry;
 }
@@ -180,6 +181,7 @@ sub extract_vzdump_config {
         if $info->{format} eq 'tar';
 
     check_base(dirname($archive) . "/$info->{base}");
+    check_archive($archive);
     my $raw = run_helper('vma', 'config', dirname($archive) . "/$info->{name}");
     return wantarray ? ($raw, undef) : $raw;
 }
@@ -194,7 +196,7 @@ and only that much is decoded.  Restore of a container calls it before it touche
 sub extract_vzdump_config_tar {
     my ($archive, $conf_re) = @_;
 
-    die "ERROR: file '$archive' does not exist\n" if !-f $archive;
+    die "ERROR: file '" . shown($archive) . "' does not exist\n" if !-e $archive && !-l $archive;
 
     my $stream = open_decoder($archive);
     my ($raw, $file) = find_in_tar($stream, $conf_re);
@@ -312,10 +314,11 @@ sub _needed_message {
 
     my @named = splice(@needing, 0, $NAMED);
     return
-          "cannot remove full backup '$full': "
+          "cannot remove full backup '"
+        . shown($full) . "': "
         . (@named + @needing)
         . " differential backup(s) need it, remove them first: "
-        . join(', ', @named)
+        . join(', ', map { shown($_) } @named)
         . (@needing ? ' and ' . @needing . ' more' : '') . "\n";
 }
 

@@ -1,0 +1,163 @@
+//! Opening files of storages that others can write to.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// Whose word it is that a path leads to the right file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A person gave the path. Links are followed, and a block device will do.
+    ByPerson,
+    /// The file has the name of a backup and lies on a storage. Whoever can write there could have put a link to any
+    /// file of this host in its place, or a pipe that never ends: it must be a regular file itself.
+    ByName,
+}
+
+/// Why [`open`] does not open a file.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The system's error.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A symbolic link that may not be followed.
+    #[error("is a symbolic link, which is not followed on a storage: put the file itself there")]
+    Link,
+    /// A directory, pipe, device or the like.
+    #[error("is no regular file")]
+    NoFile,
+}
+
+/// Opens a backup for reading. Never waits, whatever lies there.
+///
+/// # Errors
+/// See [`Refused`].
+pub fn open(path: &Path, found: Found) -> Result<File, Refused> {
+    // What a path leads to is asked of the opened file: between two looks at a path somebody could change it. NONBLOCK
+    // keeps a pipe without a writer from making us wait, and changes nothing for files and disks.
+    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    if found == Found::ByName {
+        flags |= OFlags::NOFOLLOW;
+    }
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) if found == Found::ByName => Refused::Link,
+        // A socket, or a device without a driver.
+        Some(libc::ENXIO) => Refused::NoFile,
+        _ => Refused::Io(error),
+    })?;
+    let kind = file.metadata()?.file_type();
+    match found {
+        _ if kind.is_file() => Ok(file),
+        Found::ByPerson if kind.is_block_device() => Ok(file),
+        _ => Err(Refused::NoFile),
+    }
+}
+
+/// Reads an open file from some place on, without moving the place that the file itself is at: several can read the
+/// same file, and none opens its path again, where another file may lie by then.
+#[derive(Debug)]
+pub struct Pass {
+    file: File,
+    at: u64,
+}
+
+impl Pass {
+    /// From the file's start.
+    ///
+    /// # Errors
+    /// Those of duplicating it.
+    pub fn from_start(file: &File) -> io::Result<Pass> {
+        Ok(Pass { file: file.try_clone()?, at: 0 })
+    }
+
+    /// From the place it is at now; `None` for what cannot be read twice, such as a pipe.
+    pub fn from_here(file: &File) -> Option<Pass> {
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return None;
+        }
+        let at = (&mut &*file).stream_position().ok()?;
+        Some(Pass { file: file.try_clone().ok()?, at })
+    }
+
+    /// Another one, at the same place.
+    ///
+    /// # Errors
+    /// Those of duplicating the file.
+    pub fn again(&self) -> io::Result<Pass> {
+        Ok(Pass { file: self.file.try_clone()?, at: self.at })
+    }
+}
+
+impl Read for Pass {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(buf, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn only_a_regular_file_has_the_name_of_a_backup() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "content").unwrap();
+        symlink("file", at("beside")).unwrap();
+        symlink("/etc/hostname", at("away")).unwrap();
+        symlink("/nowhere", at("dangling")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        let _listener = UnixListener::bind(at("socket")).unwrap();
+        let what = |name: &str, found| match open(&at(name), found) {
+            Ok(_) => "opened",
+            Err(Refused::Link) => "link",
+            Err(Refused::NoFile) => "no file",
+            Err(Refused::Io(_)) => "error",
+        };
+        for (name, by_name, by_person) in [
+            ("file", "opened", "opened"),
+            ("beside", "link", "opened"),
+            ("away", "link", "opened"),
+            ("dangling", "link", "error"),
+            ("pipe", "no file", "no file"),
+            ("socket", "no file", "no file"),
+            (".", "no file", "no file"),
+            ("/dev/null", "no file", "no file"),
+            ("missing", "error", "error"),
+        ] {
+            assert_eq!(what(name, Found::ByName), by_name, "{name}");
+            assert_eq!(what(name, Found::ByPerson), by_person, "{name}");
+        }
+    }
+
+    #[test]
+    fn passes_read_the_same_file_on_their_own() {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, b"0123456789").unwrap();
+        file.seek(io::SeekFrom::Start(4)).unwrap();
+        let all = |mut pass: Pass| {
+            let mut text = String::new();
+            pass.read_to_string(&mut text).map(|_| text).unwrap()
+        };
+        let here = Pass::from_here(&file).unwrap();
+        assert_eq!(all(Pass::from_start(&file).unwrap()), "0123456789");
+        assert_eq!(all(here.again().unwrap()), "456789");
+        assert_eq!(all(here), "456789");
+        assert_eq!(file.stream_position().unwrap(), 4);
+    }
+}
