@@ -142,8 +142,8 @@ fn errors_name_what_they_are_about() {
         }
         assert!(!message.contains("full backup"), "{message}");
     };
-    once(&["-d", "-c", "-s", "nope", "delta"], &["the source nope", "No such file"]);
-    once(&["-e", "-c", "-s", "nope", "target"], &["the source nope", "No such file"]);
+    once(&["-d", "-c", "-s", "nope", "delta"], &["the source nope", "is missing"]);
+    once(&["-e", "-c", "-s", "nope", "target"], &["the source nope", "is missing"]);
     once(&["-d", "-c", "-s", "base", "nope"], &["nope", "No such file"]);
     once(&["-d", "-s", "base", "delta", "no/where"], &["no/where", "No such file"]);
     once(&["merge", "-m", "nope", "delta", "out"], &["nope", "No such file"]);
