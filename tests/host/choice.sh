@@ -4,6 +4,7 @@
 # number, one without a map, one that is away, and how many of them several jobs a day make. Prints 'check NAME: ok|FAIL'
 # lines and a closing count; every step speaks to Proxmox VE's real programs.
 set -u -o pipefail
+command -v faketime >/dev/null || { echo 'faketime is not installed'; exit 1; }
 ok=0; bad=0
 D=/var/lib/vz/dump; L=/var/log/choice; mkdir -p $L $D
 check() { # NAME RC

@@ -177,6 +177,10 @@ my @cases = (
         7, undef, qr/'\Q$day_old\E' has no map/, 0
     ],
     [
+        'gzip, and the job would make a map', [file(name($DAY, extension => 'vma.gz'))],
+        7, undef, qr/vma\.gz' has no map/, 0
+    ],
+    [
         'a newer one without a map beside one with it',
         [file($hour_old, has_map => 0, from_start => 1), file($day_old)], 7, $day_old,
         qr/1 day old and has a map, which '\Q$hour_old\E' lacks/, 0

@@ -200,11 +200,12 @@ for my $guest ([100, $full_ct, $diff_ct], [200, $full_vm, $diff_vm]) {
     my ($id, $full, $differential) = @$guest;
     (my $content = $full) =~ s/\.zst\z//;
     run('zstd', '-qdf', "$dump/$full", '-o', "$root/guests/content");
+    unlink("$root/guests/$full"); # of what was tried before
     my %pack = (
         '' => 'cat', '.lzo' => 'lzop -c', '.gz' => 'gzip -c', '.xz' => 'xz -0c',
         '.zst' => 'zstd -qc',
     );
-    for my $form ('', '.lzo', '.gz', '.xz', '.zst') {
+    for my $form ($id == 200 ? ('', '.lzo', '.gz', '.xz', '.zst') : ('', '.gz')) {
         my $now = "$content$form";
         rename("$dump/$full", "$root/guests/$full") if $form eq '.zst';
         run('sh', '-c', "$pack{$form} <'$root/guests/content' >'$dump/$now'");
@@ -261,6 +262,13 @@ for my $guest ([100, $full_ct, $diff_ct], [200, $full_vm, $diff_vm]) {
             or run('sh', '-c', "zstd -qc <'$root/guests/content' >'$dump/$full'");
     }
 }
+
+(my $tgz = $full_ct) =~ s/\.tar\.zst\z/.tgz/;
+run('sh', '-c', "zstd -qdc <'$dump/$full_ct' | gzip -c >'$dump/$tgz'");
+unlink("$dump/$full_ct");
+$result = host($root, 'sbin/pct', 'restore', 105, "local:backup/$diff_ct");
+ok($result->{ok}, 'tgz is tar.gz') or diag($result->{out});
+run('rm', '-r', "$root/var/lib/lxc/105");
 
 # another content under one of these names is not taken
 (my $plain = $full_vm) =~ s/\.zst\z//;
