@@ -164,7 +164,7 @@ row pve1 patched done
 row pve3 patched done
 says_not "not patched"
 stands 0 0 0
-check "this node comes first" test "$(grep -E '^pve[123]:$' /run/test/err | tr -d '\n')" = pve1:pve2:pve3:
+check "this node comes first" test "$(sed -n 's/^pve-diff-backup: \(pve[123]:\)$/\1/p' /run/test/err | tr -d '\n')" = pve1:pve2:pve3:
 run 0 pve2 apply --cluster --yes --json
 json '@{$r->{nodes}} == 3 && $r->{nodes}[0]{name} eq "pve2" && $r->{nodes}[0]{own} && !$r->{exit}'
 json '!grep { $_->{action} ne "done" || $_->{status}{overall} ne "patched" } @{$r->{nodes}}'
