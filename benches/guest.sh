@@ -43,7 +43,10 @@ truncate -s 4G full.raw
 truncate -s 1G data.raw
 mkfs.ext4 -qF full.raw
 mount -o loop full.raw mnt
-mmdebstrap --quiet --variant=apt --include=$packages bookworm - "deb http://deb.debian.org/debian bookworm main" |
+# This machine's own mirrors: first the release alone, later with updates and security.
+mapfile -t sources < <("$here/tests/packages/sources.sh" bookworm)
+[ ${#sources[@]} -gt 1 ] || { echo "apt knows no mirror of Debian with updates here" >&2 && exit 1; }
+mmdebstrap --quiet --variant=apt --include=$packages bookworm - "${sources[0]}" |
 	tar -C mnt -xf -
 umount mnt
 enter full.raw
@@ -52,7 +55,7 @@ leave full.tar
 
 cp --sparse=always full.raw day.raw
 enter day.raw
-echo "deb http://deb.debian.org/debian-security bookworm-security main" >>mnt/etc/apt/sources.list
+printf '%s\n' "${sources[@]:1}" >>mnt/etc/apt/sources.list
 in_guest apt-get -qq update
 in_guest apt-get -qqy dist-upgrade
 database "pgbench -t 10000 -c 4 b"

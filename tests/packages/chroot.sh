@@ -15,11 +15,8 @@ why() {
 	echo "$* (log: $base.log)" >&3
 	exit 1
 }
-# This machine's own mirror, with the suite asked for.
-own=$(. /etc/os-release && echo "$VERSION_CODENAME")
-mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE) $(COMPONENT) $(CREATED_BY)' |
-	awk -v own="$own" '$2 == own && $3 == "main" && $4 == "Packages" { print $1; exit }')
-[ -n "$mirror" ] || why "no mirror of Debian $own in apt's configuration"
+mirror=$(tests/packages/sources.sh "$suite" | head -1)
+[ -n "$mirror" ] || why "no mirror of Debian in apt's configuration"
 timeout --kill-after=10 300 mmdebstrap --format=tar --variant=minbase --include="$include" \
 	--aptopt='Acquire::Retries "1"' --aptopt='Acquire::http::Timeout "30"' --aptopt='Acquire::https::Timeout "30"' \
 	"$suite" "$base.new" "$mirror" </dev/null

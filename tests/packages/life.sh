@@ -83,6 +83,7 @@ all_files >/run/test/before
 dpkg -i /repository/pve-xdelta3_old.deb >/run/test/output 2>&1
 
 step "ours" $install "${ours_now[@]}"
+check "the terminal says what comes next" grep -F "Next: say how often a full backup is to be made" /run/test/output
 patched
 check "pve-manager was asked to reload once" reloads 1
 check "the pve-xdelta3 of old is replaced" pve-xdelta3 --version
@@ -108,6 +109,7 @@ patched
 
 before=$(stat -c %i:%Y /usr/share/perl5/PVE/VZDump.pm)
 step "ours once more" $install --reinstall "${ours_now[@]}"
+check "that is said once" test ! "$(grep -F Next: /run/test/output)"
 patched
 check "no file was touched" test "$before" = "$(stat -c %i:%Y /usr/share/perl5/PVE/VZDump.pm)"
 check "nobody was asked to reload" reloads 0
