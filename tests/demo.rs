@@ -39,6 +39,7 @@ fn it_runs_tells_sizes_and_removes_everything() {
     let (said, errors) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{said}\n{errors}");
     assert_eq!(errors, "");
+    assert!(!said.contains("warning"), "the example is a good one:\n{said}");
     for guest in ["VM 101", "container 102"] {
         let sizes = sizes(&said, guest);
         let [data, full, differentials @ ..] = &sizes[..] else { panic!("{sizes:?}") };

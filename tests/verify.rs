@@ -135,6 +135,56 @@ fn container(day: u32) -> Vec<u8> {
 }
 
 #[test]
+fn a_storage_is_found_by_its_name_and_by_its_path() {
+    let host = tempfile::tempdir().unwrap();
+    let dump = Dump::new(COMPRESSIONS[0]);
+    let config = "dir: local\n\tpath /var/lib/vz\n\tcontent backup\n\nnfs: nas\n\texport /e\n\tserver s\n\n\
+                  cifs: deep\n\tpath /mnt/deep\n\tcontent-dirs backup=own/folder\n\npbs: server\n\tdatastore d\n";
+    let at = |path: &str| host.path().join(path);
+    fs::create_dir_all(at("etc/pve")).unwrap();
+    fs::write(at("etc/pve/storage.cfg"), config).unwrap();
+    let run = |paths: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_pve-diff-backup"));
+        Verified::new(
+            program.arg("--root").arg(host.path()).arg("verify").args(paths).current_dir(host.path()),
+        )
+    };
+    for (folder, words) in [
+        ("var/lib/vz/dump", ["local", "var/lib/vz"]),
+        ("mnt/pve/nas/dump", ["nas", "mnt/pve/nas"]),
+        ("mnt/deep/own/folder", ["deep", "mnt/deep/own/folder"]),
+    ] {
+        fs::create_dir_all(at(folder).parent().unwrap()).unwrap();
+        fs::rename(dump.dir.path(), at(folder)).unwrap();
+        for word in words {
+            let verified = run(&[word]);
+            let last = verified.lines.last().map(String::as_str);
+            assert_eq!((verified.code, last), (0, Some("2 checked, all of them restorable")), "{word}");
+        }
+        fs::rename(at(folder), dump.dir.path()).unwrap();
+    }
+    let verified = run(&["server"]);
+    assert_eq!(verified.code, 2);
+    let reason = "server: no such file or directory, and no storage of that name";
+    assert!(verified.errors.contains(reason), "{}", verified.errors);
+}
+
+#[test]
+fn logs_and_notes_are_passed_over() {
+    let dump = Dump::new(COMPRESSIONS[0]);
+    let full = dump.vm();
+    let beside = ["log", "notes", "protected"].map(|kind| format!("{full}.{kind}"));
+    beside.iter().for_each(|name| fs::write(dump.path(name), "").unwrap());
+    let differential = dump.differential(&full, 21);
+    let names = [&differential, &beside[0], &beside[1], &beside[2]];
+    let paths = names.map(|name| dump.path(name));
+    let verified = Verified::new(verify().args(&paths));
+    let last = verified.lines.last().map(String::as_str);
+    assert_eq!((verified.code, last), (0, Some("1 checked, all of them restorable")), "{}", verified.errors);
+    assert_eq!(verified.errors.matches(": passed over").count(), 3, "{}", verified.errors);
+}
+
+#[test]
 fn good_backups_of_every_compression() {
     for compression in COMPRESSIONS {
         let dump = Dump::new(compression);

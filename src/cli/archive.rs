@@ -93,6 +93,12 @@ fn no_tar(shown: &str, stream: Box<dyn Read + Send>) -> anyhow::Result<Box<dyn R
     Ok(stream)
 }
 
+/// About how many bytes the content of an archive is, where that can be told: as many as its full backup's.
+pub(super) fn expected(name: &OsStr, base: Option<&Path>) -> Option<u64> {
+    let beside = full_beside(Path::new(name)).ok();
+    container::content_size(base.or(beside.as_deref()).unwrap_or(Path::new(name)))
+}
+
 /// The name of an archive as messages have it.
 pub(super) fn shown(name: &OsStr) -> String {
     if name == "-" { "standard input".into() } else { text::shown(name) }

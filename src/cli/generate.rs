@@ -60,9 +60,18 @@ fn pve_xdelta3() -> clap::Command {
 fn completions(shell: Shell, dir: &Path) -> io::Result<()> {
     for mut command in [definition(), verify::command(), pve_xdelta3()] {
         let name = command.get_name().to_owned();
-        clap_complete::generate_to(shell, &mut command, name, dir)?;
+        let path = clap_complete::generate_to(shell, &mut command, &name, dir)?;
+        if shell == Shell::Bash {
+            fs_err::write(&path, bash_labels(&fs_err::read_to_string(&path)?, &name))?;
+        }
     }
     Ok(())
+}
+
+/// A bash completion whose cases have the names that it looks for: clap_complete 4.6 writes the hyphens of a program's
+/// name in two ways, `__` where it says which command was typed and `__subcmd__` where it asks for that.
+fn bash_labels(script: &str, name: &str) -> String {
+    script.replace(&name.replace('-', "__subcmd__"), &name.replace('-', "__"))
 }
 
 /// dpkg runs our postinst when another package brings one of the files that hunks go into (deb-triggers(5)); nobody

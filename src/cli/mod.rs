@@ -11,6 +11,8 @@ pub mod demo;
 pub mod exit;
 pub mod generate;
 pub mod installer;
+pub(crate) mod output;
+pub(crate) mod progress;
 pub(crate) mod say;
 pub mod selftest;
 pub(crate) mod signals;
@@ -129,8 +131,9 @@ pub enum Command {
     Status(installer::status::Args),
     /// Show what apply would change, for people
     ///
-    /// In colour on a terminal, with changed words set off. Nothing is printed where there is nothing to change.
-    Diff,
+    /// Proxmox' own files come first, the files of ours that are added behind them. In colour on a terminal, with changed
+    /// words set off. Nothing is printed where there is nothing to change.
+    Diff(installer::preview::Args),
     /// Print what apply would change, for patch(1)
     ///
     /// The patch does exactly what apply does (`patch -p1` in the root folder); `patch -R -p1` undoes it without this
@@ -216,7 +219,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         true => {
             say::speak_as(VERIFY_NAME);
             let args: verify::Args = parsed(verify::command(), arguments);
-            verify::run(&args, &archive::open)
+            verify::run(&args, Path::new("/"), &archive::open)
         }
         false => {
             say::speak_as("pve-diff-backup");
@@ -259,14 +262,14 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
     match &cli.command {
         Command::Status(args) => installer::status::run(global, args),
-        Command::Diff => installer::preview::run(global, global.color.enabled()),
-        Command::Patch => installer::preview::run(global, false),
+        Command::Diff(args) => installer::preview::diff(global, args),
+        Command::Patch => installer::preview::patch(global),
         Command::Test(args) => installer::apply::test(global, args),
         Command::Apply(args) => installer::apply::run(global, args),
         Command::Revert(args) => installer::revert::run(global, args),
         Command::Reinstall(args) => installer::reinstall::run(global, args),
         Command::Doctor => installer::doctor::run(global),
-        Command::Verify(args) => verify::run(args, &archive::open),
+        Command::Verify(args) => verify::run(args, &global.root, &archive::open),
         Command::Demo(args) => demo::run(global, args),
         Command::Selftest(args) => selftest::run(args),
         Command::NewVersion(args) => installer::new_version::run(global, args),

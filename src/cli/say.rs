@@ -82,3 +82,9 @@ pub(crate) fn chat(out: &mut impl Write, text: &[u8]) -> anyhow::Result<()> {
         result => result,
     }
 }
+
+/// A number of things in words: `1 file`, `2 files`.
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{ending}")
+}

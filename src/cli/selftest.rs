@@ -21,7 +21,7 @@ use anyhow::{Context, bail, ensure};
 use indicatif::DecimalBytes;
 
 use super::exit::{Exit, Stop};
-use super::say::println_quietly;
+use super::say::{count, println_quietly};
 use crate::backup::{BackupName, GuestKind};
 use crate::host::scratch;
 use guest::Guest;
@@ -309,7 +309,7 @@ fn report(rows: &[Row], left: Vec<String>, interrupted: bool) -> anyhow::Result<
     }
     let failed = rows.iter().filter(|row| row.outcome.is_err()).count();
     let open = rows.iter().filter(|row| matches!(row.outcome, Ok(compare::Outcome::Unknown(_)))).count();
-    writeln!(out, "{} backups, {failed} failed", rows.len())?;
+    writeln!(out, "{}, {failed} failed", count(rows.len(), "backup"))?;
     if open > 0 {
         writeln!(
             out,

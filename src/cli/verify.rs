@@ -1,6 +1,6 @@
 //! `pve-diff-backup verify`, also called as `pve-verify-backups`: is every differential restorable?
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,15 +8,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args as _;
-use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
+use indicatif::DecimalBytes;
 use serde::Serialize;
 
 use super::VERIFY_NAME;
 use super::exit::Exit;
+use super::progress::Progress;
 use super::say::{chat, say};
 use crate::backup::BackupName;
 use crate::backup::chain::Directory;
 use crate::backup::verify::{Content, Open, Task, Verdict, check, task, tasks};
+use crate::container;
+use crate::host::{Root, storage};
 use crate::text::shown;
 
 /// Decode every differential backup to its last byte and check the archive that comes out.
@@ -27,8 +30,10 @@ use crate::text::shown;
 /// Exit code: 0 all are well, 1 some failed, 2 wrong usage or nothing there to check.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Directories with backups, or single backups
-    #[arg(value_name = "PATH", default_value = ".")]
+    /// Directories with backups, names of storages (/etc/pve/storage.cfg), or single backups
+    ///
+    /// Of a directory without backups that has a folder `dump`, that is meant. Logs and notes among them are passed over.
+    #[arg(value_name = "PATH", default_value = ".", value_hint = clap::ValueHint::AnyPath)]
     paths: Vec<PathBuf>,
     /// Check full backups too
     #[arg(long, short)]
@@ -36,6 +41,9 @@ pub struct Args {
     /// Print the result as JSON, when all is done
     #[arg(long)]
     json: bool,
+    /// Show no progress (there is some on a terminal only)
+    #[arg(long, short)]
+    quiet: bool,
 }
 
 /// The command as a program of its own: [`VERIFY_NAME`].
@@ -43,16 +51,16 @@ pub(super) fn command() -> clap::Command {
     Args::augment_args(clap::Command::new(VERIFY_NAME).version(env!("CARGO_PKG_VERSION")))
 }
 
-/// Runs the command; `open` is how backups are read.
-pub fn run(args: &Args, open: Open) -> anyhow::Result<ExitCode> {
-    let (work, fulls) = match collect(args) {
+/// Runs the command; `open` is how backups are read, `root` the host whose storages may be named.
+pub fn run(args: &Args, root: &Path, open: Open) -> anyhow::Result<ExitCode> {
+    let (work, fulls) = match collect(args, root) {
         Ok(found) => found,
         Err(error) => {
             say!("{error:#}");
             return Ok(Exit::Usage.into());
         }
     };
-    let report = check_all(&work, open, args.json)?;
+    let report = check_all(&work, open, args)?;
     let told = match args.json {
         true => serde_json::to_string_pretty(&report)?,
         false => report.summary(fulls),
@@ -68,14 +76,20 @@ pub fn run(args: &Args, open: Open) -> anyhow::Result<ExitCode> {
 }
 
 /// What to check, and the number of full backups seen.
-fn collect(args: &Args) -> anyhow::Result<(Vec<Task>, usize)> {
+fn collect(args: &Args, root: &Path) -> anyhow::Result<(Vec<Task>, usize)> {
     let (mut work, mut fulls) = (Vec::new(), 0);
     for path in &args.paths {
+        let stored = match path.exists() {
+            true => None,
+            false => stored(path, root)?,
+        };
+        let path = stored.as_ref().unwrap_or(path);
         if path.is_dir() {
-            let directory = Directory::scan(path)
-                .with_context(|| format!("cannot read the directory {}", shown(path)))?;
+            let directory = scan(path)?;
             fulls += directory.chains.len();
             work.extend(tasks(&directory, args.all));
+        } else if is_beside_backups(path) {
+            say!("{}: not a backup but what vzdump writes beside one: passed over", shown(path));
         } else {
             work.push(single(path)?);
         }
@@ -83,10 +97,38 @@ fn collect(args: &Args) -> anyhow::Result<(Vec<Task>, usize)> {
     Ok((work, fulls))
 }
 
+/// Where the storage named `id` keeps its backups, if it is one.
+fn stored(id: &Path, root: &Path) -> anyhow::Result<Option<PathBuf>> {
+    match id.to_str() {
+        Some(id) if !id.contains('/') => Ok(storage::backups(&Root::open(root)?, id)?),
+        _ => Ok(None),
+    }
+}
+
+/// The backups in a directory. Where it has none but a folder `dump`, it is the path of a storage, whose backups lie there.
+fn scan(path: &Path) -> anyhow::Result<Directory> {
+    let read = |path: &Path| {
+        Directory::scan(path).with_context(|| format!("cannot read the directory {}", shown(path)))
+    };
+    let directory = read(path)?;
+    let is_empty =
+        directory.chains.is_empty() && directory.orphans.is_empty() && directory.unusable.is_empty();
+    match path.join("dump") {
+        dump if is_empty && dump.is_dir() => read(&dump),
+        _ => Ok(directory),
+    }
+}
+
+/// Whether a file is a log, or notes or the mark of protection of a backup.
+fn is_beside_backups(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    path.is_file() && matches!(extension, Some("log" | "notes" | "protected"))
+}
+
 /// A backup named on the command line.
 fn single(path: &Path) -> anyhow::Result<Task> {
     if !path.is_file() {
-        bail!("{}: no such file or directory", shown(path));
+        bail!("{}: no such file or directory, and no storage of that name", shown(path));
     }
     let name = path.file_name().and_then(|n| BackupName::parse(n.as_bytes()));
     let Some(name) = name else { bail!("{}: not the name of a backup", shown(path)) };
@@ -158,39 +200,38 @@ impl Report {
 }
 
 /// Checks one after the other, with a line for each as soon as it is known.
-fn check_all(work: &[Task], open: Open, quiet: bool) -> anyhow::Result<Report> {
-    let bar = progress_bar();
+fn check_all(work: &[Task], open: Open, args: &Args) -> anyhow::Result<Report> {
+    let sizes: Vec<u64> = work.iter().map(expected).collect();
+    let progress = Progress::new(!args.quiet, Some(sizes.iter().sum()));
     let mut report = Report { ok: 0, failed: 0, backups: Vec::new() };
-    for (task, number) in work.iter().zip(1..) {
-        bar.set_prefix(format!("{number}/{}", work.len()));
-        bar.set_message(task.name.clone());
-        bar.reset();
+    let mut end = 0;
+    for ((task, number), size) in work.iter().zip(1..).zip(sizes) {
+        progress.at(&task.name, Some((number, work.len())));
+        end += size;
         let start = Instant::now();
-        let verdict = check(task, open, &|n| bar.inc(n));
+        // An estimate: a backup that is larger stays at its end until it is done.
+        let count = |n: u64| progress.add(n.min(end.saturating_sub(progress.position())));
+        let verdict = check(task, open, &count);
+        progress.reached(end);
         let finding = Finding::new(task, verdict, start.elapsed());
         match finding.result {
             "ok" => report.ok += 1,
             "failed" => report.failed += 1,
             _ => {}
         }
-        if !quiet {
-            bar.suspend(|| chat(&mut io::stdout(), format!("{}\n", finding.line()).as_bytes()))?;
+        if !args.json {
+            progress.suspend(|| chat(&mut io::stdout(), format!("{}\n", finding.line()).as_bytes()))?;
         }
         report.backups.push(finding);
     }
-    bar.finish_and_clear();
+    progress.end();
     Ok(report)
 }
 
-/// On standard error, and only where that is a terminal.
-fn progress_bar() -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    let style =
-        ProgressStyle::with_template("{spinner} {prefix} {decimal_bytes} {decimal_bytes_per_sec} {wide_msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+/// About how many bytes a backup holds: as many as its full backup, where that tells, else twice that file's own.
+fn expected(task: &Task) -> u64 {
+    let Ok(source) = &task.source else { return 0 };
+    let file = source.base.as_ref().unwrap_or(&source.path);
+    let own = || file.metadata().map_or(0, |metadata| metadata.len() * 2);
+    container::content_size(file).unwrap_or_else(own)
 }

@@ -12,10 +12,12 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
-use lexopt::prelude::*;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, Subcommand, ValueHint};
 
 use super::archive;
-use super::say::{self, chat, print, say};
+use super::progress::{Progress, Watched};
+use super::say::{chat, print, say};
 use super::signals::remove_on_signals;
 use super::standard;
 use super::xdelta3::{BROKEN_PIPE, told};
@@ -25,51 +27,12 @@ use crate::vma::{
     Config, Device, Error, Header, MAX_DEVICE, Made, Order, Reader, Summary, Uuid, extract, write_archive,
 };
 
-/// Text of `pve-xdelta3 vma --help`.
-pub const HELP: &str = "\
-Look into a VMA archive (a VM's backup), compressed or not, full or differential.
-
-usage: pve-xdelta3 vma list ARCHIVE [--base FULL]
-       pve-xdelta3 vma config ARCHIVE [--base FULL] [-c NAME]
-       pve-xdelta3 vma verify ARCHIVE [--base FULL] [-v]
-       pve-xdelta3 vma extract ARCHIVE DIRECTORY [--base FULL] [-v] [-d DISK[,DISK...]]
-       pve-xdelta3 vma create  ARCHIVE NAME=IMAGE... [-c FILE] [--mixed]
-
-  list      configuration files, disks and their sizes, time of the backup
-  config    print a configuration file (default: qemu-server.conf)
-  verify    check the whole archive: structure, checksums, every disk complete
-  extract   write the configuration files and a sparse raw image of each disk
-            into DIRECTORY, which must not exist yet; where that fails, nothing is left
-  create    write raw images into an uncompressed ARCHIVE (NAME: drive-scsi0 or the like),
-            which must not exist yet; where that fails, nothing is left
-
-      --base FULL      the full backup of a differential ARCHIVE (default: found beside it,
-                       by its name FULL--differential-DATE.vcdiff...)
-  -c, --config NAME    the configuration file to print, or to store
-  -d, --disks LIST     only these disks, for instance drive-scsi0,drive-efidisk0
-  -v, --verbose        tell what is found
-      --mixed          order the clusters as QEMU's backup does, not from front to back
-
-ARCHIVE may be - for standard input, with create for standard output.
-
-Exit status: 0 done; 1 damaged, or cannot be read or written; 2 wrong usage; 141 the reader of the output of list,
-config or create went away.
-";
-
 /// Opens an archive by name (`-`: standard input) and gives its decompressed VMA stream. The full backup of a
 /// differential may be given.
 pub type Open<'a> = &'a dyn Fn(&OsStr, Option<&Path>) -> anyhow::Result<Box<dyn Read>>;
 
-/// Runs `pve-xdelta3 vma ARGS`. Exit codes: see [`HELP`].
-pub fn run(args: impl IntoIterator<Item = OsString>, open: Open) -> ExitCode {
-    let command = match Command::parse(args) {
-        Ok(command) => command,
-        Err(error) => {
-            say!("{}", told(&error));
-            say::text(format_args!("\n{HELP}"));
-            return ExitCode::from(2);
-        }
-    };
+/// Runs `pve-xdelta3 vma`. Exit codes: those of `pve-xdelta3`.
+pub fn run(command: Command, open: Open) -> ExitCode {
     let made = Made::default();
     match command.run(open, &mut io::stdout().lock(), &made) {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,21 +47,82 @@ pub fn run(args: impl IntoIterator<Item = OsString>, open: Open) -> ExitCode {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Command {
-    Help,
-    List { archive: Archive },
-    Config { archive: Archive, name: String },
-    Verify { archive: Archive, verbose: bool },
-    Extract { archive: Archive, directory: PathBuf, disks: Option<Vec<String>>, verbose: bool },
-    Create { archive: OsString, images: Vec<(String, PathBuf)>, config: Option<PathBuf>, mixed: bool },
+/// What to do with a VMA archive.
+#[derive(Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Show the configuration files, the disks and their sizes, and the time of the backup
+    List {
+        /// What to read.
+        #[command(flatten)]
+        archive: Archive,
+    },
+    /// Print a configuration file
+    Config {
+        /// What to read.
+        #[command(flatten)]
+        archive: Archive,
+        /// The configuration file to print
+        #[arg(short, long = "config", value_name = "NAME", default_value = "qemu-server.conf")]
+        config: String,
+    },
+    /// Check the whole archive: structure, checksums, every disk complete
+    Verify {
+        /// What to read.
+        #[command(flatten)]
+        archive: Archive,
+        /// Tell what is found
+        #[arg(short, long)]
+        verbose: bool,
+        /// Show no progress (there is some on a terminal only)
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Write the configuration files and a sparse raw image of each disk into a new directory
+    ///
+    /// Where that fails, nothing is left.
+    Extract {
+        /// What to read.
+        #[command(flatten)]
+        archive: Archive,
+        /// The directory, which must not exist yet
+        directory: PathBuf,
+        /// Only these disks, for instance drive-scsi0,drive-efidisk0
+        #[arg(short, long, value_name = "DISK", value_delimiter = ',')]
+        disks: Option<Vec<String>>,
+        /// Tell what is found
+        #[arg(short, long)]
+        verbose: bool,
+        /// Show no progress (there is some on a terminal only)
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Write raw images into an uncompressed archive
+    ///
+    /// Where that fails, nothing is left.
+    Create {
+        /// The archive, which must not exist yet; - for standard output
+        #[arg(value_hint = ValueHint::FilePath)]
+        archive: OsString,
+        /// A disk: its name in the archive (drive-scsi0 or the like) and the raw image of it
+        #[arg(value_name = "NAME=IMAGE", required = true, value_parser = OsStringValueParser::new().try_map(image))]
+        images: Vec<(String, PathBuf)>,
+        /// A configuration file to store with them
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Order the clusters as QEMU's backup does, not from front to back
+        #[arg(long)]
+        mixed: bool,
+    },
 }
 
 /// An archive to be read.
-#[derive(Debug, PartialEq, Eq)]
-struct Archive {
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct Archive {
+    /// The archive, compressed or not, full or differential; - for standard input
+    #[arg(id = "ARCHIVE", value_hint = ValueHint::FilePath)]
     name: OsString,
-    /// Its full backup, if it was given.
+    /// The full backup of a differential (default: found beside it, by its name FULL--differential-DATE.vcdiff...)
+    #[arg(long, value_name = "FULL")]
     base: Option<PathBuf>,
 }
 
@@ -108,72 +132,25 @@ impl Archive {
         Reader::new(input).with_context(|| self.shown())
     }
 
+    /// Opens it to be read as a whole.
+    fn watched(&self, open: Open, quiet: bool) -> anyhow::Result<(Reader<Box<dyn Read>>, Progress)> {
+        let progress = Progress::new(!quiet, archive::expected(&self.name, self.base.as_deref()));
+        progress.at(&self.shown(), None);
+        let inner = open(&self.name, self.base.as_deref())?;
+        let watched = Watched { inner, progress: progress.clone() };
+        Ok((Reader::new(Box::new(watched) as Box<dyn Read>).with_context(|| self.shown())?, progress))
+    }
+
     fn shown(&self) -> String {
         archive::shown(&self.name)
     }
 }
 
 impl Command {
-    fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
-        let mut parser = lexopt::Parser::from_args(args);
-        let (mut words, mut base, mut config, mut disks, mut verbose, mut mixed) =
-            (Vec::new(), None, None, None, false, false);
-        while let Some(arg) = parser.next()? {
-            match arg {
-                Short('h') | Long("help") => return Ok(Command::Help),
-                Short('v') | Long("verbose") => verbose = true,
-                Long("mixed") => mixed = true,
-                Long("base") => base = Some(PathBuf::from(parser.value()?)),
-                Short('c') | Long("config") => config = Some(parser.value()?.string()?),
-                Short('d') | Long("disks") => {
-                    disks = Some(parser.value()?.string()?.split(',').map(str::to_owned).collect());
-                }
-                Value(word) => words.push(word),
-                other => return Err(other.unexpected().into()),
-            }
-        }
-        let mut words = words.into_iter();
-        let name = words.next().context("what shall be done? list, config, verify, extract or create")?;
-        let archive = words.next().context("which ARCHIVE?")?;
-        if base.is_some() && name == "create" {
-            bail!("--base belongs to list, config, verify and extract");
-        }
-        let archive = Archive { name: archive, base };
-        let command = match name.to_str() {
-            Some("list") => Command::List { archive },
-            Some("config") => {
-                let name = config.take().unwrap_or_else(|| "qemu-server.conf".to_owned());
-                Command::Config { archive, name }
-            }
-            Some("verify") => Command::Verify { archive, verbose },
-            Some("extract") => {
-                let directory = words.next().context("into which DIRECTORY?")?.into();
-                Command::Extract { archive, directory, disks: disks.take(), verbose }
-            }
-            Some("create") => {
-                let images = words.by_ref().map(|w| image(&w)).collect::<anyhow::Result<Vec<_>>>()?;
-                if images.is_empty() {
-                    bail!("which NAME=IMAGE shall be stored?");
-                }
-                let config = config.take().map(PathBuf::from);
-                Command::Create { archive: archive.name, images, config, mixed: std::mem::take(&mut mixed) }
-            }
-            _ => bail!("unknown command \"{}\"", shown(name)),
-        };
-        if let Some(word) = words.next() {
-            bail!("unexpected argument \"{}\"", shown(word));
-        }
-        if config.is_some() || disks.is_some() || mixed {
-            bail!("-c belongs to config and create, -d to extract, --mixed to create");
-        }
-        Ok(command)
-    }
-
     fn run(self, open: Open, out: &mut impl Write, made: &Made) -> anyhow::Result<()> {
         match self {
-            Command::Help => print(out, HELP.as_bytes()),
             Command::List { archive } => print(out, header_lines(archive.open(open)?.header()).as_bytes()),
-            Command::Config { archive, name } => {
+            Command::Config { archive, config: name } => {
                 let reader = archive.open(open)?;
                 let configs = &reader.header().configs;
                 let Some(config) = configs.iter().find(|c| c.name == name) else {
@@ -187,25 +164,27 @@ impl Command {
                 };
                 print(out, &config.data)
             }
-            Command::Verify { archive, verbose } => {
-                let mut reader = archive.open(open)?;
+            Command::Verify { archive, verbose, quiet } => {
+                let (mut reader, progress) = archive.watched(open, quiet)?;
                 if verbose {
                     chat(out, header_lines(reader.header()).as_bytes())?;
                 }
                 while reader.next().with_context(|| archive.shown())?.is_some() {}
+                progress.end();
                 if verbose {
                     chat(out, summary_line(reader.summary()).as_bytes())?;
                 }
                 Ok(())
             }
-            Command::Extract { archive, directory, disks, verbose } => {
-                let mut reader = archive.open(open)?;
+            Command::Extract { archive, directory, disks, verbose, quiet } => {
+                let (mut reader, progress) = archive.watched(open, quiet)?;
                 if verbose {
                     chat(out, header_lines(reader.header()).as_bytes())?;
                 }
                 remove_on_signals(made)?;
                 let written = extract(&mut reader, &directory, disks.as_deref(), made)
                     .with_context(|| archive.shown())?;
+                progress.end();
                 if verbose {
                     let mut text = String::new();
                     for file in written.files {
@@ -223,14 +202,14 @@ impl Command {
 }
 
 /// Splits `NAME=IMAGE`.
-fn image(word: &OsStr) -> anyhow::Result<(String, PathBuf)> {
+fn image(word: OsString) -> anyhow::Result<(String, PathBuf)> {
     let bytes = word.as_bytes();
     let at = bytes
         .iter()
         .position(|&b| b == b'=')
-        .with_context(|| format!("\"{}\" is not NAME=IMAGE", shown(word)))?;
+        .with_context(|| format!("\"{}\" is not NAME=IMAGE", shown(&word)))?;
     let name = std::str::from_utf8(&bytes[..at])
-        .with_context(|| format!("\"{}\": the name is not UTF-8", shown(word)))?;
+        .with_context(|| format!("\"{}\": the name is not UTF-8", shown(&word)))?;
     Ok((name.to_owned(), OsStr::from_bytes(&bytes[at + 1..]).into()))
 }
 
@@ -330,24 +309,36 @@ fn summary_line(summary: Summary) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
-    fn parse(line: &str) -> anyhow::Result<Command> {
-        Command::parse(line.split_whitespace().map(OsString::from))
+    #[derive(Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    fn parse(line: &str) -> Result<Command, String> {
+        let words = ["vma"].into_iter().chain(line.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.command).map_err(|error| error.to_string())
     }
 
     #[test]
     fn the_commands_of_proxmox_are_understood() {
         let archive = || Archive { name: "a.vma".into(), base: None };
         assert_eq!(parse("list a.vma").unwrap(), Command::List { archive: archive() });
-        assert_eq!(parse("verify a.vma -v").unwrap(), Command::Verify { archive: archive(), verbose: true });
+        assert_eq!(
+            parse("verify a.vma -v").unwrap(),
+            Command::Verify { archive: archive(), verbose: true, quiet: false }
+        );
         assert_eq!(
             parse("config a.vma").unwrap(),
-            Command::Config { archive: archive(), name: "qemu-server.conf".into() }
+            Command::Config { archive: archive(), config: "qemu-server.conf".into() }
         );
         assert_eq!(
             parse("config -c qemu-server.fw a.vma").unwrap(),
-            Command::Config { archive: archive(), name: "qemu-server.fw".into() }
+            Command::Config { archive: archive(), config: "qemu-server.fw".into() }
         );
         assert_eq!(
             parse("extract -d drive-scsi0,drive-scsi1 a.vma out").unwrap(),
@@ -355,7 +346,17 @@ mod tests {
                 archive: archive(),
                 directory: "out".into(),
                 disks: Some(vec!["drive-scsi0".into(), "drive-scsi1".into()]),
-                verbose: false
+                verbose: false,
+                quiet: false
+            }
+        );
+        assert_eq!(
+            parse("create - drive-scsi0=i=1 -c 100.conf").unwrap(),
+            Command::Create {
+                archive: "-".into(),
+                images: vec![("drive-scsi0".into(), "i=1".into())],
+                config: Some("100.conf".into()),
+                mixed: false
             }
         );
     }
@@ -364,22 +365,24 @@ mod tests {
     fn a_base_belongs_to_what_is_read() {
         let archive = Archive { name: "d".into(), base: Some("f".into()) };
         assert_eq!(parse("list d --base f").unwrap(), Command::List { archive });
-        let error = parse("create d --base f drive-scsi0=i").unwrap_err().to_string();
-        assert_eq!(error, "--base belongs to list, config, verify and extract");
+        let error = parse("create d --base f drive-scsi0=i").unwrap_err();
+        assert!(error.contains("unexpected argument '--base'"), "{error}");
     }
 
     #[test]
     fn mistakes_are_named() {
         for (line, message) in [
-            ("", "what shall be done?"),
-            ("list", "which ARCHIVE?"),
-            ("extract a.vma", "which DIRECTORY?"),
-            ("lists a.vma", "unknown command"),
-            ("list a.vma b.vma", "unexpected argument"),
-            ("list -c x a.vma", "-c belongs to config"),
-            ("verify --fast a.vma", "invalid option"),
+            ("", "subcommand"),
+            ("list", "ARCHIVE"),
+            ("extract a.vma", "DIRECTORY"),
+            ("lists a.vma", "unrecognized subcommand 'lists'"),
+            ("list a.vma b.vma", "unexpected argument 'b.vma'"),
+            ("list -c x a.vma", "unexpected argument '-c'"),
+            ("verify --fast a.vma", "unexpected argument '--fast'"),
+            ("create a.vma", "NAME=IMAGE"),
+            ("create a.vma drive-scsi0", "\"drive-scsi0\" is not NAME=IMAGE"),
         ] {
-            let error = parse(line).unwrap_err().to_string();
+            let error = parse(line).unwrap_err();
             assert!(error.contains(message), "{line:?}: {error}");
         }
     }

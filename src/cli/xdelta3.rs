@@ -1,18 +1,22 @@
 //! `pve-xdelta3`: our own sub-commands; anything else is xdelta3's command line ([`super::compat`]).
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::archive;
+use super::output::Destination;
+use super::progress::{Progress, Watched};
 use super::say::{self, say};
 use super::standard;
+use super::vma;
 use crate::container::source::{Found, Pass};
 use crate::container::{self, Compression, Kind};
 use crate::matching::base::{Base, Content, Nature};
@@ -35,8 +39,8 @@ pub struct Cli {
     command: Command,
 }
 
-const AFTER_HELP: &str = "Without one of these commands pve-xdelta3 takes the command line of xdelta3 (-e, -d, -s …; see \
-pve-xdelta3(1)).
+const AFTER_HELP: &str = "Without one of these commands pve-xdelta3 takes the command line of xdelta3 (-e, -d, -s …; its \
+manual page has all of them, pve-xdelta3 -h the list).
 
 Exit status: 0 done; 1 failed, what was written is incomplete; 2 wrong usage; 141 the reader of the output went away.";
 
@@ -54,12 +58,10 @@ its size), by which differentials are made without reading it again."
     /// Restore from a differential and its full backup, to standard output
     Restore(RestoreArgs),
     /// Look into a VM's backup, full or differential: list, config, verify, extract, create
-    #[command(disable_help_flag = true)]
-    Vma {
-        /// See pve-xdelta3 vma --help.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<OsString>,
-    },
+    ///
+    /// The commands and options are those of Proxmox' own `vma`.
+    #[command(subcommand)]
+    Vma(vma::Command),
     /// Tell whether a file can serve as the base of differentials
     Identify {
         /// Also tell whether this differential is known to have been made against it
@@ -110,6 +112,8 @@ enum How {
 struct FullArgs {
     #[command(flatten)]
     output: Output,
+    #[command(flatten)]
+    to: Destination,
 }
 
 #[derive(Args)]
@@ -125,6 +129,8 @@ struct DiffArgs {
     verbose: bool,
     #[command(flatten)]
     output: Output,
+    #[command(flatten)]
+    to: Destination,
 }
 
 #[derive(Args)]
@@ -141,7 +147,10 @@ struct RestoreArgs {
     window: u64,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    to: Destination,
     /// The differential; - for standard input
+    #[arg(value_hint = ValueHint::FilePath)]
     file: OsString,
 }
 
@@ -200,16 +209,28 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     let ours = ["full", "diff", "restore", "identify", "vma", "help", "--help", "--version"];
     match args.get(1) {
         Some(word) if ours.iter().any(|c| word == c) => {}
-        _ => return super::compat::run(args),
+        // xdelta3 waits here for somebody to type what it is to encode.
+        None if io::stdin().is_terminal() && std::env::var_os("XDELTA").is_none() => {
+            say::text(format_args!("{}", Cli::command().render_help()));
+            return ExitCode::from(2);
+        }
+        first => {
+            let hint = first.and_then(|word| meant(word));
+            let code = super::compat::run(args);
+            if let Some(hint) = hint {
+                say!("{hint}");
+            }
+            return code;
+        }
     }
     let cli = Cli::try_parse_from(args).unwrap_or_else(|error| super::wrong_usage(&error));
     let result = match cli.command {
         Command::Full(args) => compress(args),
         Command::Diff(args) => diff(args),
         Command::Restore(args) => restore(args),
-        Command::Vma { arguments } => {
+        Command::Vma(command) => {
             say::speak_as("pve-xdelta3 vma");
-            return super::vma::run(arguments, &archive::open_named);
+            return vma::run(command, &archive::open_named);
         }
         Command::Identify { file, differential } => identify(&file.0, differential.as_deref()),
     };
@@ -221,6 +242,19 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is said where a word, which xdelta3's command line takes for a file that is not there, looks like a command of ours.
+fn meant(word: &OsStr) -> Option<String> {
+    if word.as_bytes().starts_with(b"-") || Path::new(word).exists() {
+        return None;
+    }
+    let error = Cli::try_parse_from([OsStr::new("pve-xdelta3"), word]).err()?;
+    let ContextValue::Strings(alike) = error.get(ContextKind::SuggestedSubcommand)? else { return None };
+    let command = alike.first()?;
+    Some(format!(
+        "there is a command of that kind: was pve-xdelta3 {command} meant? (see pve-xdelta3 --help)"
+    ))
 }
 
 /// An error with its causes, each told once: some messages hold those of their causes already.
@@ -250,18 +284,34 @@ impl Output {
 
 fn compress(args: FullArgs) -> anyhow::Result<()> {
     let how = args.output.compression()?;
-    Ok(full::compress(standard::input()?, standard::output()?, how, args.output.threads.get())?)
+    let (input, threads) = (standard::input()?, args.output.threads.get());
+    let left = standard::left(&input);
+    args.to.write(&[], |output| {
+        let progress = Progress::new(args.to.progress(left.is_none()), left);
+        let watched = Watched { inner: input, progress: progress.clone() };
+        let done = full::compress(watched, output, how, threads);
+        progress.end();
+        Ok(done?)
+    })
 }
 
 fn diff(args: DiffArgs) -> anyhow::Result<()> {
     let threads = args.output.threads.get();
     let how = args.output.compression()?;
-    let (input, output) = (standard::input()?, standard::output()?);
-    let Some((base, found)) = args.base.get() else { bail!("which full backup? Give it with --base") };
-    let base = Base::open_found(&base, found)?.full()?;
-    let out = container::small_encoder(Box::new(output), how, threads)?;
+    let input = standard::input()?;
+    let left = standard::left(&input);
+    let Some((path, found)) = args.base.get() else { bail!("which full backup? Give it with --base") };
+    let base = Base::open_found(&path, found)?.full()?;
     let options = encode::Options { threads, window: args.window << 20, far: encode::FAR, records: true };
-    let summary = encode::diff(input, base, out, options, |w| say!("warning: {w}"))?;
+    let summary = args.to.write(&[&path], |output| {
+        let progress = Progress::new(args.to.progress(left.is_none()), left.or(base.size()));
+        let watched = Watched { inner: input, progress: progress.clone() };
+        let out = container::small_encoder(Box::new(output), how, threads)?;
+        let warn = |warning| progress.suspend(|| say!("warning: {warning}"));
+        let done = encode::diff(watched, base, out, options, warn);
+        progress.end();
+        Ok(done?)
+    })?;
     if args.verbose {
         let mib = |n: u64| n as f64 / (1u64 << 20) as f64;
         say!("{:.1} MiB, of which {:.1} MiB are new", mib(summary.total), mib(summary.new));
@@ -270,7 +320,6 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
 }
 
 fn restore(args: RestoreArgs) -> anyhow::Result<()> {
-    let mut out = standard::output()?;
     let name = archive::shown(&args.file);
     let given = args.base.get();
     let beside = archive::full_beside(Path::new(&args.file));
@@ -305,7 +354,19 @@ fn restore(args: RestoreArgs) -> anyhow::Result<()> {
     };
     let options =
         Options { threads: args.threads.get(), window: args.window << 20, check_base: !args.any_base };
-    delta.restore(base, options, |bytes| out.write_all(bytes)).context(both)?;
+    let mut read = vec![Path::new(&args.file)];
+    let path = base.as_ref().map(|base| base.path.clone());
+    read.extend(path.as_deref());
+    args.to.write(&read, |mut out| {
+        let size = base.as_ref().and_then(Base::size);
+        let progress = Progress::new(args.to.progress(!standard::is_file()), size);
+        let done = delta.restore(base, options, |bytes| {
+            progress.add(bytes.len() as u64);
+            out.write_all(bytes)
+        });
+        progress.end();
+        done.map(drop).context(both)
+    })?;
     // Told at the end: Proxmox VE reads the beginning for the guest's configuration, and takes any word for a failure.
     if let Some(unchecked) = unchecked {
         say!("{}: warning: {unchecked}", archive::shown(&args.file));

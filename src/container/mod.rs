@@ -81,6 +81,21 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Length of a file's content, where the file tells without being read: one that is not compressed, and zstd with a seek
+/// table.
+pub fn content_size(path: &std::path::Path) -> Option<u64> {
+    // Asked before opening: to open a FIFO would wait for its writer.
+    let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    let mut file = File::open(path).ok()?;
+    let mut prefix = [0; 9];
+    let n = read_full(&mut file, &mut prefix).ok()?;
+    match Kind::detect(&prefix[..n]) {
+        Kind::Raw => Some(metadata.len()),
+        Kind::Zstd => Some(seekable::Seekable::open(file).ok()??.size()),
+        _ => None,
+    }
+}
+
 /// Content that can be read at any place, by several threads at once.
 pub trait ReadAt: Send + Sync {
     /// Length of the content, uncompressed, in bytes.

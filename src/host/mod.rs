@@ -3,8 +3,8 @@
 //! Nothing here writes a host's own files. [`Root`] keeps every path inside the folder given with `--root`, [`Dpkg`] reads
 //! dpkg's own files (no dpkg needed: the folder may be a mounted disk), [`services`] is the one place that
 //! talks to systemd, [`notify`] the one that tells people who are not there, [`pmxcfs`] the one that knows the
-//! settings shared by a cluster, [`cluster`] knows the other nodes, [`scratch`] makes temporary folders, [`hint`] words the
-//! commands that messages tell people to run.
+//! settings shared by a cluster, [`cluster`] knows the other nodes, [`storage`] where backups lie, [`scratch`] makes
+//! temporary folders, [`hint`] words the commands that messages tell people to run.
 
 pub mod cluster;
 pub mod deb;
@@ -15,6 +15,7 @@ pub mod pmxcfs;
 pub mod root;
 pub mod scratch;
 pub mod services;
+pub mod storage;
 pub mod tasks;
 pub mod version;
 

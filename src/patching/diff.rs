@@ -35,17 +35,8 @@ pub fn write(out: &mut impl Write, change: &Change, colour: bool) -> io::Result<
     writeln!(out, "{}--- {}{reset}", paint(BOLD), name("a", &change.before))?;
     writeln!(out, "{}+++ {}{reset}", paint(BOLD), name("b", &change.after))?;
 
-    let lines = |content: &'_ Option<Vec<u8>>| -> Vec<Vec<u8>> {
-        let content = content.as_deref().unwrap_or_default();
-        content.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
-    };
-    let (before, after) = (lines(&change.before), lines(&change.after));
-    let before: Vec<&[u8]> = before.iter().map(Vec::as_slice).collect();
-    let after: Vec<&[u8]> = after.iter().map(Vec::as_slice).collect();
-    let diff = TextDiff::configure()
-        .algorithm(Algorithm::Myers)
-        .newline_terminated(true)
-        .diff_slices(&before, &after);
+    let (before, after) = (split(&change.before), split(&change.after));
+    let diff = compare(&before, &after);
     for group in diff.grouped_ops(CONTEXT) {
         let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
         let old = range(first.old_range().start, last.old_range().end);
@@ -89,6 +80,23 @@ pub fn write(out: &mut impl Write, change: &Change, colour: bool) -> io::Result<
         }
     }
     Ok(())
+}
+
+/// How many lines `change` inserts and takes out.
+pub fn lines(change: &Change) -> (usize, usize) {
+    let (before, after) = (split(&change.before), split(&change.after));
+    let diff = compare(&before, &after);
+    let count = |tag| diff.iter_all_changes().filter(|change| change.tag() == tag).count();
+    (count(ChangeTag::Insert), count(ChangeTag::Delete))
+}
+
+/// The lines of a file, with their ends.
+fn split(content: &Option<Vec<u8>>) -> Vec<&[u8]> {
+    content.as_deref().unwrap_or_default().split_inclusive(|byte| *byte == b'\n').collect()
+}
+
+fn compare<'a>(before: &[&'a [u8]], after: &[&'a [u8]]) -> TextDiff<'a, 'a, [u8]> {
+    TextDiff::configure().algorithm(Algorithm::Myers).newline_terminated(true).diff_slices(before, after)
 }
 
 /// Writes `change` as a plain unified diff after proving, with another implementation, that the diff leads from one

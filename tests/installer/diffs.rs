@@ -104,3 +104,44 @@ fn strip_colour(text: &str) -> String {
     }
     plain + rest
 }
+
+#[test]
+fn what_is_inserted_comes_before_what_is_added() {
+    let host = Host::new();
+    let shown = host.run(&["diff"]).ok().out;
+    let files: Vec<&str> = shown.lines().filter(|line| line.starts_with("--- ")).collect();
+    assert!(files[0].starts_with("--- a/") && files.ends_with(&["--- /dev/null"]), "{files:?}");
+    assert!(files.is_sorted_by_key(|line| *line == "--- /dev/null"), "{files:?}");
+    // The patch's order is that in which apply works.
+    let patch = host.run(&["patch"]).ok().out;
+    assert!(patch.starts_with("--- /dev/null"), "{patch}");
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&patch), sorted(&shown));
+
+    let inserted =
+        |text: &str| text.lines().filter(|line| line.starts_with('+') && !line.starts_with("+++")).count();
+    let (there, new) = shown.split_once("--- /dev/null").unwrap();
+    let stat = host.run(&["diff", "--stat"]).ok().out;
+    let sums = format!(
+        "4 files changed: {} lines inserted\n1 file added: {} lines inserted\n",
+        inserted(there),
+        inserted(new)
+    );
+    assert!(stat.ends_with(&sums), "{stat}{sums}");
+    assert!(stat.contains(&format!(" {CREATE} +1\n")), "{stat}");
+    host.run(&["apply"]).ok();
+    assert_eq!(host.run(&["diff", "--stat"]).ok().out, "");
+}
+
+#[test]
+fn the_first_installation_says_what_comes_next() {
+    let host = Host::new();
+    let said = host.run(&["hook", "configure", ""]).ok().out;
+    assert!(said.contains("Next: say how often a full backup is to be made"), "{said}");
+    let said = host.run(&["hook", "configure", "0.1.0"]).ok().out;
+    assert!(!said.contains("Next"), "{said}");
+}

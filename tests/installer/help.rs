@@ -58,6 +58,33 @@ fn man_pages_and_completions() {
     for name in ["pve-diff-backup.bash", "_pve-diff-backup", "pve-diff-backup.fish"] {
         assert!(read(name).contains("reinstall"), "{name}");
     }
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        let Some(name) = file.strip_suffix(".1") else { continue };
+        let page = read(&file).replace("\\-", "-").replace("\\fI", "").replace("\\fR", "");
+        for itself in [format!(" {name}(1)"), format!(".BR {name} (1)")] {
+            assert!(!page.contains(&itself), "{file} says to look into itself");
+        }
+        // What a command takes is told as its help tells it.
+        let Some(command) = name.strip_prefix("pve-diff-backup-") else { continue };
+        let help = program(&[command, "--help"]).ok().out;
+        let below = help.lines().skip_while(|line| *line != "Arguments:").skip(1);
+        for argument in below.take_while(|line| line.is_empty() || line.starts_with(' ')) {
+            let Some(argument) = argument.strip_prefix("  ").filter(|text| text.starts_with(['[', '<']))
+            else {
+                continue;
+            };
+            let argument = argument.split_whitespace().next().unwrap().trim_end_matches('.');
+            assert!(page.contains(argument), "{argument} is not in {file}:\n{page}");
+        }
+    }
+    for (page, words) in [
+        ("pve-xdelta3-vma-extract.1", ["ARCHIVE", "DIRECTORY", "disks", "quiet"]),
+        ("pve-xdelta3-restore.1", ["FILE", "output", "force", "quiet"]),
+    ] {
+        let text = read(page);
+        words.iter().for_each(|word| assert!(text.contains(word), "{word} is not in {page}"));
+    }
     program(&["generate", "man", "/nonexistent"]).code(1).says(&["/nonexistent"]);
 }
 

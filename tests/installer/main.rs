@@ -1,6 +1,7 @@
 //! `pve-diff-backup` on host trees built here: the real program, real files, real perl, patch and strace.
 
 mod coexist;
+mod completions;
 mod crash;
 mod diffs;
 mod errors;

@@ -117,7 +117,13 @@ fn show(dir: &Path, global: &Global) -> anyhow::Result<()> {
 
     say("\n2. Patch it: lines of ours are inserted, none of Proxmox' is changed")?;
     let said = stage.us(&["--root", "host", "apply", "--load-modules"])?;
-    stage::show(&said)?;
+    // The example's modules are short ones of our own: no release has them, so apply says that it never saw them.
+    let (expected, said): (Vec<_>, Vec<_>) =
+        said.lines().partition(|line| line.contains("warning: unverified: "));
+    stage::show(&said.join("\n"))?;
+    if !expected.is_empty() {
+        say("     (Not shown: it was never tried with exactly these modules, which are the example's own.)")?;
+    }
 
     say("\n3. Four nights: vzdump makes a full backup, then differentials against it")?;
     say("   (the date is given, so that they pass at once: only the vzdump of this example can do that)")?;

@@ -80,10 +80,15 @@ fn pages(program: Command, end: &[u8], commands_end: &[u8], dir: &Path) -> io::R
     let mut program = program.disable_help_subcommand(true);
     program.build();
     page(&program, end, dir)?;
-    program
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set())
-        .try_for_each(|command| page(command, commands_end, dir))
+    commands(&program, commands_end, dir)
+}
+
+/// The pages of the commands of a program, or of a command.
+fn commands(of: &Command, end: &[u8], dir: &Path) -> io::Result<()> {
+    of.get_subcommands().filter(|command| !command.is_hide_set()).try_for_each(|command| {
+        page(command, end, dir)?;
+        commands(command, end, dir)
+    })
 }
 
 fn page(command: &Command, end: &[u8], dir: &Path) -> io::Result<()> {

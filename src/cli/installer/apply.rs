@@ -11,7 +11,7 @@ use super::cluster::{self, ChangeArgs, Operation};
 use super::{Host, LoadArgs, View, options};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
-use crate::cli::say::{println_quietly, say};
+use crate::cli::say::{count as counted, println_quietly, say};
 use crate::jobs::Mode;
 use crate::patching::check::{self, Checked, Modules, Outcome};
 use crate::patching::plan::Change;
@@ -86,7 +86,9 @@ pub fn test(global: &Global, args: &TestArgs) -> anyhow::Result<ExitCode> {
     describe_all(&checked).iter().try_for_each(|line| writeln!(out, "{line}"))?;
     match changes.len() {
         0 => writeln!(out, "There is nothing to do: the host is patched.")?,
-        count => writeln!(out, "`apply` would change {count} files; nothing speaks against it.")?,
+        count => {
+            writeln!(out, "`apply` would change {}; nothing speaks against it.", counted(count, "file"))?
+        }
     }
     Ok(Exit::Success.into())
 }
@@ -117,7 +119,12 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
             "There is nothing to do: the host is patched ({} {}).",
             plan.set.name, plan.set.version
         )),
-        _ => println_quietly(&format!("patched {count} files ({} {})", plan.set.name, plan.set.version)),
+        _ => println_quietly(&format!(
+            "patched {} ({} {})",
+            counted(count, "file"),
+            plan.set.name,
+            plan.set.version
+        )),
     }
     if count > 0 || recovered {
         host.reload(args.no_restart);

@@ -31,6 +31,11 @@ pub(super) const NOTE: &str = "var/lib/pve-diff-backup/pending";
 /// Which failure people were told of last: a digest, so that each is told once.
 const TOLD: &str = "var/lib/pve-diff-backup/told";
 
+/// Said after the first installation: patched, every backup is still a full one.
+const NEXT: &str = "Next: say how often a full backup is to be made, in a backup job (Datacenter, Backup, Edit: Full Backup \
+                    Every) or for all in /etc/vzdump.conf (fullbackup: 7). Until then all backups are full ones. \
+                    pve-diff-backup doctor tells whether anything else is to be done.";
+
 /// Largest note read.
 const MAX_NOTE: u64 = 1 << 20;
 
@@ -117,7 +122,12 @@ fn act(global: &Global, host: &Host, event: &Event) -> anyhow::Result<()> {
         Event::Triggered if !wanted => Ok(()),
         Event::Configure { .. } | Event::Triggered => {
             let args = apply::Args { yes: true, ..Default::default() };
-            let Err(error) = apply::run(global, &args) else { return Ok(()) };
+            let Err(error) = apply::run(global, &args) else {
+                if matches!(event, Event::Configure { before } if before.is_empty()) {
+                    println_quietly(NEXT);
+                }
+                return Ok(());
+            };
             match write_note(host, &format!("{error:#}")) {
                 Err(noting) if !is_locked(&noting) => {
                     say!("warning: cannot note this for `status`: {noting:#}");

@@ -12,7 +12,7 @@ use super::upcoming::Upcoming;
 use super::{Host, LoadArgs};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Stop};
-use crate::cli::say::say;
+use crate::cli::say::{count as counted, say};
 use crate::host::root::read_bounded;
 use crate::patching::anchors;
 use crate::patching::check::{Outcome, Trust};
@@ -208,9 +208,14 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
         writeln!(out, "{series}: /{file}: {count} contents do not load as they are: {reason}")?;
     }
     for ((series, text), (first, last, count)) in &report.exceptions {
-        writeln!(out, "{series}: EXCEPTION with {count} releases, {first} to {last}: {text}")?;
+        writeln!(out, "{series}: EXCEPTION with {}, {first} to {last}: {text}", counted(*count, "release"))?;
     }
-    writeln!(out, "{} releases tried, {} exceptions", sum.releases, report.exceptions.len())
+    writeln!(
+        out,
+        "{} tried, {}",
+        counted(sum.releases, "release"),
+        counted(report.exceptions.len(), "exception")
+    )
 }
 
 /// Replaces verified.yaml in the folder `patches`.

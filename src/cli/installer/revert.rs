@@ -6,6 +6,7 @@ use super::cluster::{self, ChangeArgs, Operation};
 use super::{Host, options, println_quietly};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
+use crate::cli::say::count as counted;
 use crate::host::Origin;
 use crate::jobs::Mode;
 use crate::patching::plan::Change;
@@ -56,7 +57,7 @@ pub(super) fn revert(host: &Host) -> anyhow::Result<bool> {
     }
     match count {
         0 => println_quietly("There is nothing to do: nothing of ours is there."),
-        _ => println_quietly(&format!("reverted {count} files")),
+        _ => println_quietly(&format!("reverted {}", counted(count, "file"))),
     }
     for (path, file) in &view.survey.files {
         if file.origin == Some(Origin::Modified) && changes.iter().any(|change| change.path == *path) {

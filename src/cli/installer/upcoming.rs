@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{Host, View, apply, in_order};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
+use crate::cli::say::count;
 use crate::host::{Deb, hint};
 use crate::patching::check::{self, Checked, Trust};
 use crate::patching::plan::{Change, Plan};
@@ -124,9 +125,9 @@ pub fn run(global: &Global, files: &[PathBuf], trust: &Trust, json: bool) -> any
     }
     writeln!(
         out,
-        "After this upgrade `apply` would give {} files our lines and take them out again to the byte; nothing speaks \
+        "After this upgrade `apply` would give {} our lines and take them out again to the byte; nothing speaks \
          against it.",
-        tried.files
+        count(tried.files, "file")
     )?;
     Ok(Exit::Success.into())
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::Operation;
 use crate::cli::exit::Exit;
-use crate::cli::say::say;
+use crate::cli::say::{count, say};
 use crate::host::PACKAGES;
 use crate::host::cluster::jobs::{Job, Source};
 use crate::host::cluster::remote::{Answer, RemoteError};
@@ -187,7 +187,7 @@ impl Report {
     /// The table of nodes and what must be said about some.
     pub fn print_nodes(&self, out: &mut impl Write) -> io::Result<()> {
         match &self.cluster {
-            Some(name) => writeln!(out, "cluster {}, {} nodes", harmless(name), self.nodes.len())?,
+            Some(name) => writeln!(out, "cluster {}, {}", harmless(name), count(self.nodes.len(), "node"))?,
             None => writeln!(out, "this host is in no cluster")?,
         }
         if !self.quorate {

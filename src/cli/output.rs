@@ -1,0 +1,99 @@
+//! Where a command's data goes: standard output, or a file that is there when it is complete, and only then.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::signals::remove_on_signals;
+use super::standard;
+use crate::text::shown as named;
+use crate::vma::Made;
+
+/// Options of the commands that write data.
+#[derive(Args)]
+pub(crate) struct Destination {
+    /// Write to FILE, for its owner only, not to standard output. It must not exist yet, and is removed again where
+    /// anything fails
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace FILE where it exists, once the new one is complete
+    #[arg(short, long, requires = "output")]
+    force: bool,
+    /// Show no progress (there is some on a terminal only)
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Destination {
+    /// Whether to show progress. In a pipe others speak on the terminal: vzdump and qmrestore have logs of their own there.
+    pub fn progress(&self, in_a_pipe: bool) -> bool {
+        !self.quiet && (self.output.is_some() || !in_a_pipe)
+    }
+
+    /// Does a work that writes to the output. `read` are the files that it reads.
+    ///
+    /// # Errors
+    /// Those of the work; where the file exists, or is one that is read, or cannot be made. Nothing is left then.
+    pub fn write<T>(
+        &self,
+        read: &[&Path],
+        work: impl FnOnce(File) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let Some(path) = self.output.as_deref().filter(|path| *path != Path::new("-")) else {
+            return work(standard::output()?);
+        };
+        let shown = || format!("cannot make {}", named(path));
+        let made = Made::default();
+        remove_on_signals(&made)?;
+        let done = made.all_or_nothing(|| {
+            let there = fs::symlink_metadata(path).ok();
+            match there {
+                None => {
+                    let file = made.file(path).with_context(shown)?;
+                    finished(file, work).with_context(shown)
+                }
+                Some(_) if !self.force => {
+                    bail!("{} exists already: choose another name, or replace it with --force", named(path))
+                }
+                Some(there) if !there.is_file() => {
+                    bail!("{} is no regular file: it is not replaced", named(path))
+                }
+                Some(there) => {
+                    let same = |other: &&&Path| {
+                        fs::metadata(other).is_ok_and(|m| (m.dev(), m.ino()) == (there.dev(), there.ino()))
+                    };
+                    if let Some(input) = read.iter().find(same) {
+                        bail!("{} is the file that is read as {}", named(path), named(input));
+                    }
+                    let mut name = path.file_name().unwrap_or_default().to_owned();
+                    name.push(format!(".{}.new", std::process::id()));
+                    let new = path.with_file_name(name);
+                    let file = made.file(&new).with_context(shown)?;
+                    let done = finished(file, work).with_context(shown)?;
+                    // From here on a signal may leave the new file beside the old one, but takes neither away.
+                    made.keep();
+                    if let Err(error) = fs::rename(&new, path) {
+                        let _ = fs::remove_file(&new);
+                        return Err(error).with_context(shown);
+                    }
+                    Ok(done)
+                }
+            }
+        });
+        if let Some(left) = made.left().first() {
+            return done.with_context(|| format!("{} could not be removed: it is incomplete", named(left)));
+        }
+        done
+    }
+}
+
+/// The work, and its data on the disk: an error of that is known before anyone relies on the file.
+fn finished<T>(file: File, work: impl FnOnce(File) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let disk = file.try_clone()?;
+    let done = work(file)?;
+    disk.sync_all()?;
+    Ok(done)
+}

@@ -1,0 +1,131 @@
+//! Progress on standard error, for people: only where that is a terminal.
+
+use std::io::{self, IsTerminal, Read};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::backup::BackupName;
+
+/// Columns of the numbers before a name.
+const NUMBERS: usize = 38;
+/// The least that a name gets.
+const NAME: usize = 20;
+
+/// A bar, or none.
+#[derive(Clone)]
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    /// A bar for work of about `expected` bytes; where that is not known, it shows how much was done. There is none where
+    /// nobody would see it, or it is not `wanted`.
+    pub fn new(wanted: bool, expected: Option<u64>) -> Progress {
+        if !wanted || !io::stderr().is_terminal() {
+            return Progress(ProgressBar::hidden());
+        }
+        let (bar, template) = match expected {
+            Some(bytes) => {
+                (ProgressBar::new(bytes), "{prefix}{percent:>3} % {eta} left {decimal_bytes_per_sec} {msg}")
+            }
+            None => (ProgressBar::new_spinner(), "{prefix}{decimal_bytes} {decimal_bytes_per_sec} {msg}"),
+        };
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        // At once, however short the work is.
+        bar.tick();
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Progress(bar)
+    }
+
+    /// What is worked on, and which of how many.
+    pub fn at(&self, name: &str, number: Option<(usize, usize)>) {
+        if self.0.is_hidden() {
+            return;
+        }
+        let width = usize::from(console::Term::stderr().size().1);
+        self.0.set_message(shortened(name, width.saturating_sub(NUMBERS).max(NAME)));
+        if let Some((number, of)) = number {
+            self.0.set_prefix(format!("{number}/{of} "));
+        }
+    }
+
+    /// So many bytes more. What is more than was expected is not counted: it is never past the whole.
+    pub fn add(&self, bytes: u64) {
+        let left = self.0.length().map_or(bytes, |length| length.saturating_sub(self.0.position()));
+        self.0.inc(bytes.min(left));
+    }
+
+    /// So many bytes are done, whatever was counted.
+    pub fn reached(&self, bytes: u64) {
+        self.0.set_position(bytes);
+    }
+
+    /// How many are.
+    pub fn position(&self) -> u64 {
+        self.0.position()
+    }
+
+    /// Prints in its place.
+    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.0.suspend(print)
+    }
+
+    /// It vanishes.
+    pub fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// A stream whose bytes are counted as they are read.
+pub(crate) struct Watched<R> {
+    /// The stream.
+    pub inner: R,
+    /// Where they are counted.
+    pub progress: Progress,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.progress.add(n as u64);
+        Ok(n)
+    }
+}
+
+/// A name in at most `width` columns. Of a backup's the guest and the date stay, of others beginning and end.
+fn shortened(name: &str, width: usize) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    if chars.len() <= width {
+        return name.to_owned();
+    }
+    let parts = BackupName::parse(name.as_bytes()).map(|backup| match &backup {
+        BackupName::Full(full) => (format!("{}-{}", full.kind(), full.vmid()), full.stamp().to_string()),
+        BackupName::Differential(it) => {
+            (format!("{}-{}", it.base().kind(), it.base().vmid()), it.stamp().to_string())
+        }
+    });
+    let (front, back) = match &parts {
+        Some((guest, stamp)) => (guest.chars().collect(), stamp.chars().collect()),
+        None => (chars.clone(), chars[chars.len() - width * 2 / 3..].to_vec()),
+    };
+    let front = front.into_iter().take(width.saturating_sub(back.len() + 1));
+    front.chain(['…']).chain(back).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shortened;
+
+    #[test]
+    fn of_a_backup_the_guest_and_its_date_stay() {
+        let full = "vzdump-qemu-100-2026_11_01-02_00_00.vma.zst";
+        let differential = format!("{full}--differential-2026_11_05-02_00_00.vcdiff.zst");
+        assert_eq!(shortened(full, 43), full);
+        assert_eq!(shortened(full, 36), "qemu-100…2026_11_01-02_00_00");
+        assert_eq!(shortened(&differential, 36), "qemu-100…2026_11_05-02_00_00");
+        assert_eq!(shortened(&differential, 20), "…2026_11_05-02_00_00");
+        assert_eq!(shortened("a-file-of-somebody-else-with-an-end.raw", 20), "a-file…ith-an-end.raw");
+        assert_eq!(shortened("ein-sehr-länglicher-Name.raw", 12).chars().count(), 12);
+    }
+}
