@@ -45,11 +45,21 @@
             '{0} and {1} more': '{0} und {1} weitere',
             'Remove these {0} as well': 'Auch diese {0} entfernen',
             '{0} of them are protected': '{0} davon sind geschützt',
-            'needed by {0}': 'gebraucht von {0}',
+            'needed by {0}': 'nötig für {0}',
             'its full backup is missing': 'volle Sicherung fehlt',
+            Guest: 'Gast',
+            Newest: 'Neueste',
+            Stranded: 'Verwaist',
+            Stored: 'Belegt',
+            Saved: 'Gespart',
+            Space: 'Platz',
+            'full {0}, differential {1}, saved about {2}': 'voll {0}, differenziell {1}, gespart etwa {2}',
+            '{0} without their full backup': '{0} ohne ihre volle Sicherung',
+            'Guest, storage': 'Gast, Speicher',
+            'Not read: {0}': 'Nicht gelesen: {0}',
         },
         fr: {
-            'Full Every': 'Complète tous les',
+            'Full Every': 'Complète après',
             day: 'jour',
             days: 'jours',
             'always full': 'toujours complète',
@@ -78,8 +88,18 @@
             '{0} and {1} more': '{0} et {1} de plus',
             'Remove these {0} as well': 'Supprimer aussi ces {0}',
             '{0} of them are protected': '{0} d\'entre elles sont protégées',
-            'needed by {0}': 'nécessaire à {0}',
+            'needed by {0}': 'requise par {0}',
             'its full backup is missing': 'sauvegarde complète manquante',
+            Guest: 'Invité',
+            Newest: 'La plus récente',
+            Stranded: 'Orphelines',
+            Stored: 'Occupé',
+            Saved: 'Économisé',
+            Space: 'Espace',
+            'full {0}, differential {1}, saved about {2}': 'complètes {0}, différentielles {1}, économisé environ {2}',
+            '{0} without their full backup': '{0} sans leur sauvegarde complète',
+            'Guest, storage': 'Invité, stockage',
+            'Not read: {0}': 'Non lus : {0}',
         },
         es: {
             'Full Every': 'Completa cada',
@@ -111,8 +131,18 @@
             '{0} and {1} more': '{0} y {1} más',
             'Remove these {0} as well': 'Eliminar también estas {0}',
             '{0} of them are protected': '{0} de ellas están protegidas',
-            'needed by {0}': 'necesaria para {0}',
+            'needed by {0}': 'necesaria: {0}',
             'its full backup is missing': 'falta su copia completa',
+            Guest: 'Huésped',
+            Newest: 'La más reciente',
+            Stranded: 'Huérfanas',
+            Stored: 'Ocupado',
+            Saved: 'Ahorrado',
+            Space: 'Espacio',
+            'full {0}, differential {1}, saved about {2}': 'completas {0}, diferenciales {1}, ahorrado aprox. {2}',
+            '{0} without their full backup': '{0} sin su copia completa',
+            'Guest, storage': 'Huésped, almacenamiento',
+            'Not read: {0}': 'No leídos: {0}',
         },
         it: {
             'Full Every': 'Completo ogni',
@@ -144,8 +174,18 @@
             '{0} and {1} more': '{0} e altri {1}',
             'Remove these {0} as well': 'Rimuovere anche questi {0}',
             '{0} of them are protected': '{0} di essi sono protetti',
-            'needed by {0}': 'necessario a {0}',
+            'needed by {0}': 'serve a {0}',
             'its full backup is missing': 'manca il suo backup completo',
+            Guest: 'Guest',
+            Newest: 'Il più recente',
+            Stranded: 'Orfani',
+            Stored: 'Occupato',
+            Saved: 'Risparmiato',
+            Space: 'Spazio',
+            'full {0}, differential {1}, saved about {2}': 'completi {0}, differenziali {1}, risparmiati circa {2}',
+            '{0} without their full backup': '{0} senza il loro backup completo',
+            'Guest, storage': 'Guest, storage',
+            'Not read: {0}': 'Non letti: {0}',
         },
         zh_CN: {
             'Full Every': '完整备份间隔',
@@ -178,6 +218,16 @@
             '{0} of them are protected': '其中 {0} 个受保护',
             'needed by {0}': '被 {0} 个需要',
             'its full backup is missing': '缺少其完整备份',
+            Guest: '客户机',
+            Newest: '最新',
+            Stranded: '孤立',
+            Stored: '已占用',
+            Saved: '已节省',
+            Space: '空间',
+            'full {0}, differential {1}, saved about {2}': '完整 {0}，差异 {1}，约节省 {2}',
+            '{0} without their full backup': '{0} 个缺少其完整备份',
+            'Guest, storage': '客户机、存储',
+            'Not read: {0}': '未能读取：{0}',
         },
     };
 
@@ -233,6 +283,21 @@
                 softly('nothing of ours in ' + name, fn)(this);
             },
         });
+    };
+
+    // Runs fn, which sends a request at once, with the request's options passed through change before.
+    var changingRequest = function (change, fn) {
+        var utils = Proxmox.Utils;
+        var request = utils.API2Request;
+        utils.API2Request = function (options) {
+            softly('a request as ever', change)(options);
+            return request.apply(this, arguments);
+        };
+        try {
+            return fn();
+        } finally {
+            utils.API2Request = request;
+        }
     };
 
     // ---------------------------------------------------------------- names of backups
@@ -408,6 +473,232 @@
         }
     };
 
+    // ---------------------------------------------------------------- the tab of all chains
+
+    // Sums up one storage's backups, one row for each guest.  What a differential saves is told by its full's size,
+    // which is about what another full backup would have taken.
+    var sumUp = function (node, storage, volumes) {
+        var rows = {};
+        var fullSizes = {};
+        var known = Ext.Array.map(volumes, function (volume) {
+            var info = parse(volume.volid);
+            if (info && !info.base) {
+                fullSizes[info.id] = volume.size || 0;
+            }
+            return info;
+        });
+        Ext.Array.each(volumes, function (volume, at) {
+            var info = known[at];
+            if (!info) {
+                return;
+            }
+            var guest = info.id.split('-')[1] + '/' + info.id.split('-')[2];
+            var row = rows[guest] = rows[guest] || {
+                id: storage + '/' + guest, guest: guest, node: node, storage: storage, newest: '',
+                fulls: 0, differentials: 0, stranded: 0, fullSize: 0, differentialSize: 0, saved: 0,
+            };
+            var size = volume.size || 0;
+            row.newest = info.made > row.newest ? info.made : row.newest;
+            if (!info.base) {
+                row.fulls++;
+                row.fullSize += size;
+                return;
+            }
+            row.differentials++;
+            row.differentialSize += size;
+            if (fullSizes[info.id] === undefined) {
+                row.stranded++;
+            } else {
+                row.saved += Math.max(0, fullSizes[info.id] - size);
+            }
+        });
+        return Ext.Object.getValues(rows);
+    };
+
+    var sizeText = function (size) {
+        return Proxmox.Utils.format_size(size);
+    };
+
+    // Full, differential and saved, as parts of what full backups alone would have taken.
+    var renderSpace = function (value, meta, record) {
+        var data = record.data;
+        var total = data.fullSize + data.differentialSize + data.saved || 1;
+        var part = function (size, style) {
+            return '<div style="display:inline-block;height:10px;width:' + (100 * size / total).toFixed(2) + '%;' + style + '"></div>';
+        };
+        var about = text('full {0}, differential {1}, saved about {2}',
+            sizeText(data.fullSize), sizeText(data.differentialSize), sizeText(data.saved));
+        return '<div ' + tip(about) + ' style="font-size:0;line-height:14px;white-space:nowrap">' +
+            part(data.fullSize, 'background:#3892d4') + part(data.differentialSize, 'background:#f0ad4e') +
+            part(data.saved, 'background:rgba(128,128,128,0.25)') + '</div>';
+    };
+
+    // The storages with backups that this user sees, each shared one once.
+    var backupStorages = function () {
+        var seen = {};
+        var found = [];
+        PVE.data.ResourceStore.each(function (record) {
+            var data = record.data;
+            if (data.type !== 'storage' || data.plugintype === 'pbs' || (data.status && data.status !== 'available') ||
+                (data.content && data.content.split(',').indexOf('backup') < 0)) {
+                return;
+            }
+            var key = data.shared ? data.storage : data.id;
+            if (!seen[key]) {
+                seen[key] = 1;
+                found.push(data);
+            }
+        });
+        return found;
+    };
+
+    softly('no tab of all chains', function () {
+        Ext.define('PveDiffBackup.Chains', {
+            extend: 'Ext.grid.Panel',
+            alias: 'widget.pveDiffBackupChains',
+
+            stateful: true,
+            stateId: 'grid-diff-backup-chains',
+
+            initComponent: function () {
+                var me = this;
+                var number = function (title, field, width) {
+                    return { header: text(title), dataIndex: field, width: width, align: 'right' };
+                };
+                me.store = Ext.create('Ext.data.Store', {
+                    fields: ['id', 'guest', 'node', 'storage', 'newest'],
+                    sorters: [{ property: 'guest' }, { property: 'storage' }],
+                    data: [],
+                });
+                Ext.apply(me, {
+                    tbar: [
+                        { text: text('Reload'), iconCls: 'fa fa-refresh', handler: function () { me.reload(); } },
+                        { xtype: 'tbtext', itemId: 'unread', hidden: true },
+                        '->',
+                        text('Search') + ':', ' ',
+                        {
+                            xtype: 'textfield',
+                            width: 200,
+                            emptyText: text('Guest, storage'),
+                            enableKeyEvents: true,
+                            listeners: {
+                                buffer: 300,
+                                keyup: function (field) {
+                                    var wanted = field.getValue().toLowerCase();
+                                    me.store.clearFilter(true);
+                                    me.store.filterBy(function (record) {
+                                        var data = record.data;
+                                        return (data.guest + ' ' + data.name + ' ' + data.storage).toLowerCase().indexOf(wanted) >= 0;
+                                    });
+                                },
+                            },
+                        },
+                    ],
+                    columns: [
+                        {
+                            header: text('Guest'), dataIndex: 'guest', flex: 2, minWidth: 120,
+                            renderer: function (value, meta, record) {
+                                return Ext.htmlEncode(value + (record.data.name ? ' (' + record.data.name + ')' : ''));
+                            },
+                        },
+                        // what is seen at once comes first, since the last columns of a narrow window are out of sight
+                        { header: text('Space'), dataIndex: 'saved', flex: 3, minWidth: 120, sortable: false, renderer: renderSpace },
+                        {
+                            header: text('Stranded'), dataIndex: 'stranded', width: 90, align: 'right',
+                            renderer: function (value) {
+                                return value
+                                    ? '<span ' + tip(text('{0} without their full backup', value)) +
+                                        '><i class="fa fa-exclamation-triangle warning"></i> ' + value + '</span>'
+                                    : '';
+                            },
+                        },
+                        number('Full', 'fulls', 70),
+                        number('Differential', 'differentials', 100),
+                        {
+                            header: text('Stored'), dataIndex: 'fullSize', width: 90, align: 'right',
+                            renderer: function (value, meta, record) {
+                                return sizeText(value + record.data.differentialSize);
+                            },
+                        },
+                        Ext.apply(number('Saved', 'saved', 90), { renderer: sizeText }),
+                        { header: text('Newest'), dataIndex: 'newest', width: 150 },
+                        { header: text('Storage'), dataIndex: 'storage', width: 120, renderer: Ext.htmlEncode },
+                    ],
+                    listeners: { activate: function () { me.reload(); } },
+                });
+                me.callParent();
+            },
+
+            // Asks each storage at the same time and shows what comes; a storage that does not answer is named.
+            reload: function () {
+                var me = this;
+                var storages = backupStorages();
+                var rows = [];
+                var unread = [];
+                var open = storages.length;
+                var show = function () {
+                    if (open-- > 1 || me.destroyed || me.isDestroyed) {
+                        return;
+                    }
+                    me.setLoading(false);
+                    me.store.loadData(rows);
+                    var note = me.down('#unread');
+                    note.setText(Ext.htmlEncode(text('Not read: {0}', unread.join(', '))));
+                    note.setVisible(unread.length > 0);
+                };
+                if (!open) {
+                    open = 1;
+                    show();
+                    return;
+                }
+                me.setLoading(true);
+                Ext.Array.each(storages, function (storage) {
+                    Proxmox.Utils.API2Request({
+                        url: '/nodes/' + storage.node + '/storage/' + storage.storage + '/content',
+                        params: { content: 'backup' },
+                        method: 'GET',
+                        failure: function () {
+                            unread.push(storage.storage + ' (' + storage.node + ')');
+                            show();
+                        },
+                        success: function (response) {
+                            Ext.Array.each(sumUp(storage.node, storage.storage, response.result.data), function (row) {
+                                var guest = PVE.data.ResourceStore.findRecord('vmid', row.guest.split('/')[1], 0, false, true, true);
+                                row.id += '/' + storage.node;
+                                row.name = (guest && guest.data.name) || '';
+                                rows.push(row);
+                            });
+                            show();
+                        },
+                    });
+                });
+            },
+        });
+
+        // Below the datacenter's backup jobs, for who sees those.
+        Ext.define('PveDiffBackup.Config', {
+            override: 'PVE.panel.Config',
+            insertNodes: function (items) {
+                if (this.$className === 'PVE.dc.Config') {
+                    softly('no tab of all chains', function () {
+                        for (var at = 0; at < items.length; at++) {
+                            if (items[at].itemId === 'backup') {
+                                items.splice(at + 1, 0, {
+                                    xtype: 'pveDiffBackupChains',
+                                    iconCls: 'fa fa-files-o',
+                                    title: text('Differential'),
+                                    itemId: 'differential',
+                                });
+                                return;
+                            }
+                        }
+                    })();
+                }
+                return this.callParent([items]);
+            },
+        });
+    })();
+
     // ---------------------------------------------------------------- removal
 
     // Up to three dates, and how many more there are.
@@ -476,6 +767,15 @@
         next(0);
     };
 
+    // Up to 6.4 the server adds to a task's error in which line of its code it was passed on.
+    var plainReason = function (options) {
+        var failure = options.failure;
+        options.failure = function (response) {
+            response.htmlStatus = response.htmlStatus.replace(/ at \/\S+\.pm line \d+\.?\s*(?= \(500\)|$)/, '');
+            return failure.apply(this, arguments);
+        };
+    };
+
     // Proxmox' question with a box to tick.  Without the tick the server is asked as ever, and says why not.
     var askRemoval = function (button, record, records) {
         var isProtected = Ext.Array.filter(records, function (other) {
@@ -500,7 +800,9 @@
             defaultFocus: 'no',
             fn: function (answer) {
                 var full = function () {
-                    button.self.prototype.handler.call(button, button, null, record);
+                    changingRequest(plainReason, function () {
+                        button.self.prototype.handler.call(button, button, null, record);
+                    });
                 };
                 if (answer === 'yes') {
                     box.getValue() ? removeAll(button, records, full) : full();
@@ -820,21 +1122,15 @@
         var handler = button.handler;
         button.handler = function () {
             var days = kind.disabled ? undefined : KINDS[kind.getValue()];
-            var utils = Proxmox.Utils;
-            var request = utils.API2Request;
-            if (days !== undefined) {
-                utils.API2Request = function (options) {
-                    if (/\/vzdump$/.test(options.url) && options.params) {
-                        options.params.fullbackup = days;
-                    }
-                    return request.apply(this, arguments);
-                };
-            }
-            try {
-                return handler.apply(this, arguments);
-            } finally {
-                utils.API2Request = request;
-            }
+            var self = this;
+            var passed = arguments;
+            return changingRequest(function (options) {
+                if (days !== undefined && /\/vzdump$/.test(options.url) && options.params) {
+                    options.params.fullbackup = days;
+                }
+            }, function () {
+                return handler.apply(self, passed);
+            });
         };
     });
 })();
