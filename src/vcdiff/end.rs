@@ -39,6 +39,17 @@ impl EndRecord {
         out
     }
 
+    /// What ends a delta of `windows` windows whose end record may have been left out. A delta without any window is
+    /// refused by every decoder as one that was cut, so an empty target has one, as xdelta3 writes it.
+    pub fn ending(record: Option<&EndRecord>, windows: u64, checksums: bool) -> Vec<u8> {
+        let mut out = record.map(EndRecord::encode).unwrap_or_default();
+        if out.is_empty() && windows == 0 {
+            // The Adler-32 of nothing.
+            Window { adler32: checksums.then_some(1), ..Window::default() }.encode(None, &mut out);
+        }
+        out
+    }
+
     /// The record that `window` is, if it is one.
     pub(super) fn from_window(window: &Window) -> Option<Self> {
         // RUN, size 0, once for each byte.

@@ -249,3 +249,43 @@ fn a_message_that_cannot_be_written_ends_nothing() {
     status("(sleep .2; P -d nope 2>&1; echo $? >rc) | true; sleep 1");
     assert_eq!(dir.read("rc"), b"1\n");
 }
+
+/// An empty target has one window where it has no end record, and each decoder gives nothing for it.
+#[test]
+fn a_delta_of_an_empty_file_decodes_everywhere() {
+    let (dir, base, _) = dir_with_pair(80, 20_000);
+    dir.write("empty", b"");
+    let decodes = |delta: &str, source: &[&str], target: &[u8]| {
+        let args = [&["-d", "-q", "-c"], source, &[delta]].concat();
+        assert!(dir.ours_ok(&args).stdout == target, "{delta} {source:?}");
+        assert!(dir.xdelta3_ok(&args).stdout == target, "{delta} {source:?}");
+    };
+    let from_base = &["-s", "base"][..];
+    for (options, source) in [
+        (&["-A="][..], &[][..]),
+        (&["-A="], from_base),
+        (&["-A="], &["-s", "empty"]),
+        (&["-A=", "-n"], from_base),
+        (&["-A=", "-S", "djw"], from_base),
+        (&["-A=", "-W", "16384"], from_base),
+        (&["-A", "text"], from_base),
+        (&[], from_base),
+    ] {
+        dir.ours_ok(&[&["-e", "-f"], options, source, &["empty", "delta"]].concat());
+        decodes("delta", source, b"");
+        for again in [&["-A="][..], &["-A=", "-n"], &["-A=", "-S", "none"], &[]] {
+            dir.ours_ok(&[&["recode", "-f"], again, &["delta", "recoded"]].concat());
+            decodes("recoded", source, b"");
+        }
+    }
+    // In the middle of a chain, and at its end.
+    dir.ours_ok(&["-e", "-A=", "-s", "base", "empty", "first"]);
+    dir.ours_ok(&["-e", "-A=", "-s", "empty", "base", "second"]);
+    dir.ours_ok(&["merge", "-m", "first", "second", "merged"]);
+    decodes("merged", from_base, &base);
+    dir.ours_ok(&["-e", "-s", "base", "empty", "ended"]);
+    for options in [&["-A="][..], &["-A=", "-n"], &[]] {
+        dir.ours_ok(&[&["merge", "-f"], options, &["-m", "second", "ended", "merged"]].concat());
+        decodes("merged", &["-s", "empty"], b"");
+    }
+}

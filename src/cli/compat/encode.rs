@@ -112,16 +112,16 @@ fn stream(
     let bytes = write_header(header, secondary.as_ref().map(|s| s.kind()));
     let matcher = (options.level > 0 && !options.no_small_matches).then(Matcher::new);
     let checksums = options.checksums;
-    let mut stage = Stage { builder: WindowBuilder::new(), matcher, secondary, checksums, bytes, out };
+    let builder = WindowBuilder::new();
+    let mut stage = Stage { builder, matcher, secondary, checksums, bytes, windows: 0, out };
     let end = match base {
         Some(base) => against(base, options, input, &mut stage)?,
         None => alone(options.window, input, &mut stage)?,
     };
     // Only now: a delta that failed in any way has no end. Without a header nobody could tell that one is missing, and
     // xdelta3's own merge and recode, which do not take it, get by.
-    if header.is_some_and(|header| !header.is_empty()) {
-        stage.bytes.extend(end.encode());
-    }
+    let record = header.filter(|header| !header.is_empty()).map(|_| &end);
+    stage.bytes.extend(EndRecord::ending(record, stage.windows, checksums));
     stage.write()?;
     Ok(end.total_len)
 }
@@ -227,6 +227,7 @@ pub(super) struct Stage<'a, W> {
     secondary: Option<secondary::Encoder>,
     checksums: bool,
     bytes: Vec<u8>,
+    windows: u64,
     out: &'a mut W,
 }
 
@@ -261,6 +262,7 @@ impl<W: Write> Stage<'_, W> {
     pub fn finish(&mut self, adler32: Option<u32>) -> anyhow::Result<()> {
         let adler32 = adler32.filter(|_| self.checksums);
         self.builder.finish_with(adler32, self.secondary.as_mut(), &mut self.bytes);
+        self.windows += 1;
         self.write()
     }
 

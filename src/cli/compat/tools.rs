@@ -9,7 +9,7 @@ use super::armor;
 use super::files::{self, Output};
 use crate::text::shown;
 use crate::vcdiff::merge::{Whole, merge as merge_window};
-use crate::vcdiff::{AppHeader, Item, Limits, Reader, WindowBuilder, write_header};
+use crate::vcdiff::{AppHeader, EndRecord, Item, Limits, Reader, WindowBuilder, write_header};
 
 /// Encodes a delta anew with other settings: `-S`, `-A`, `-n`.
 pub fn recode(options: &Options) -> anyhow::Result<()> {
@@ -24,24 +24,22 @@ pub fn recode(options: &Options) -> anyhow::Result<()> {
     let output = Output::open(options, files::named_output(options))?;
     let mut out = output.writer()?;
     let mut bytes = write_header(app_header.as_deref(), secondary.as_ref().map(|s| s.kind()));
-    let mut items = 0u64;
+    let (mut windows, mut end) = (0, None);
     while let Some(item) = reader.next_item().with_context(|| files::input_name(options))? {
-        items += 1;
         match item {
             Item::Window(mut window) => {
+                windows += 1;
                 window.adler32 = window.adler32.filter(|_| options.checksums);
                 // Not to pass damage on under a new form.
                 window.instructions().try_for_each(|inst| inst.map(drop))?;
                 window.encode(secondary.as_mut(), &mut bytes);
             }
-            // Without a header it cannot be announced, as when encoding.
-            Item::End(_) if options.app_header == Setting::Off => {}
-            Item::End(end) => bytes.extend(end.encode()),
+            Item::End(record) => end = Some(record),
         }
         out.write_all(&bytes).context("write failed")?;
         bytes.clear();
     }
-    anyhow::ensure!(items > 0, "nothing to output: the delta has no windows");
+    out.write_all(&ending(windows, end, options)?).context("write failed")?;
     output.keep();
     Ok(())
 }
@@ -82,24 +80,31 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
     let mut out = output.writer()?;
     let mut bytes = write_header(app_header.map(Vec::as_slice), secondary.as_ref().map(|s| s.kind()));
     let mut builder = WindowBuilder::new();
-    let mut items = 0u64;
+    let (mut windows, mut end) = (0, None);
     while let Some(item) = reader.next_item().with_context(|| files::input_name(options))? {
-        items += 1;
         match item {
             Item::Window(window) => {
+                windows += 1;
                 merge_window(&window, &earlier, &mut builder)?;
                 let adler32 = window.adler32.filter(|_| options.checksums);
                 builder.finish_with(adler32, secondary.as_mut(), &mut bytes);
             }
-            Item::End(_) if options.app_header == Setting::Off => {}
-            Item::End(end) => bytes.extend(end.encode()),
+            Item::End(record) => end = Some(record),
         }
         out.write_all(&bytes).context("write failed")?;
         bytes.clear();
     }
-    anyhow::ensure!(items > 0, "nothing to output: the delta has no windows");
+    out.write_all(&ending(windows, end, options)?).context("write failed")?;
     output.keep();
     Ok(())
+}
+
+/// What ends a delta that was made of others, the last of which has `windows` windows and maybe an end record.
+fn ending(windows: u64, record: Option<EndRecord>, options: &Options) -> anyhow::Result<Vec<u8>> {
+    anyhow::ensure!(windows > 0 || record.is_some(), "nothing to output: the delta has no windows");
+    // Without a header it cannot be announced, as when encoding.
+    let record = record.filter(|_| options.app_header != Setting::Off);
+    Ok(EndRecord::ending(record.as_ref(), windows, options.checksums))
 }
 
 fn app_header<R: Read>(reader: &Reader<R>) -> AppHeader {
