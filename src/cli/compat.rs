@@ -208,8 +208,11 @@ pub(super) const DIFFERENCES: [&str; 14] = [
     "A compressed target is decompressed before it is encoded, with a warning, and .zst and .lzo are among them, which \
      xdelta3 3.0.11 takes as they are. Decoding compresses it again: the same data, but not always the same bytes. -D \
      when encoding keeps a compressed file as it is, -R when decoding leaves the output uncompressed.",
-    "Garbage behind gzip, xz, zstd or lzop data is an error, with -F too; zeros behind gzip, xz or lzop data and anything \
-     behind bzip2 data are passed over, as their own programs do.",
+    "Garbage behind the gzip, xz, zstd or lzop data of a source or a delta is an error, with -F too; zeros behind gzip, xz \
+     or lzop data and anything behind bzip2 data are passed over, as their own programs do. A target with anything behind \
+     its compressed data, zeros and zstd's skippable frames too, is refused unless -D is given, since decoding would not \
+     give it back; xdelta3 loses it. What may be missing are our full backups' maps and seek tables: they are made of \
+     the content.",
     "File names in a delta's header are never opened or written, unless -H is given, and then only in the delta's \
      own directory; in the current one, if the delta is standard input. Without it, decoding wants -s FILE where a \
      source is needed, and an output's name or -c.",

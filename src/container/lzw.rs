@@ -11,8 +11,11 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 
+use super::Behind;
+
 /// First bytes of a file.
 pub const MAGIC: [u8; 2] = [0x1f, 0x9d];
+const HEADER: usize = 3;
 const BLOCK_MODE: u8 = 0x80;
 const RESERVED: u8 = 0x60;
 const MIN_BITS: u32 = 9;
@@ -47,6 +50,9 @@ struct Codes<R> {
     filled: usize,
     /// Bits of it that were used.
     used: usize,
+    /// Where in the file the group ends.
+    offset: u64,
+    behind: Behind,
 }
 
 /// The strings known, each a code and one byte more.
@@ -64,8 +70,9 @@ struct Table {
 
 impl<R: Read> Reader<R> {
     /// Reads from `input`, which needs no buffering.
-    pub fn new(input: R) -> Self {
-        let codes = Codes { input: BufReader::new(input), group: [0; _], filled: 0, used: 0 };
+    pub fn new(input: R, behind: Behind) -> Self {
+        let input = BufReader::new(input);
+        let codes = Codes { input, group: [0; _], filled: 0, used: 0, offset: HEADER as u64, behind };
         Reader { codes, table: None, string: Vec::new() }
     }
 }
@@ -94,10 +101,13 @@ impl<R: Read> Codes<R> {
     fn next(&mut self, bits: u32) -> io::Result<Option<usize>> {
         let bits = bits as usize;
         if self.used + bits > self.filled * 8 {
+            self.nothing_left()?;
             // Groups are as long in bytes as codes are in bits; only the last one may be shorter.
             self.filled = super::read_full(&mut self.input, &mut self.group[..bits])?;
+            self.offset += self.filled as u64;
             self.used = 0;
             if self.filled * 8 < bits {
+                self.nothing_left()?;
                 return Ok(None);
             }
         }
@@ -110,6 +120,15 @@ impl<R: Read> Codes<R> {
         Ok(Some(code))
     }
 
+    /// Refuses bytes that are too few for a code; no writer leaves any.
+    fn nothing_left(&self) -> io::Result<()> {
+        let left = self.filled - self.used.div_ceil(8);
+        match self.behind {
+            Behind::Refuse if left > 0 => Err(super::behind("compress", self.offset - left as u64)),
+            _ => Ok(()),
+        }
+    }
+
     /// Passes over the rest of a group.
     fn skip_group(&mut self) {
         (self.filled, self.used) = (0, 0);
@@ -118,7 +137,7 @@ impl<R: Read> Codes<R> {
 
 impl Table {
     fn new(input: &mut impl BufRead) -> io::Result<Table> {
-        let mut header = [0; 3];
+        let mut header = [0; HEADER];
         input.read_exact(&mut header)?;
         let bits = bits_of(header[2]).filter(|_| header[..2] == MAGIC);
         let max_bits = bits.ok_or_else(|| damaged("it does not start as a .Z file"))?;
@@ -322,7 +341,7 @@ mod tests {
 
     fn unpacked(packed: &[u8]) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        Reader::new(packed).read_to_end(&mut out).map(|_| out)
+        Reader::new(packed, Behind::Pass).read_to_end(&mut out).map(|_| out)
     }
 
     /// Text, noise and runs: all lengths of codes, several clearings.
@@ -393,7 +412,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(flags: u8, bytes: Vec<u8>) {
             let mut out = Vec::new();
-            let _ = Reader::new(&[&MAGIC[..], &[flags], &bytes].concat()[..]).take(1 << 20).read_to_end(&mut out);
+            let _ = Reader::new(&[&MAGIC[..], &[flags], &bytes].concat()[..], Behind::Pass).take(1 << 20).read_to_end(&mut out);
         }
 
         #[test]

@@ -1,59 +1,79 @@
-//! gzip and bzip2 input: members one after the other, and what may follow the last one.
+//! Input of several members, one after the other, and what may follow the last one.
 //!
 //! As `gzip -dc` and `bzip2 -dc` have it: zeros behind gzip data are padding, anything else there is garbage;
 //! whatever follows bzip2 data without being a further stream is ignored. What begins like a member is one, so one
-//! that was cut short is an error, never the end.
+//! that was cut short is an error, never the end. Where [`Behind::Refuse`] is asked for, nothing at all may follow.
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::marker::PhantomData;
 
 use bzip2::bufread::BzDecoder;
 use flate2::bufread::GzDecoder;
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::Stream;
+use zstd::stream::read::Decoder as ZstdDecoder;
+
+use super::{Behind, XZ_MEMORY, ZSTD_WINDOW_LOG_MAX, seekable};
 
 /// Decompresses all members.
 pub struct Members<R: BufRead, M> {
-    /// None at the end.
-    member: Option<M>,
+    at: At<R, M>,
+    behind: Behind,
     /// The error that was met: the same again when asked again. A decompressor would say that its member is over.
     failure: Option<(io::ErrorKind, String)>,
-    input: PhantomData<R>,
+}
+
+/// Where the input stands.
+enum At<R, M> {
+    /// At the first member, behind one, or behind all of them.
+    Between(Peek<R>),
+    /// In this one.
+    In(M),
+    /// At the end, or nowhere after an error.
+    End,
 }
 
 /// The decompressor of one member.
-pub trait Member<R>: Read {
+pub trait Member<R>: Read + Sized {
     /// At the start of a member.
-    fn begin(input: Peek<R>) -> Self;
+    ///
+    /// # Errors
+    /// Those of setting up the decompressor.
+    fn begin(input: Peek<R>) -> io::Result<Self>;
 
     /// The input, behind the member.
     fn end(self) -> Peek<R>;
 
-    /// Whether a member follows another.
+    /// Whether a member follows.
     ///
     /// # Errors
     /// Those of reading, and where what follows may not be there.
-    fn follows(input: &mut Peek<R>) -> io::Result<bool>;
+    fn follows(input: &mut Peek<R>, behind: Behind) -> io::Result<bool>;
 }
 
 impl<R: BufRead, M: Member<R>> Members<R, M> {
     /// Reads from `input`, which stands at the start of the first member.
-    pub fn new(input: R) -> Self {
+    pub fn new(input: R, behind: Behind) -> Self {
         let input = Peek { input, held: Vec::new(), offset: 0 };
-        Members { member: Some(M::begin(input)), failure: None, input: PhantomData }
+        Members { at: At::Between(input), behind, failure: None }
     }
 
     fn advance(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while let Some(member) = &mut self.member {
-            let n = member.read(buf)?;
-            if n > 0 {
-                return Ok(n);
+        loop {
+            if let At::In(member) = &mut self.at {
+                let n = member.read(buf)?;
+                if n > 0 {
+                    return Ok(n);
+                }
             }
-            if let Some(mut input) = self.member.take().map(M::end)
-                && M::follows(&mut input)?
-            {
-                self.member = Some(M::begin(input));
-            }
+            self.at = match std::mem::replace(&mut self.at, At::End) {
+                At::In(member) => At::Between(member.end()),
+                At::Between(mut input) => match M::follows(&mut input, self.behind)? {
+                    true => At::In(M::begin(input)?),
+                    false => At::End,
+                },
+                At::End => return Ok(0),
+            };
         }
-        Ok(0)
     }
 }
 
@@ -76,19 +96,20 @@ impl<R: BufRead, M: Member<R>> Read for Members<R, M> {
 }
 
 impl<R: BufRead> Member<R> for GzDecoder<Peek<R>> {
-    fn begin(input: Peek<R>) -> Self {
-        GzDecoder::new(input)
+    fn begin(input: Peek<R>) -> io::Result<Self> {
+        Ok(GzDecoder::new(input))
     }
 
     fn end(self) -> Peek<R> {
         self.into_inner()
     }
 
-    fn follows(input: &mut Peek<R>) -> io::Result<bool> {
-        const MAGIC: [u8; 2] = [0x1f, 0x8b];
-        let found = input.peek(MAGIC.len())?;
-        if !found.is_empty() && MAGIC.starts_with(found) {
+    fn follows(input: &mut Peek<R>, behind: Behind) -> io::Result<bool> {
+        if input.begins(&[0x1f, 0x8b])? {
             return Ok(true);
+        }
+        if behind == Behind::Refuse {
+            return input.end("gzip");
         }
         loop {
             match input.peek(1)? {
@@ -107,18 +128,58 @@ impl<R: BufRead> Member<R> for GzDecoder<Peek<R>> {
 }
 
 impl<R: BufRead> Member<R> for BzDecoder<Peek<R>> {
-    fn begin(input: Peek<R>) -> Self {
-        BzDecoder::new(input)
+    fn begin(input: Peek<R>) -> io::Result<Self> {
+        Ok(BzDecoder::new(input))
     }
 
     fn end(self) -> Peek<R> {
         self.into_inner()
     }
 
-    fn follows(input: &mut Peek<R>) -> io::Result<bool> {
-        let found = input.peek(4)?;
-        let magic = b"BZh".iter().zip(found).all(|(a, b)| a == b);
-        Ok(!found.is_empty() && magic && found.get(3).is_none_or(|level| matches!(level, b'1'..=b'9')))
+    fn follows(input: &mut Peek<R>, behind: Behind) -> io::Result<bool> {
+        let level = input.peek(4)?.get(3).copied();
+        let member = input.begins(b"BZh")? && level.is_none_or(|level| matches!(level, b'1'..=b'9'));
+        match behind {
+            Behind::Refuse if !member => input.end("bzip2"),
+            _ => Ok(member),
+        }
+    }
+}
+
+/// Nothing may follow here: liblzma itself reads xz files of several streams with padding between and behind them.
+impl<R: BufRead> Member<R> for XzDecoder<Peek<R>> {
+    fn begin(input: Peek<R>) -> io::Result<Self> {
+        Ok(XzDecoder::new_stream(input, Stream::new_stream_decoder(XZ_MEMORY, 0)?))
+    }
+
+    fn end(self) -> Peek<R> {
+        self.into_inner()
+    }
+
+    fn follows(input: &mut Peek<R>, _: Behind) -> io::Result<bool> {
+        if input.begins(b"\xfd7zXZ\0")? { Ok(true) } else { input.end("xz") }
+    }
+}
+
+/// Nothing may follow here, nor may there be a skippable frame, but for those that are made from the content: a map of
+/// ours, a seek table. libzstd itself reads zstd files of several frames and passes over the skippable ones.
+impl<R: BufRead> Member<R> for ZstdDecoder<'static, Peek<R>> {
+    fn begin(input: Peek<R>) -> io::Result<Self> {
+        let mut decoder = ZstdDecoder::with_buffer(input)?.single_frame();
+        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+        Ok(decoder)
+    }
+
+    fn end(self) -> Peek<R> {
+        self.finish()
+    }
+
+    fn follows(input: &mut Peek<R>, _: Behind) -> io::Result<bool> {
+        let magic = zstd::zstd_safe::MAGICNUMBER.to_le_bytes();
+        if input.begins(&magic)? || seekable::is_derived(input.peek(seekable::DERIVED_LEN)?) {
+            return Ok(true);
+        }
+        input.end("zstd")
     }
 }
 
@@ -136,6 +197,20 @@ impl<R: BufRead> Peek<R> {
         let missing = len.saturating_sub(self.held.len()) as u64;
         self.input.by_ref().take(missing).read_to_end(&mut self.held)?;
         Ok(&self.held[..len.min(self.held.len())])
+    }
+
+    /// Whether `magic` follows, or as much of it as there is.
+    fn begins(&mut self, magic: &[u8]) -> io::Result<bool> {
+        let found = self.peek(magic.len())?;
+        Ok(!found.is_empty() && magic.starts_with(found))
+    }
+
+    /// Refuses what follows; false where nothing does.
+    fn end(&mut self, kind: &str) -> io::Result<bool> {
+        if self.peek(1)?.is_empty() {
+            return Ok(false);
+        }
+        Err(super::behind(kind, self.offset))
     }
 }
 
@@ -165,6 +240,10 @@ impl<R: BufRead> BufRead for Peek<R> {
 pub type Gzip<R> = Members<BufReader<R>, GzDecoder<Peek<BufReader<R>>>>;
 /// All streams of bzip2 data.
 pub type Bzip2<R> = Members<BufReader<R>, BzDecoder<Peek<BufReader<R>>>>;
+/// All streams of xz data, and nothing behind or between them.
+pub type Xz<R> = Members<BufReader<R>, XzDecoder<Peek<BufReader<R>>>>;
+/// All frames of zstd data, and nothing behind or between them.
+pub type Zstd<R> = Members<BufReader<R>, ZstdDecoder<'static, Peek<BufReader<R>>>>;
 
 #[cfg(test)]
 mod tests {

@@ -242,31 +242,64 @@ impl<F: FnMut() -> io::Result<Vec<u8>>> Read for Parts<F> {
     }
 }
 
+/// What is done about bytes behind the end of compressed data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// They are passed over where the format's own program does so.
+    Pass,
+    /// They are an error, also where they are zeros: whoever compresses the content again would lose them.
+    Refuse,
+}
+
+/// The error of [`Behind::Refuse`].
+fn behind(kind: impl fmt::Display, offset: u64) -> io::Error {
+    let what = format!(
+        "at offset {offset} there is something that is no {kind} data, and would be lost where the file is compressed \
+         again"
+    );
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
 /// Decompresses a stream, whatever it is compressed with; also tells what that is.
 ///
 /// # Errors
 /// Those of reading the first bytes, and of setting up the decompressor.
-pub fn decoder(mut input: Box<dyn Read + Send>) -> io::Result<(Kind, Box<dyn Read + Send>)> {
+pub fn decoder(input: Box<dyn Read + Send>) -> io::Result<(Kind, Box<dyn Read + Send>)> {
+    decoder_with(input, Behind::Pass)
+}
+
+/// As [`decoder`]; `behind` tells what may follow the compressed data.
+///
+/// # Errors
+/// As [`decoder`].
+pub fn decoder_with(
+    mut input: Box<dyn Read + Send>,
+    behind: Behind,
+) -> io::Result<(Kind, Box<dyn Read + Send>)> {
     let mut prefix = [0; 9];
     let n = read_full(&mut input, &mut prefix)?;
     let kind = Kind::detect(&prefix[..n]);
     let whole = io::Cursor::new(prefix[..n].to_vec()).chain(input);
     let stream: Box<dyn Read + Send> = match kind {
         Kind::Raw => Box::new(whole),
+        Kind::Zstd if behind == Behind::Refuse => {
+            Box::new(members::Zstd::new(io::BufReader::new(whole), behind))
+        }
         Kind::Zstd => {
             let mut d = zstd::stream::read::Decoder::new(whole)?;
             d.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
             Box::new(d)
         }
-        Kind::Lzop => Box::new(lzop::Reader::new(whole, LZOP_READERS)),
-        Kind::Gzip => Box::new(members::Gzip::new(io::BufReader::new(whole))),
+        Kind::Lzop => Box::new(lzop::Reader::new(whole, LZOP_READERS).behind(behind)),
+        Kind::Gzip => Box::new(members::Gzip::new(io::BufReader::new(whole), behind)),
+        Kind::Xz if behind == Behind::Refuse => Box::new(members::Xz::new(io::BufReader::new(whole), behind)),
         Kind::Xz => {
             let stream =
                 liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
             Box::new(liblzma::read::XzDecoder::new_stream(whole, stream))
         }
-        Kind::Bzip2 => Box::new(members::Bzip2::new(io::BufReader::new(whole))),
-        Kind::Lzw => Box::new(lzw::Reader::new(whole)),
+        Kind::Bzip2 => Box::new(members::Bzip2::new(io::BufReader::new(whole), behind)),
+        Kind::Lzw => Box::new(lzw::Reader::new(whole, behind)),
     };
     Ok((kind, stream))
 }

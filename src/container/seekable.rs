@@ -45,6 +45,20 @@ const CACHE_BYTES: usize = 32 << 20;
 
 /// Tag of a side frame.
 pub type Tag = [u8; 8];
+const OURS: [u8; 5] = *b"pvedb";
+
+/// So many bytes of a frame tell [`is_derived`].
+pub const DERIVED_LEN: usize = 16;
+
+/// Whether a frame that begins so is a skippable one with nothing in it that is not made from the content of others: a
+/// side frame of ours, or a seek table.
+pub fn is_derived(frame: &[u8]) -> bool {
+    match frame.first_chunk().map(|magic| u32::from_le_bytes(*magic)) {
+        Some(SIDE_MAGIC) => frame.get(8..).is_some_and(|tag| tag.starts_with(&OURS)),
+        Some(TABLE_MAGIC) => true,
+        _ => false,
+    }
+}
 
 fn invalid(text: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.into())

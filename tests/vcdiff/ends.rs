@@ -289,3 +289,67 @@ fn a_delta_of_an_empty_file_decodes_everywhere() {
         decodes("merged", &["-s", "empty"], b"");
     }
 }
+
+/// A compressed target is taken apart only where nothing of it is lost; a source may have a tail.
+#[test]
+fn nothing_behind_a_compressed_target_is_lost() {
+    let (dir, _, target) = dir_with_pair(81, 30_000);
+    let note = b"\x53\x2a\x4d\x18\x04\0\0\0note";
+    for (kind, program) in [
+        ("gzip", "gzip -c"),
+        ("bzip2", "bzip2 -c"),
+        ("xz", "xz -c"),
+        ("lzop", "lzop -c"),
+        ("zstd", "zstd -qc"),
+        ("compress", "compress -c"),
+    ] {
+        if kind == "compress" {
+            // The program is rare; our own writer is behind -d of what it once encoded.
+            dir.write("packed", &[&[0x1f, 0x9d, 0x90][..], &[b'a', 0xc4, 0x8c, 1]].concat());
+        } else {
+            sh(&dir, &format!("{program} target >packed"));
+        }
+        let packed = dir.read("packed");
+        // As it is, and with another one behind it, it is decompressed.
+        let twice = if kind == "compress" { packed.clone() } else { packed.repeat(2) };
+        for bytes in [&packed, &twice] {
+            dir.write("whole", bytes);
+            dir.ours_ok(&["-e", "-q", "-f", "-s", "base", "whole", "delta"]);
+            let content = dir.ours_ok(&["-d", "-R", "-c", "-s", "base", "delta"]).stdout;
+            let times = bytes.len() / packed.len();
+            assert!(kind == "compress" || content == target.repeat(times), "{kind}");
+            assert!(kind != "compress" || content == b"abc", "{kind}: {content:?}");
+        }
+        let mut behind = vec![&b"a tail that matters"[..], b"\n", &[0; 3000], note, &packed[..5]];
+        if kind == "compress" {
+            // Without an end mark all of these are data, but for what is too short to be.
+            behind = vec![b"\n"];
+        }
+        for tail in behind {
+            dir.write("tailed", &[&packed[..], tail].concat());
+            let message = dir.ours_fails(&["-e", "-q", "-f", "-s", "base", "tailed", "delta"]);
+            assert!(message.contains("tailed") && message.contains("-D"), "{kind} {tail:?}: {message}");
+            assert!(!dir.path().join("delta").exists(), "{kind} {tail:?}");
+            dir.ours_ok(&["-e", "-D", "-f", "-s", "base", "tailed", "delta"]);
+            let args = ["-d", "-c", "-s", "base", "delta"];
+            assert!(dir.ours_ok(&args).stdout == dir.read("tailed"), "{kind} {tail:?}");
+            fs::remove_file(dir.path().join("delta")).unwrap();
+        }
+        // Nor behind the first part: from a pipe, too.
+        if kind != "compress" {
+            let parts = [&packed[..], if kind == "zstd" { note } else { &[0; 8] }, &packed];
+            dir.write("tailed", &parts.concat());
+            sh(
+                &dir,
+                &format!("! {} -e -q -c -s base <tailed >delta 2>message", env!("CARGO_BIN_EXE_pve-xdelta3")),
+            );
+            let message = String::from_utf8(dir.read("message")).unwrap();
+            assert!(message.contains("standard input") && message.contains("-D"), "{kind}: {message}");
+            fs::remove_file(dir.path().join("delta")).unwrap();
+        }
+    }
+    // What is made from the content may go: a map.
+    sh(&dir, &format!("{} full <target >full.zst", env!("CARGO_BIN_EXE_pve-xdelta3")));
+    dir.ours_ok(&["-e", "-q", "-s", "base", "full.zst", "delta"]);
+    assert!(dir.ours_ok(&["-d", "-R", "-c", "-s", "base", "delta"]).stdout == target);
+}

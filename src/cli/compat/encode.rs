@@ -27,7 +27,7 @@ use crate::vcdiff::{
 /// Encodes the input against the source.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let (kind, input) = files::input(options)?;
+    let (kind, input) = files::target(options)?;
     if kind != Kind::Raw && !options.quiet {
         say!(
             "WARNING: {} is compressed with {kind}, and is decompressed before it is encoded; decoding compresses \

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -12,7 +11,7 @@ use super::args::Options;
 use crate::cli::say::say;
 use crate::cli::signals::remove_on_signals;
 use crate::cli::standard;
-use crate::container::{self, Kind};
+use crate::container::{self, Behind, Kind};
 use crate::matching;
 use crate::text::shown;
 use crate::vma::{Made, private};
@@ -43,6 +42,34 @@ pub fn input_name(options: &Options) -> String {
 /// Opens a file for reading.
 pub fn open(path: &Path) -> anyhow::Result<File> {
     File::open(path).with_context(|| format!("file open failed: read: {}", shown(path)))
+}
+
+/// Opens the target to encode and undoes its compression, unless `-D` says not to. As it is compressed again when
+/// decoding, nothing may be in the file but what decompressing gives.
+pub fn target(options: &Options) -> anyhow::Result<(Kind, Box<dyn Read + Send>)> {
+    let file = raw_input(options)?;
+    if !options.decompress {
+        return Ok((Kind::Raw, Box::new(file)));
+    }
+    let name = input_name(options);
+    let opened = container::decoder_with(Box::new(file), Behind::Refuse);
+    let (kind, content) = opened.with_context(|| format!("cannot read {name}"))?;
+    Ok((kind, if kind == Kind::Raw { content } else { Box::new(Target { content, name }) }))
+}
+
+/// A compressed target, whose errors tell that it can be encoded as it is.
+struct Target {
+    content: Box<dyn Read + Send>,
+    name: String,
+}
+
+impl Read for Target {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.content.read(buf).map_err(|e| match e.kind() {
+            io::ErrorKind::Interrupted => e,
+            kind => io::Error::new(kind, format!("{}: {e}; -D encodes the file as it is", self.name)),
+        })
+    }
 }
 
 /// The content of a file that may be compressed.

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use flate2::Crc;
 
 use super::Error;
-use crate::container::{lzo, read_full};
+use crate::container::{self, Behind, lzo, read_full};
 
 /// The first bytes of every member.
 pub const MAGIC: [u8; 9] = *b"\x89LZO\0\r\n\x1a\n";
@@ -163,17 +163,19 @@ pub(super) struct Scanner<R> {
     offset: u64,
     /// Set within a member.
     checks: Option<Checks>,
+    /// What may follow the last member.
+    pub behind: Behind,
 }
 
 impl<R: Read> Scanner<R> {
     /// At the start of a file.
     pub fn new(input: R) -> Self {
-        Self { input, offset: 0, checks: None }
+        Self { input, offset: 0, checks: None, behind: Behind::Pass }
     }
 
     /// At a block header at `offset` in a member with `checks`, where `input` stands.
     pub fn at_block(input: R, offset: u64, checks: Checks) -> Self {
-        Self { input, offset, checks: Some(checks) }
+        Self { input, offset, checks: Some(checks), behind: Behind::Pass }
     }
 
     /// The checksum flags of the member the last block was in.
@@ -255,6 +257,9 @@ impl<R: Read> Scanner<R> {
         let mut magic = [0; MAGIC.len()];
         let found = self.fill(&mut magic)?;
         if offset > 0 && magic[..found].iter().all(|&b| b == 0) {
+            if found > 0 && self.behind == Behind::Refuse {
+                return Err(container::behind("lzop", offset).into());
+            }
             self.padding()?;
             return Ok(None);
         }

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Read};
 
 use super::Error;
 use super::format::{Block, Scanner};
+use crate::container::Behind;
 use crate::container::ordered::Ordered;
 
 /// Blocks in flight per thread: one being worked on, one waiting.
@@ -79,6 +80,12 @@ impl<R: Read> Reader<R> {
             current: Vec::new(),
             position: 0,
         }
+    }
+
+    /// Tells what may follow the last member.
+    pub fn behind(mut self, behind: Behind) -> Self {
+        self.scanner.behind = behind;
+        self
     }
 
     /// Puts the next block into `current`; it stays empty at the end of the file.
