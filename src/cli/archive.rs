@@ -55,6 +55,9 @@ fn open_found(path: &Path, base: Option<&Path>, found: Found) -> anyhow::Result<
 /// See [`restore::open`]; where it is a differential whose full backup is not known.
 pub fn open_named(name: &OsStr, base: Option<&Path>) -> anyhow::Result<Box<dyn Read>> {
     let shown = shown(name);
+    if name == "-" {
+        standard::is_fed()?;
+    }
     let path = Path::new(if name == "-" { OsStr::new("/dev/stdin") } else { name });
     let (why, found, base) = match base {
         Some(base) => ("--base is given", Found::ByPerson, Some(base.to_owned())),

@@ -201,7 +201,7 @@ our own commands: full, diff, restore, identify, vma (each with --help)
 ";
 
 /// Where we differ on purpose, for the man page.
-pub(super) const DIFFERENCES: [&str; 14] = [
+pub(super) const DIFFERENCES: [&str; 13] = [
     "No program is ever run. Files compressed with gzip, bzip2, xz, compress, zstd or lzop are recognised by their \
      content alone, whatever a delta's header says they were, and are read and written by this program itself; GZIP and \
      XZ_OPT are not looked at. So a delta made against full.zst can be decoded with full, full.gz or full.lzo.",
@@ -223,7 +223,6 @@ pub(super) const DIFFERENCES: [&str; 14] = [
     "What is written is removed again if it could not be completed, also where SIGHUP, SIGINT or SIGTERM ends the \
      program, unless it is a pipe or a device. An output is not opened before the source was found to fit, and never \
      where it is one of the files that are read.",
-    "A closed standard input or output is taken for /dev/null.",
     "-q silences remarks, not errors.",
     "Matches are found at any distance: -B, -C, -I, -P are checked, but change nothing in what is encoded, and the level \
      (-0 to -9) is that of LZMA; -0 and -N do without repetitions within the input. When decoding, -B is how much is \

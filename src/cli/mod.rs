@@ -219,7 +219,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         true => {
             say::speak_as(VERIFY_NAME);
             let args: verify::Args = parsed(verify::command(), arguments);
-            verify::run(&args, Path::new("/"), &archive::open)
+            standard::is_read().and_then(|()| verify::run(&args, Path::new("/"), &archive::open))
         }
         false => {
             say::speak_as("pve-diff-backup");
@@ -251,6 +251,13 @@ fn wrong_usage(error: &clap::Error) -> ! {
             | ErrorKind::DisplayVersion
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
+        // What was asked for is the help, or the version.
+        if !error.use_stderr()
+            && let Err(closed) = standard::is_read()
+        {
+            say!("{closed}");
+            std::process::exit(Exit::Failure as i32);
+        }
         error.exit();
     }
     let text = error.render().to_string();
@@ -258,8 +265,33 @@ fn wrong_usage(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code())
 }
 
+impl Command {
+    /// Whether the result is what is printed. The others do something, and tell of it where somebody listens.
+    fn prints(&self) -> bool {
+        match self {
+            Command::Status(_)
+            | Command::Diff(_)
+            | Command::Patch
+            | Command::Test(_)
+            | Command::Doctor
+            | Command::Verify(_)
+            | Command::Demo(_)
+            | Command::Selftest(_)
+            | Command::NewVersion(_) => true,
+            Command::Apply(_)
+            | Command::Revert(_)
+            | Command::Reinstall(_)
+            | Command::Hook(_)
+            | Command::Generate(_) => false,
+        }
+    }
+}
+
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
+    if cli.command.prints() {
+        standard::is_read()?;
+    }
     match &cli.command {
         Command::Status(args) => installer::status::run(global, args),
         Command::Diff(args) => installer::preview::diff(global, args),

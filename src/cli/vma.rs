@@ -147,7 +147,20 @@ impl Archive {
 }
 
 impl Command {
+    /// Whether all or some of the result goes to standard output.
+    fn prints(&self) -> bool {
+        match self {
+            Command::List { .. } | Command::Config { .. } => true,
+            Command::Verify { verbose, .. } | Command::Extract { verbose, .. } => *verbose,
+            // It asks for itself, where the archive goes there.
+            Command::Create { .. } => false,
+        }
+    }
+
     fn run(self, open: Open, out: &mut impl Write, made: &Made) -> anyhow::Result<()> {
+        if self.prints() {
+            standard::is_read()?;
+        }
         match self {
             Command::List { archive } => print(out, header_lines(archive.open(open)?.header()).as_bytes()),
             Command::Config { archive, config: name } => {

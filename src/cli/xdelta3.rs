@@ -206,6 +206,10 @@ impl From<OsString> for Encoded {
 pub fn run(args: Vec<OsString>) -> ExitCode {
     super::allocator::set_up();
     say::speak_as(NAME);
+    if let Err(error) = standard::named_in(args.get(1..).unwrap_or_default()) {
+        say!("{error}");
+        return ExitCode::FAILURE;
+    }
     let ours = ["full", "diff", "restore", "identify", "vma", "help", "--help", "--version"];
     match args.get(1) {
         Some(word) if ours.iter().any(|c| word == c) => {}
@@ -400,6 +404,7 @@ fn differential(input: File) -> anyhow::Result<Differential> {
 }
 
 fn identify(path: &Path, against: Option<&Path>) -> anyhow::Result<()> {
+    standard::is_read()?;
     let base = Base::open(path)?.full()?;
     if let Some(name) = against {
         let input = File::open(name).with_context(|| format!("cannot open {}", shown(name)))?;

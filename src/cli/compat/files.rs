@@ -123,7 +123,7 @@ impl Output {
         }
         let Some(path) = path else {
             return Ok(Output {
-                file: Some(stdout()?),
+                file: Some(standard::text_output()?),
                 name: "standard output".into(),
                 made: Made::default(),
             });
@@ -186,11 +186,6 @@ pub fn named_output(options: &Options) -> Option<&Path> {
         return None;
     }
     options.output.as_deref()
-}
-
-fn stdout() -> anyhow::Result<File> {
-    // A terminal is fine: much that goes there is text.
-    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
 /// Whether whoever read our output has gone.
