@@ -735,3 +735,53 @@ fn a_name_in_a_differential_steers_no_terminal() {
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains(r"(red\x1b[31m\n.zst)") && !error.contains('\x1b'), "{error:?}");
 }
+
+/// What lies behind a full backup with a map is told from an end that is missing; skippable frames are nothing.
+#[test]
+fn what_follows_a_full_backup_is_told() {
+    let dir = Dir::new();
+    let (content, day) = bytes();
+    let full = ok(run(&["full"], &content));
+    let base = dir.file("full.zst", &full);
+    let differential = ok(run(&["diff", "--base", text(&base)], &day));
+    let note = b"\x53\x2a\x4d\x18\x04\0\0\0note";
+    let more = ok(pipe(Command::new("zstd").arg("-qc"), b"more"));
+    let identity = ok(run(&["identify", text(&base)], b""));
+    let size = full.len().to_string();
+    let cut = "cut short";
+    for (what, behind, told) in [
+        ("a note", &note[..], None),
+        ("a long note", &[b"\x50\x2a\x4d\x18\0\0\x20\0", &vec![1; 2 << 20][..]].concat(), None),
+        ("notes", &note.repeat(9), None),
+        ("a frame", &more, Some("more zstd data")),
+        ("a note and a frame", &[&note[..], &more].concat(), Some("more zstd data")),
+        ("itself", &full, Some("more zstd data")),
+        ("text", b"some text", Some("no whole zstd frame")),
+        ("zeros", &[0; 9], Some("no whole zstd frame")),
+        ("half a frame", &more[..9], Some("no whole zstd frame")),
+        ("half a note", &note[..9], Some("no whole zstd frame")),
+    ] {
+        dir.file("full.zst", &[&full[..], behind].concat());
+        let whole = Command::new("zstd").args(["-tq", text(&base)]).stderr(Stdio::null()).status().unwrap();
+        assert_eq!(whole.success(), told != Some("no whole zstd frame"), "{what}");
+        let identified = run(&["identify", text(&base)], b"");
+        let restored =
+            pipe(Command::new(PROGRAM).args(["restore", "--base", text(&base), "-"]), &differential);
+        let Some(told) = told else {
+            assert_eq!(ok(identified), identity, "{what}");
+            assert!(ok(restored) == day, "{what}");
+            assert_eq!(ok(run(&["diff", "--base", text(&base)], &day)), differential, "{what}");
+            continue;
+        };
+        for output in [identified, restored] {
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert!(!output.status.success() && output.stdout.is_empty(), "{what}");
+            assert!(error.contains(told) && error.contains(&size) && !error.contains(cut), "{what}: {error}");
+        }
+    }
+    for len in [full.len() - 1, full.len() - 20, full.len() / 2] {
+        dir.file("full.zst", &full[..len]);
+        let error = String::from_utf8(run(&["identify", text(&base)], b"").stderr).unwrap();
+        assert!(error.contains(cut), "{error}");
+    }
+}

@@ -25,7 +25,7 @@ use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, WriteBuf, get_error
 mod walk;
 mod write;
 
-pub use walk::{first_side_tag, is_whole};
+pub use walk::{End, end, first_side_tag, is_whole};
 pub use write::Writer;
 
 use super::ReadAt;
@@ -43,7 +43,7 @@ const MAX_FRAME: u32 = 16 << 20;
 /// Decompressed frames that are kept where nothing else is said.
 const CACHE_BYTES: usize = 32 << 20;
 
-/// Tag of a side frame.
+/// Tag of a side frame. Those of ours begin with [`OURS`].
 pub type Tag = [u8; 8];
 const OURS: [u8; 5] = *b"pvedb";
 
@@ -97,6 +97,14 @@ impl Seekable {
     /// Those of reading, and `InvalidData` where the table contradicts itself or the file.
     pub fn open(file: File) -> io::Result<Option<Seekable>> {
         let end = file.metadata()?.len();
+        Seekable::open_until(file, end)
+    }
+
+    /// As [`Seekable::open`]; the seek table ends at `end`, and what lies behind that is not looked at.
+    ///
+    /// # Errors
+    /// As [`Seekable::open`].
+    pub fn open_until(file: File, end: u64) -> io::Result<Option<Seekable>> {
         if end < FOOTER_LEN + 8 {
             return Ok(None);
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::map::{self, Map};
 use super::print::checksum;
 use super::{BaseProblem, Error};
-use crate::container::seekable::{Seekable, first_side_tag, is_whole};
+use crate::container::seekable::{End, Seekable, end, first_side_tag, is_whole};
 use crate::container::source::{self, Found, Pass, Refused};
 use crate::container::{self, Kind, RawFile, ReadAt, lzop};
 use crate::text::shown_bytes;
@@ -197,16 +197,15 @@ impl Base {
             Kind::Lzw => ("compress", stream()?),
             Kind::Zstd => {
                 let ours = first_side_tag(file).map_err(io)? == Some(map::HEADER);
-                match Seekable::open(again()?) {
+                let seekable = match Seekable::open(again()?) {
+                    Ok(None) | Err(_) if ours => Ok(Some(Base::with_map(path, file)?)),
+                    seekable => seekable,
+                };
+                match seekable {
                     Ok(Some(s)) => match Map::open(s, path)? {
                         Ok(map) => ("map", Content::Mapped(Arc::new(map))),
                         Err(s) => ("zstd", Content::Random(Arc::new(s))),
                     },
-                    Ok(None) | Err(_) if ours => {
-                        let found =
-                            "it was written with a map, but the map's end is missing: the file is cut short";
-                        return Err(Error::base(path, BaseProblem::Damaged(found.into())));
-                    }
                     _ if !is_whole(file).map_err(io)? => {
                         let found = "its last zstd frame is not complete: the file is cut short";
                         return Err(Error::base(path, BaseProblem::Damaged(found.into())));
@@ -215,6 +214,28 @@ impl Base {
                 }
             }
         })
+    }
+
+    /// Opens a full backup that was written with a map, but does not end in its seek table.
+    fn with_map(path: &Path, file: &File) -> Result<Seekable, Error> {
+        let io = |source| Error::base(path, BaseProblem::Io(source));
+        let damaged = |found: String| Error::base(path, BaseProblem::Damaged(found));
+        match end(file).map_err(io)? {
+            End::Missing => Err(damaged(
+                "it was written with a map, but the map's end is missing: the file is cut short".into(),
+            )),
+            End::Table(end) => Seekable::open_until(file.try_clone().map_err(io)?, end)
+                .map_err(|e| damaged(e.to_string()))?
+                .ok_or_else(|| damaged("its seek table is of no use".into())),
+            End::More(end) => {
+                let what = "more zstd data, as if another file had been appended";
+                Err(Error::base(path, BaseProblem::Behind { what, end }))
+            }
+            End::Other(end) => {
+                let what = "bytes that are no whole zstd frame";
+                Err(Error::base(path, BaseProblem::Behind { what, end }))
+            }
+        }
     }
 
     /// Refuses a differential as a full backup. xdelta3's command line has its sources: it takes any file.

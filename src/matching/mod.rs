@@ -107,6 +107,17 @@ pub enum BaseProblem {
     /// It may be the one that the differential needs.
     #[error("cannot be told to be the one that this differential needs without reading all of it")]
     Unproved,
+    /// All of a full backup with a map, and more.
+    #[error(
+        "is whole, but has {what} behind its end: it was changed since. Its first {end} bytes are the full backup \
+         (head -c {end} FILE > COPY)"
+    )]
+    Behind {
+        /// What there is.
+        what: &'static str,
+        /// Bytes of the full backup itself.
+        end: u64,
+    },
     /// Another file than the one the differential needs.
     #[error(
         "is not the one that this differential was made against ({name}): {what}. It was replaced, cut short or \

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::{MAX_FRAME, SIDE_MAGIC, Tag, le32};
+use super::{MAX_FRAME, SIDE_MAGIC, TABLE_MAGIC, Tag, le32};
 
 /// Tag of the side frame right behind the first data frame, if there is one. This tells a file of ours even
 /// where its end is missing.
@@ -36,11 +36,53 @@ pub fn is_whole(file: &File) -> io::Result<bool> {
     Ok(at == size)
 }
 
+/// How a file ends that has, or had, a seek table somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It ends before its seek table does.
+    Missing,
+    /// Its first seek table ends here. If anything follows, it is skippable frames, which hold no content.
+    Table(u64),
+    /// Its first seek table ends here, and further content follows.
+    More(u64),
+    /// Its first seek table ends here, and something follows that is no zstd frame, or no whole one.
+    Other(u64),
+}
+
+/// Tells how a zstd file with a seek table ends, by the headers of its blocks. A file that ends in its only seek table
+/// need not be asked: this takes as many reads as it has blocks.
+///
+/// # Errors
+/// Those of reading.
+pub fn end(file: &File) -> io::Result<End> {
+    let size = file.metadata()?.len();
+    let (mut at, mut table) = (0, None);
+    while at < size {
+        let mut magic = [0; 4];
+        read_full_at(file, &mut magic, at)?;
+        let end = frame_end(file, at, size)?;
+        match (table, end) {
+            (None, None) => return Ok(End::Missing),
+            (None, Some(end)) if le32(&magic) == TABLE_MAGIC => table = Some(end),
+            (Some(table), None) => return Ok(End::Other(table)),
+            (Some(table), Some(_)) if !is_skippable(le32(&magic)) => return Ok(End::More(table)),
+            _ => {}
+        }
+        at = end.unwrap_or(size);
+    }
+    Ok(table.map_or(End::Missing, End::Table))
+}
+
+/// Whether this is the magic number of a skippable frame.
+fn is_skippable(magic: u32) -> bool {
+    magic & 0xffff_fff0 == 0x184D_2A50
+}
+
 /// Where the frame that begins at `at` ends; `None` where there is none, or it ends behind `limit`.
 fn frame_end(file: &File, mut at: u64, limit: u64) -> io::Result<Option<u64>> {
     let mut head = [0; 8];
     let n = read_full_at(file, &mut head, at)?;
-    if n == head.len() && le32(&head) & 0xffff_fff0 == 0x184D_2A50 {
+    if n == head.len() && is_skippable(le32(&head)) {
         let end = at + 8 + u64::from(le32(&head[4..]));
         return Ok((end <= limit).then_some(end));
     }
@@ -111,6 +153,35 @@ mod tests {
                 assert_eq!(whole(cut_file), between, "{cut} of {}", file.len());
             }
             assert!(!whole(&[&file[..], b"x"].concat()));
+        }
+    }
+
+    #[test]
+    fn what_follows_a_seek_table_is_told_apart() {
+        let seekable = sample().1;
+        let size = seekable.len() as u64;
+        let more = zstd::encode_all(&b"more"[..], 3).unwrap();
+        let note = [&0x184D_2A53u32.to_le_bytes()[..], &4u32.to_le_bytes(), b"note"].concat();
+        for (behind, expected) in [
+            (&b""[..], End::Table(size)),
+            (&note, End::Table(size)),
+            (&note.repeat(3), End::Table(size)),
+            (&more, End::More(size)),
+            (&[&note[..], &more].concat(), End::More(size)),
+            (&seekable, End::More(size)),
+            (b"garbage", End::Other(size)),
+            (&[0; 100], End::Other(size)),
+            (&more[..more.len() - 1], End::Other(size)),
+            (&note[..9], End::Other(size)),
+        ] {
+            let mut f = tempfile::tempfile().unwrap();
+            f.write_all(&[&seekable, behind].concat()).unwrap();
+            assert_eq!(end(&f).unwrap(), expected, "{behind:?}");
+        }
+        for cut in [1, 9, 50, seekable.len() - 8] {
+            let mut f = tempfile::tempfile().unwrap();
+            f.write_all(&seekable[..seekable.len() - cut]).unwrap();
+            assert_eq!(end(&f).unwrap(), End::Missing, "{cut}");
         }
     }
 }
