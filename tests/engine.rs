@@ -10,7 +10,7 @@ use pve_diff_backup::container::Compression;
 use pve_diff_backup::matching::base::Base;
 use pve_diff_backup::matching::restore::{Differential, Options};
 use pve_diff_backup::matching::{encode, full};
-use pve_diff_backup::vma::{Config, Device, Header, Order, write_archive};
+use pve_diff_backup::vma::{Cluster, Config, Device, ExtentHeader, Header, Order, write_archive};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pve-xdelta3");
 const OPTIONS: Options = Options { threads: 2, window: 64 << 20, check_base: true };
@@ -783,5 +783,66 @@ fn what_follows_a_full_backup_is_told() {
         dir.file("full.zst", &full[..len]);
         let error = String::from_utf8(run(&["identify", text(&base)], b"").stderr).unwrap();
         assert!(error.contains(cut), "{error}");
+    }
+}
+
+/// A VM's stream: disks of so many clusters, the stored blocks of which depend on their number.
+fn thin(disks: &[(u32, fn(u32) -> u16)], uuid: u8) -> Vec<u8> {
+    let devices = disks.iter().zip(1..);
+    let devices = devices.map(|((clusters, _), id)| Device {
+        id,
+        name: format!("drive-scsi{id}"),
+        size: u64::from(*clusters) << 16,
+    });
+    let devices = devices.collect();
+    let header = Header { uuid: [uuid; 16], ctime: 1_700_000_000, configs: Vec::new(), devices };
+    let mut stream = header.encode().unwrap();
+    let longest = disks.iter().map(|(clusters, _)| *clusters).max().unwrap();
+    let all: Vec<_> = (0..longest)
+        .flat_map(|number| {
+            let of = disks.iter().zip(1..).filter(move |((clusters, _), _)| number < *clusters);
+            of.map(move |((_, mask), device)| Cluster { device, number, mask: mask(number) })
+        })
+        .collect();
+    for clusters in all.chunks(58) {
+        stream.extend(ExtentHeader::new([uuid; 16], clusters).encode());
+        for cluster in clusters {
+            let seed = (u64::from(cluster.number) + 1) << 8 | u64::from(cluster.device);
+            stream.extend(Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)).bytes(cluster.data_len()));
+        }
+    }
+    stream
+}
+
+/// Where nothing changed, only the UUID and the checksums of the extents are new.
+#[test]
+fn an_unchanged_disk_costs_no_more_than_with_xdelta3() {
+    let dir = Dir::new();
+    for (what, disks) in [
+        ("empty", &[(1 << 17, (|_| 0) as fn(u32) -> u16)][..]),
+        ("sparse", &[(1 << 16, |n| if n % 97 == 0 { 0x8001 } else { 0 })]),
+        ("nearly empty", &[(1 << 17, |n| if n % 10_007 == 0 { 0xffff } else { 0 })]),
+        ("one block each", &[(4000, |n| 1 << (n % 16))]),
+        ("full", &[(250, |_| 0xffff)]),
+        ("two, interleaved", &[(40_000, |n| if n % 300 == 0 { 0xffff } else { 0 }), (30_000, |_| 0)]),
+    ] {
+        let (yesterday, today) = (thin(disks, 1), thin(disks, 2));
+        let raw = dir.file("yesterday", &yesterday);
+        let new = dir.file("today", &today);
+        let peer =
+            ok(pipe(Command::new("xdelta3").args(["-e", "-q", "-c", "-s", text(&raw), text(&new)]), b""));
+        let stock = dir.file("stock.zst", &ok(pipe(Command::new("zstd").args(["-qc", text(&raw)]), b"")));
+        let full = dir.file("full.zst", &ok(run(&["full"], &yesterday)));
+        for base in [&full, &stock, &raw] {
+            let differential = ok(run(&["diff", "--base", text(base)], &today));
+            // The header with the base's name and identity, and the end record, are ours.
+            let (ours, most) = (differential.len(), peer.len() + peer.len() / 10 + 256);
+            assert!(ours <= most, "{what}, {base:?}: {ours} bytes, xdelta3 needs {}", peer.len());
+            let restored = ["restore", "--base", text(base), "-"];
+            assert!(ok(run(&restored, &differential)) == today, "{what}");
+            let delta = dir.file("delta", &ok(pipe(Command::new("zstd").arg("-dqc"), &differential)));
+            let theirs = ["-d", "-q", "-c", "-s", text(&raw), text(&delta)];
+            assert!(ok(pipe(Command::new("xdelta3").args(theirs), b"")) == today, "{what}");
+        }
     }
 }

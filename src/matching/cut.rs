@@ -2,7 +2,8 @@
 //!
 //! A VMA stream is cut into its 4096-byte blocks, known by device, cluster and number: extents only
 //! align to 512 bytes, carry a fresh UUID each time and hold clusters in no certain order, so a block's
-//! place in the stream says little. Everything else is cut by content (a gear hash), so that pieces
+//! place in the stream says little. Of an extent's header the list of its clusters is a piece, which is the same from
+//! day to day where nothing changed; the UUID and the checksum in front of it are not. Everything else is cut by content (a gear hash), so that pieces
 //! are found again whatever was inserted before them; a tar archive also where its members begin.
 
 use std::io::Read;
@@ -10,7 +11,7 @@ use std::iter::Peekable;
 
 use super::spare::Spare;
 use super::{Error, members};
-use crate::vma::{BLOCK, BLOCKS_PER_CLUSTER, EXTENT_HEADER, ExtentHeader, Header};
+use crate::vma::{BLOCK, BLOCKS_PER_CLUSTER, EXTENT_FRONT, EXTENT_HEADER, ExtentHeader, Header};
 
 /// The longest segment. A segment is the unit of work and becomes one VCDIFF window or a few; 8 MiB
 /// is the window that xdelta3 writes by default (it reads windows of up to 16 MiB).
@@ -22,7 +23,7 @@ const MAX_PIECE: usize = 32 << 10;
 /// A cut falls where these bits of the gear hash are zero: every 4 KiB on average, past the minimum.
 const CUT_MASK: u64 = ((1 << 12) - 1) << 48;
 
-/// Most pieces that a segment can have: no more than one begins in 512 bytes, but for the ends.
+/// Most pieces that a segment can have, gaps not counted: no more than one begins in 512 bytes, but for the ends.
 pub const MAX_PIECES: usize = SEGMENT / 512 + 2;
 
 /// Which block of a virtual machine's disk a piece is.
@@ -39,8 +40,10 @@ pub struct Cluster {
 /// A stretch of a VMA stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Span {
-    /// Headers: bytes that are never found again.
+    /// The archive's header: bytes that are never found again.
     Gap(u32),
+    /// The header of an extent.
+    Header,
     /// The stored blocks of a cluster.
     Cluster(Cluster),
 }
@@ -72,15 +75,36 @@ pub struct Piece {
     pub at: usize,
     /// Bytes.
     pub len: usize,
-    /// Which block of a disk it is: its cluster, and its number in there (0 to 15).
-    pub block: Option<(Cluster, u8)>,
-    /// Not worth a fingerprint: headers.
-    pub gap: bool,
+    /// What it is.
+    pub part: Part,
 }
+
+/// What a piece is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Bytes of any kind.
+    Bytes,
+    /// A block of a disk: its cluster, and its number in there (0 to 15).
+    Block(Cluster, u8),
+    /// The list of clusters in an extent's header.
+    Clusters,
+    /// What precedes that list, most of which is new in every archive.
+    Front,
+    /// An archive's header.
+    Gap,
+}
+
+/// Bytes of the list of clusters in an extent's header.
+pub const CLUSTERS_LEN: usize = EXTENT_HEADER - EXTENT_FRONT;
 
 impl Piece {
     fn new(at: usize, len: usize) -> Piece {
-        Piece { at, len, block: None, gap: false }
+        Piece { at, len, part: Part::Bytes }
+    }
+
+    /// Whether it is worth a fingerprint: it may be found again.
+    pub fn is_known_again(&self) -> bool {
+        !matches!(self.part, Part::Front | Part::Gap)
     }
 }
 
@@ -93,7 +117,7 @@ impl Segment {
         };
         spans.iter().filter_map(|span| match span {
             Span::Cluster(cluster) => Some(*cluster),
-            Span::Gap(_) => None,
+            Span::Gap(_) | Span::Header => None,
         })
     }
 
@@ -118,12 +142,18 @@ fn blocks(spans: &[Span]) -> Vec<Piece> {
     for span in spans {
         match *span {
             Span::Gap(len) => {
-                pieces.push(Piece { gap: true, ..Piece::new(at, len as usize) });
+                pieces.push(Piece { part: Part::Gap, ..Piece::new(at, len as usize) });
                 at += len as usize;
+            }
+            Span::Header => {
+                let clusters = at + EXTENT_FRONT;
+                pieces.push(Piece { part: Part::Front, ..Piece::new(at, EXTENT_FRONT) });
+                pieces.push(Piece { part: Part::Clusters, ..Piece::new(clusters, CLUSTERS_LEN) });
+                at += EXTENT_HEADER;
             }
             Span::Cluster(c) => {
                 for n in (0..BLOCKS_PER_CLUSTER as u8).filter(|n| c.mask >> n & 1 == 1) {
-                    pieces.push(Piece { block: Some((c, n)), ..Piece::new(at, BLOCK) });
+                    pieces.push(Piece { part: Part::Block(c, n), ..Piece::new(at, BLOCK) });
                     at += BLOCK;
                 }
             }
@@ -347,7 +377,7 @@ impl<R: Read> Segmenter<R> {
                 self.held = data.split_off(at);
                 break;
             }
-            spans.push(Span::Gap(EXTENT_HEADER as u32));
+            spans.push(Span::Header);
             spans.extend(
                 head.clusters()
                     .map(|c| Span::Cluster(Cluster { device: c.device, number: c.number, mask: c.mask })),
@@ -400,7 +430,7 @@ mod tests {
                 end += p.len;
             }
             assert_eq!(end, s.data.len());
-            assert!(s.pieces().count() <= MAX_PIECES);
+            assert!(s.pieces().filter(Piece::is_known_again).count() <= MAX_PIECES);
         }
         all
     }
@@ -424,7 +454,7 @@ mod tests {
         let mut blocks = 0;
         for s in &all {
             for p in s.pieces() {
-                let Some((cluster, n)) = p.block else { continue };
+                let Part::Block(cluster, n) = p.part else { continue };
                 let at = cluster.number as usize * 65536 + usize::from(n) * BLOCK;
                 assert_eq!(s.data[p.at..p.at + p.len], disk[at..at + BLOCK]);
                 blocks += 1;

@@ -4,21 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Error;
-use super::cut::{Cluster, Piece};
+use super::cut::{Cluster, Part, Piece};
 use super::map::{Chunk, Entry, Map};
 use super::print::Print;
 use super::seed::Seeds;
 use crate::container::ReadAt;
+use crate::vma::EXTENT_FRONT;
 
-/// Where a cluster's first piece lies: 20 bits for the chunk, 12 for the entry. That reaches 8 TiB; what lies behind
-/// is found by content only where it follows something found.
+/// Where a cluster lies: 20 bits for the chunk, 12 for its number among the clusters there. That reaches 8 TiB; what
+/// lies behind is found by content only where it follows something found.
 type Id = u32;
-const ENTRY_BITS: u32 = 12;
+const CLUSTER_BITS: u32 = 12;
 /// Chunks that can be told apart.
-const MAX_CHUNKS: usize = (1 << (32 - ENTRY_BITS)) - 1;
+const MAX_CHUNKS: usize = (1 << (32 - CLUSTER_BITS)) - 1;
 
-fn id(chunk: usize, entry: usize) -> Option<Id> {
-    (chunk < MAX_CHUNKS && entry < 1 << ENTRY_BITS).then_some((chunk << ENTRY_BITS | entry) as Id)
+fn id(chunk: usize, cluster: usize) -> Option<Id> {
+    (chunk < MAX_CHUNKS && cluster < 1 << CLUSTER_BITS).then_some((chunk << CLUSTER_BITS | cluster) as Id)
 }
 
 /// Which chunk holds a fingerprint: a hash table of fixed size, 4 bytes a slot. A slot holds the chunk's number
@@ -85,7 +86,7 @@ enum Store {
 pub struct Index {
     table: Table,
     seeds: Seeds,
-    /// By device and cluster: the first entry and the mask.
+    /// By device and cluster: where it is, and the mask.
     clusters: HashMap<u8, Vec<(Id, u16)>>,
     store: Store,
 }
@@ -102,6 +103,8 @@ pub struct Found {
     pub len: usize,
     /// Whether its content equals that of the piece that was looked for.
     pub equal: bool,
+    /// Whether it follows a gap in which the front of an extent's header has room.
+    pub headed: bool,
 }
 
 impl Index {
@@ -150,8 +153,8 @@ impl Index {
             self.table.insert(entry.print, n);
         }
         self.seeds.learn(n, &chunk.seeds);
-        for (c, e) in &chunk.clusters {
-            let (Some(id), number) = (id(n, *e as usize), c.number as usize) else { continue };
+        for (nth, (c, _)) in chunk.clusters.iter().enumerate() {
+            let (Some(id), number) = (id(n, nth), c.number as usize) else { continue };
             let device = self.clusters.entry(c.device).or_default();
             // Clusters come nearly in order; a wild number in a damaged base must not cost memory.
             if number < MAX_CLUSTERS && number < device.len() + (1 << 20) {
@@ -210,7 +213,10 @@ impl Cursor<'_> {
     /// # Errors
     /// Where the base's map cannot be read or is damaged.
     pub fn find(&mut self, piece: &Piece, print: Print) -> Result<Option<Found>, Error> {
-        let same_block = piece.block.and_then(|(c, n)| self.block(c, n));
+        let same_block = match piece.part {
+            Part::Block(cluster, n) => self.block(cluster, n)?,
+            _ => None,
+        };
         let same = self.check(same_block, piece, print)?;
         if let Some(found) = same.filter(|f| f.equal) {
             return Ok(Some(found));
@@ -244,11 +250,18 @@ impl Cursor<'_> {
     }
 
     /// The entry of the same block of the same disk.
-    fn block(&self, cluster: Cluster, n: u8) -> Option<Place> {
-        let &(first, mask) = self.index.clusters.get(&cluster.device)?.get(cluster.number as usize)?;
+    fn block(&mut self, cluster: Cluster, n: u8) -> Result<Option<Place>, Error> {
+        let device = self.index.clusters.get(&cluster.device);
+        let Some(&(id, mask)) = device.and_then(|all| all.get(cluster.number as usize)) else {
+            return Ok(None);
+        };
+        if mask >> n & 1 == 0 {
+            return Ok(None);
+        }
+        let (chunk, nth) = (id >> CLUSTER_BITS, id & ((1 << CLUSTER_BITS) - 1));
+        let first = self.load(chunk)?.and_then(|chunk| chunk.clusters.get(nth as usize)).map(|(_, e)| *e);
         let below = mask & ((1u16 << n) - 1);
-        let entry = (first & ((1 << ENTRY_BITS) - 1)) + below.count_ones();
-        (mask >> n & 1 == 1).then_some((first >> ENTRY_BITS, entry as usize))
+        Ok(first.map(|first| (chunk, (first + below.count_ones()) as usize)))
     }
 
     /// An entry with this fingerprint.
@@ -262,10 +275,11 @@ impl Cursor<'_> {
         let Some(place) = place else { return Ok(None) };
         let Some((place, start, entry)) = self.entry(place)? else { return Ok(None) };
         let equal = entry.print == print && entry.len as usize == piece.len;
+        let headed = piece.part == Part::Clusters && self.is_headed(place)?;
         if equal {
             self.next = Some((place.0, place.1 + 1));
         }
-        Ok(Some(Found { at: start + u64::from(entry.at), len: entry.len as usize, equal }))
+        Ok(Some(Found { at: start + u64::from(entry.at), len: entry.len as usize, equal, headed }))
     }
 
     /// The entry at this place; behind the last entry of a chunk comes the first of the next.
@@ -276,6 +290,13 @@ impl Cursor<'_> {
         }
         let next = if e == chunk.entries.len() { self.load(n + 1)? } else { None };
         Ok(next.and_then(|chunk| chunk.entries.first().map(|entry| ((n + 1, 0), chunk.start, *entry))))
+    }
+
+    /// Whether the entry follows a gap in which the front of an extent's header has room.
+    fn is_headed(&mut self, (n, e): Place) -> Result<bool, Error> {
+        let Some(chunk) = self.load(n)? else { return Ok(false) };
+        let before = e.checked_sub(1).map_or(0, |last| chunk.entries[last].at + chunk.entries[last].len);
+        Ok(chunk.entries[e].at - before >= EXTENT_FRONT as u32)
     }
 
     fn load(&mut self, n: u32) -> Result<Option<&Chunk>, Error> {
@@ -347,7 +368,7 @@ mod tests {
         assert_eq!(cursor.find_next(&last, print(&segments[0], &last)).unwrap(), None);
         assert_eq!(cursor.follows().unwrap(), Some(first.len));
         let found = cursor.find_next(&first, print(&segments[1], &first)).unwrap();
-        assert_eq!(found, Some(Found { at: segments[1].start, len: first.len, equal: true }));
+        assert_eq!(found, Some(Found { at: segments[1].start, len: first.len, equal: true, headed: false }));
 
         for thin in [false, true] {
             if thin {
@@ -360,7 +381,10 @@ mod tests {
             for s in &segments {
                 for p in s.pieces() {
                     let found = cursor.find(&p, secret.print(&s.data[p.at..p.at + p.len])).unwrap().unwrap();
-                    assert_eq!(found, Found { at: s.start + p.at as u64, len: p.len, equal: true });
+                    assert_eq!(
+                        found,
+                        Found { at: s.start + p.at as u64, len: p.len, equal: true, headed: false }
+                    );
                 }
             }
         }

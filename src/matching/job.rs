@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use super::cut::{Layout, Piece, Pieces, Segment};
+use super::cut::{self, Layout, Piece, Pieces, Segment};
 use super::encode::Engine;
 use super::fine::{self, Part, Workspace};
 use super::index::{Cursor, Found, Index};
@@ -15,6 +15,7 @@ use super::seed::worthwhile;
 use super::{Error, records};
 use crate::container::ReadAt;
 use crate::vcdiff::{MAX_SEGMENT, WindowBuilder};
+use crate::vma::{EXTENT_FRONT, EXTENT_UUID};
 
 /// Changed stretches of at least so many bytes are looked for elsewhere, so many at a time.
 const MIN_SOUGHT: usize = 512;
@@ -44,8 +45,11 @@ pub(super) enum Stretch {
     Equal(u64),
     /// Changed; the old bytes of the same block, where there are any.
     Changed(Option<(u64, u64)>),
-    /// A header of a VMA archive, most of which is new each time: stored. To compare it, nearly every frame of
-    /// the base would have to be decompressed.
+    /// The front of an extent's header, its UUID and checksum being new; where that of the same clusters lies in the base,
+    /// if it is there.
+    Front(Option<u64>),
+    /// A list of clusters that the base does not have: stored. To compare it with another one, nearly every frame of the
+    /// base would have to be decompressed.
     Fresh,
 }
 
@@ -59,6 +63,8 @@ enum Described {
     Copy { from: u64, len: usize },
     /// New.
     New { at: usize, len: usize },
+    /// The front of an extent's header.
+    Front { at: usize, base: Option<u64> },
     /// Not found where it was to be expected.
     Unknown { at: usize, len: usize },
 }
@@ -71,6 +77,8 @@ pub(super) struct Job<'a> {
     index: Option<&'a Index>,
     /// Where the window in work began in the segment.
     begun: usize,
+    /// Where in that window the archive's UUID is, if it is there.
+    uuid: Option<usize>,
     /// That of the whole segment, if its pieces were looked up: it was made beside, while they were at hand.
     adler: Option<u32>,
     out: Vec<u8>,
@@ -104,6 +112,7 @@ impl<'a> Job<'a> {
             content,
             index,
             begun: 0,
+            uuid: None,
             adler: None,
             out: Vec::new(),
             drift: None,
@@ -121,6 +130,7 @@ impl<'a> Job<'a> {
                     parts.push(Described::Copy { from, len });
                     self.drift = Some(from as i64 - (self.segment.start + at as u64) as i64);
                 }
+                Stretch::Front(base) => parts.push(Described::Front { at, base }),
                 Stretch::Fresh => parts.push(Described::New { at, len }),
                 Stretch::Changed(old) => {
                     if let Some((from, had)) = old {
@@ -143,6 +153,7 @@ impl<'a> Job<'a> {
             match part {
                 Described::Copy { from, len } => self.copy(from, len),
                 Described::New { at, len } => self.literal(&self.segment.data[at..at + len]),
+                Described::Front { at, base } => self.front(at, base),
                 Described::Unknown { mut at, len } => {
                     let end = at + len;
                     while at < end {
@@ -220,8 +231,14 @@ impl<'a> Job<'a> {
         while let Some((piece, found)) = self.find_next(&mut cursor, &mut pieces) {
             let found = found.filter(|found| self.within_reach(found));
             adler.write(&self.segment.data[piece.at..piece.at + piece.len]);
+            if let Some(Found { at, equal: true, headed: true, .. }) = found
+                && let Some((_, _, Stretch::Front(base))) = all.last_mut()
+            {
+                *base = at.checked_sub(EXTENT_FRONT as u64).filter(|front| *front >= self.far.0);
+            }
             let stretch = match found {
-                None if piece.gap && self.segment.start + piece.at as u64 > 0 => Stretch::Fresh,
+                None if piece.part == cut::Part::Front => Stretch::Front(None),
+                None if piece.part == cut::Part::Clusters => Stretch::Fresh,
                 Some(Found { at, equal: true, .. }) => Stretch::Equal(at),
                 Some(Found { at, len, .. }) => Stretch::Changed(Some((at, len as u64))),
                 None => Stretch::Changed(None),
@@ -261,7 +278,8 @@ impl<'a> Job<'a> {
             return Some((guess, Some(found)));
         }
         let piece = pieces.next()?;
-        let found = if piece.gap { None } else { self.known(cursor.find(&piece, print(&piece))) };
+        let known = piece.is_known_again();
+        let found = if known { self.known(cursor.find(&piece, print(&piece))) } else { None };
         Some((piece, found))
     }
 
@@ -331,6 +349,27 @@ impl<'a> Job<'a> {
         self.scratch.window.copy_source(from, len);
     }
 
+    /// The front of an extent's header. Before the UUID it has what follows from the list of clusters, so that it is the
+    /// same in the base where that is; the UUID is that of every extent.
+    fn front(&mut self, at: usize, base: Option<u64>) {
+        let front = &self.segment.data[at..at + EXTENT_FRONT];
+        match base {
+            Some(from) => self.copy(from, EXTENT_UUID.start),
+            None => self.literal(&front[..EXTENT_UUID.start]),
+        }
+        let uuid = &front[EXTENT_UUID];
+        match self.uuid {
+            Some(place) if self.segment.data[self.begun + place..].starts_with(uuid) => {
+                self.scratch.window.copy_target(place, uuid.len());
+            }
+            _ => {
+                self.uuid = Some(self.scratch.window.target_len());
+                self.literal(uuid);
+            }
+        }
+        self.literal(&front[EXTENT_UUID.end..]);
+    }
+
     fn literal(&mut self, bytes: &[u8]) {
         self.engine.new.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let begun = self.scratch.window.target_len();
@@ -373,5 +412,6 @@ impl<'a> Job<'a> {
         let adler = whole.unwrap_or_else(|| simd_adler32::adler32(&window));
         self.scratch.window.finish(Some(adler), &mut self.out);
         self.begun = end;
+        self.uuid = None;
     }
 }

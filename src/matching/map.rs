@@ -10,6 +10,8 @@
 //!     0x01 cluster: device u8, number u32, mask u16, a print [12] per set bit (4096 bytes each)
 //!     0x02 pieces:  count varint, per piece: length varint, print [12]
 //!     0x03 seeds:   a seed [5] for each 4096 bytes of the segment, see `seed.rs`
+//!     Of an extent's header in a VMA archive the list of clusters is a piece, the rest a gap. Maps of older versions of
+//!     this program have all of the header in the gap.
 //! "pvedbEND"  content length u64, chained checksum [16], segments u64
 //! ```
 //! A cut file lacks the end, and is refused as a base.
@@ -17,13 +19,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::cut::{Cluster, MAX_PIECES, SEGMENT, Segment};
+use super::cut::{CLUSTERS_LEN, Cluster, MAX_PIECES, Part, Piece, SEGMENT, Segment};
 use super::print::{PRINT_LEN, Print, SEED_LEN, Secret, checksum};
 use super::{BaseProblem, Error, seed};
 use crate::container::cache::{Cache, Value};
 use crate::container::seekable::{Seekable, Tag};
 use crate::container::{Near, ReadAt};
-use crate::vma::BLOCK;
+use crate::vma::{BLOCK, EXTENT_FRONT, EXTENT_HEADER, ExtentHeader};
 
 /// Tags of the side frames.
 pub const HEADER: Tag = *b"pvedbHDR";
@@ -34,6 +36,9 @@ pub const END: Tag = *b"pvedbEND";
 const VERSION: u8 = 1;
 /// No chunk of a map is larger: every piece costs at most 3 + 12 bytes, and 7 if it has a mark.
 const MAX_CHUNK: u32 = (MAX_PIECES * (PRINT_LEN + 10) + 64) as u32;
+
+/// Gaps of so many bytes are searched for extent headers.
+const DENSE: usize = 8 * EXTENT_HEADER;
 
 /// A fingerprinted piece of the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +70,8 @@ impl Chunk {
     /// Describes a segment.
     pub fn new(segment: &Segment, secret: &Secret) -> Chunk {
         let mut chunk = Chunk { start: segment.start, len: segment.data.len() as u32, ..Chunk::default() };
-        for p in segment.pieces().filter(|p| !p.gap) {
-            if let Some((cluster, n)) = p.block
+        for p in segment.pieces().filter(Piece::is_known_again) {
+            if let Part::Block(cluster, n) = p.part
                 && cluster.mask.trailing_zeros() == u32::from(n)
             {
                 chunk.clusters.push((cluster, chunk.entries.len() as u32));
@@ -76,6 +81,45 @@ impl Chunk {
         }
         chunk.seeds = seed::of(&segment.data);
         chunk
+    }
+
+    /// Adds the extent headers in gaps that are long enough to hold many: those of thin disks, which were not in the
+    /// maps of older versions. One that lies alone between data is not worth decompressing that data.
+    fn add_headers(&mut self, content: &dyn ReadAt, secret: &Secret) {
+        let mut found = Vec::new();
+        let mut bytes = Vec::new();
+        let ends = self.entries.iter().map(|e| (e.at, e.at + e.len)).chain([(self.len, self.len)]);
+        let mut gap = 0;
+        for (at, next) in ends {
+            let start = std::mem::replace(&mut gap, next);
+            if ((at - start) as usize) < DENSE {
+                continue;
+            }
+            bytes.resize((at - start) as usize, 0);
+            // Where the base is damaged, it is as if they were not there.
+            if content.read_at(self.start + u64::from(start), &mut bytes).is_err() {
+                continue;
+            }
+            // From the back: in the first gap they follow the header of the archive.
+            let headers = bytes.rchunks_exact(EXTENT_HEADER);
+            let headers = headers.map_while(|h| ExtentHeader::parse(h.first_chunk()?).ok().map(|_| h));
+            let first = found.len();
+            found.extend(headers.zip(1u32..).map(|(header, n)| Entry {
+                at: at - n * EXTENT_HEADER as u32 + EXTENT_FRONT as u32,
+                len: CLUSTERS_LEN as u32,
+                print: secret.print(&header[EXTENT_FRONT..]),
+            }));
+            found[first..].reverse();
+        }
+        if found.is_empty() {
+            return;
+        }
+        for (_, entry) in &mut self.clusters {
+            let at = self.entries.get(*entry as usize).map_or(self.len, |e| e.at);
+            *entry += found.partition_point(|e| e.at < at) as u32;
+        }
+        self.entries.append(&mut found);
+        self.entries.sort_by_key(|e| e.at);
     }
 
     /// Bytes that it takes.
@@ -323,6 +367,10 @@ impl Map {
             .then(|| Chunk::decode(&bytes))
             .flatten()
             .filter(|c| c.start.checked_add(c.len.into()).is_some_and(|end| end <= self.file.size()))
+            .map(|mut chunk| {
+                chunk.add_headers(&self.file, &self.secret);
+                chunk
+            })
             .ok_or_else(|| Error::Io {
                 what: format!("cannot use {}", what()),
                 source: std::io::Error::new(std::io::ErrorKind::InvalidData, "it is damaged"),
@@ -389,7 +437,9 @@ impl ReadAt for Map {
 #[cfg(test)]
 mod tests {
     use super::super::cut::{Layout, Span};
+    use super::super::fine::Whole;
     use super::*;
+    use crate::vma;
     use proptest::prelude::*;
 
     fn chunk(layout: Layout, len: usize) -> Chunk {
@@ -432,6 +482,63 @@ mod tests {
         let mut wild = seeded;
         wild.seeds.push([1; 5]);
         assert_eq!(Chunk::decode(&wild.encode()), None);
+    }
+
+    /// Maps of older versions lack the extent headers; those of thin disks are read from the content.
+    #[test]
+    fn headers_that_lie_close_together_are_found_without_the_map() {
+        let clusters = |first: u32, mask: u16| -> Vec<_> {
+            (first..first + 58).map(|number| vma::Cluster { device: 1, number, mask }).collect()
+        };
+        let secret = Secret::new(&[9; 32]);
+        for (front, thin, full, after) in [(12288, 9, 2, 40), (0, 20, 1, 0), (0, 0, 1, 8), (12288, 300, 0, 0)]
+        {
+            let (mut data, mut old, mut new) = (vec![7; front], Vec::new(), Vec::new());
+            if front > 0 {
+                old.push(Span::Gap(front as u32));
+                new.push(Span::Gap(front as u32));
+            }
+            for n in 0..thin + full + after {
+                let mask = if (thin..thin + full).contains(&n) { 1 } else { 0 };
+                let clusters = clusters(n * 58, mask);
+                data.extend(vma::ExtentHeader::new([3; 16], &clusters).encode());
+                data.resize(data.len() + usize::from(mask) * 58 * BLOCK, n as u8);
+                old.push(Span::Gap(EXTENT_HEADER as u32));
+                new.push(Span::Header);
+                for list in [&mut old, &mut new] {
+                    list.extend(clusters.iter().map(|c| {
+                        Span::Cluster(Cluster { device: c.device, number: c.number, mask: c.mask })
+                    }));
+                }
+            }
+            let content = Whole::new(data.clone());
+            let [old, new] = [old, new].map(|spans| {
+                let layout = Layout::Vma(spans);
+                Chunk::new(&Segment { start: 0, data: data.clone(), layout }, &secret)
+            });
+            let mut found = Chunk::decode(&old.encode()).unwrap();
+            assert_eq!(found, old);
+            found.add_headers(&content, &secret);
+            // All but those among data, each with no more than the end of a run before it.
+            let lone = |e: &Entry| {
+                let next = new.entries.iter().find(|n| n.at == e.at + e.len);
+                e.len as usize == CLUSTERS_LEN && next.is_some() && e.at > 4 * BLOCK as u32
+            };
+            let missing: Vec<_> = new.entries.iter().filter(|e| !found.entries.contains(e)).collect();
+            assert!(missing.iter().all(|e| lone(e)), "{missing:?}");
+            assert!(missing.len() as u32 <= full, "{} of {full}", missing.len());
+            assert!(found.entries.iter().all(|e| new.entries.contains(e)));
+            assert!(found.entries.is_sorted_by_key(|e| e.at));
+            for ((cluster, n), (same, first)) in found.clusters.iter().zip(&new.clusters) {
+                assert_eq!(cluster, same);
+                assert_eq!(found.entries[*n as usize], new.entries[*first as usize]);
+            }
+            let again = Chunk::decode(&new.encode()).unwrap();
+            assert_eq!(again, new);
+            let mut complete = again;
+            complete.add_headers(&content, &secret);
+            assert_eq!(complete, new);
+        }
     }
 
     proptest! {

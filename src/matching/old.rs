@@ -42,15 +42,15 @@ pub fn places(stretches: &[Placed], n: usize, front: bool) -> Vec<(u64, u64)> {
     let reach = (len as u64 + SLACK).min(MAX_OLD);
     let block = match stretch {
         Stretch::Changed(block) => block,
-        Stretch::Equal(_) | Stretch::Fresh => None,
+        Stretch::Equal(_) | Stretch::Front(_) | Stretch::Fresh => None,
     };
     let before = stretches[..n].iter().rev().take(NEIGHBOURS).find_map(|&(b, _, s)| match s {
         Stretch::Equal(from) => Some(from + (at - b) as u64),
-        Stretch::Changed(_) | Stretch::Fresh => None,
+        Stretch::Changed(_) | Stretch::Front(_) | Stretch::Fresh => None,
     });
     let after = stretches[n + 1..].iter().take(NEIGHBOURS).find_map(|&(a, _, s)| match s {
         Stretch::Equal(to) => Some(to.saturating_sub((a - at - len) as u64)),
-        Stretch::Changed(_) | Stretch::Fresh => None,
+        Stretch::Changed(_) | Stretch::Front(_) | Stretch::Fresh => None,
     });
     let mut places = Vec::with_capacity(3);
     places.extend(block);

@@ -2,12 +2,12 @@
 
 use md5::{Digest, Md5};
 
-use super::{BLOCK, CLUSTERS_PER_EXTENT, Defect, EXTENT_HEADER, Uuid};
+use super::{BLOCK, CLUSTERS_PER_EXTENT, Defect, EXTENT_FRONT, EXTENT_HEADER, EXTENT_UUID, Uuid};
 
 const MAGIC: [u8; 4] = *b"VMAE";
-const UUID_AT: usize = 8;
-const MD5_AT: usize = 24;
-const ENTRIES_AT: usize = 40;
+const UUID_AT: usize = EXTENT_UUID.start;
+const MD5_AT: usize = EXTENT_UUID.end;
+const ENTRIES_AT: usize = EXTENT_FRONT;
 
 /// One entry of an extent header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -40,6 +40,10 @@ pub const CLUSTER: usize = BLOCK * BLOCKS_PER_CLUSTER;
 pub const CLUSTERS_PER_EXTENT: usize = 59;
 /// Bytes of an extent header.
 pub const EXTENT_HEADER: usize = 512;
+/// Bytes of an extent header before its entries: magic number, count of blocks, UUID, checksum.
+pub const EXTENT_FRONT: usize = 40;
+/// Where in an extent header the UUID is. What precedes it follows from the entries.
+pub const EXTENT_UUID: std::ops::Range<usize> = 8..24;
 /// Bytes of the fixed part of an archive header; the blob table follows.
 pub const FIXED_HEADER: usize = 12288;
 /// The longest header that is read. Proxmox's writer stops at 512 KiB, this leaves room for others.
