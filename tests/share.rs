@@ -135,7 +135,8 @@ fn a_backup_is_a_regular_file_of_its_directory() {
     let link = |to: PathBuf| move |path: &Path| symlink(&to, path).unwrap();
     let pipe = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
     for name in [FULL, DIFFERENTIAL] {
-        let tries: [(&str, Box<dyn FnOnce(&Path)>); 6] = [
+        type Put = Box<dyn FnOnce(&Path)>;
+        let tries: [(&str, Put); 6] = [
             ("a symbolic link", Box::new(link(secret.clone()))),
             ("a symbolic link", Box::new(link("away".into()))),
             ("a symbolic link", Box::new(link("/dev/zero".into()))),
