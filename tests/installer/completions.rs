@@ -20,8 +20,8 @@ fn listed(words: &[&str], heading: &str) -> Vec<String> {
     let help = String::from_utf8(output.stdout).unwrap();
     let below = help.lines().skip_while(|line| *line != heading).skip(1);
     let below = below.take_while(|line| line.is_empty() || line.starts_with(' '));
-    // What is indented further goes on with a description; options are, too.
-    let begins = |line: &&str| !line.starts_with("   ") || line.trim_start().starts_with("--");
+    // What is indented further goes on with a description.
+    let begins = |line: &&str| line.len() - line.trim_start().len() <= 6;
     let firsts =
         below.filter(begins).filter_map(|line| line.split_whitespace().find(|word| !word.ends_with(',')));
     firsts.map(str::to_owned).collect()
