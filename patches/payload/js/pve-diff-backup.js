@@ -59,7 +59,7 @@
             'Not read: {0}': 'Nicht gelesen: {0}',
         },
         fr: {
-            'Full Every': 'Complète après',
+            'Full Every': 'Totale après',
             day: 'jour',
             days: 'jours',
             'always full': 'toujours complète',
@@ -676,25 +676,26 @@
         });
 
         // Below the datacenter's backup jobs, for who sees those.
+        var addTab = function (items) {
+            for (var at = 0; at < items.length; at++) {
+                if (items[at].itemId === 'backup') {
+                    items.splice(at + 1, 0, {
+                        xtype: 'pveDiffBackupChains',
+                        iconCls: 'fa fa-files-o',
+                        title: text('Differential'),
+                        itemId: 'differential',
+                    });
+                    return;
+                }
+            }
+        };
         Ext.define('PveDiffBackup.Config', {
             override: 'PVE.panel.Config',
-            insertNodes: function (items) {
+            initComponent: function () {
                 if (this.$className === 'PVE.dc.Config') {
-                    softly('no tab of all chains', function () {
-                        for (var at = 0; at < items.length; at++) {
-                            if (items[at].itemId === 'backup') {
-                                items.splice(at + 1, 0, {
-                                    xtype: 'pveDiffBackupChains',
-                                    iconCls: 'fa fa-files-o',
-                                    title: text('Differential'),
-                                    itemId: 'differential',
-                                });
-                                return;
-                            }
-                        }
-                    })();
+                    softly('no tab of all chains', addTab)(this.items);
                 }
-                return this.callParent([items]);
+                this.callParent(arguments);
             },
         });
     })();
