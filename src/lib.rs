@@ -3,9 +3,11 @@
 //! Two programs share this library. `pve-diff-backup` patches the installed Proxmox VE ([`host`],
 //! [`patching`]) and looks after backups ([`backup`]); `pve-xdelta3` makes and restores
 //! differentials ([`matching`], [`vcdiff`]) of archives ([`container`], [`vma`]).
-//! [`cli`] holds the arguments and the output of each command, [`text`] how text of others is shown.
+//! [`budget`] bounds what an input may take, [`cli`] holds the arguments and the output of each command, [`text`] how
+//! text of others is shown.
 
 pub mod backup;
+pub mod budget;
 pub mod cli;
 pub mod container;
 pub mod host;

@@ -45,6 +45,8 @@ struct State<T> {
     clock: u64,
     /// Turns that will want a key, in order, and what of it. Those before `turn` are over.
     expected: HashMap<u64, VecDeque<(u64, Range<usize>)>>,
+    /// How many these are.
+    told: usize,
     turn: u64,
     /// Were dropped, the lightest first; their memory can be used again.
     spare: Vec<T>,
@@ -52,8 +54,11 @@ struct State<T> {
 
 /// Part of the limit that is made free at once where it is passed, for looking at all values takes time.
 const ROOM: usize = 16;
-/// Part of the limit that memory kept for use again may have, beside it.
+/// Part of the limit that memory kept for use again may have, beside it, and how many values.
 const SPARE: usize = 8;
+const SPARES: usize = 64;
+/// What is remembered of what will be wanted; more is not taken in. One turn may want a great many tiny values.
+const MAX_TOLD: usize = 1 << 18;
 
 enum Slot<T> {
     Busy,
@@ -87,6 +92,7 @@ impl<T: Value> Cache<T> {
             limit,
             clock: 0,
             expected: HashMap::new(),
+            told: 0,
             turn: 0,
             spare: Vec::new(),
         };
@@ -102,8 +108,10 @@ impl<T: Value> Cache<T> {
     /// told in part: it decides what is kept, nothing else.
     pub fn expect(&self, turn: u64, wanted: impl IntoIterator<Item = (u64, Range<usize>)>) {
         let mut state = self.lock();
-        for (key, range) in wanted {
+        let room = MAX_TOLD - state.told;
+        for (key, range) in wanted.into_iter().take(room) {
             state.expected.entry(key).or_default().push_back((turn, range));
+            state.told += 1;
         }
     }
 
@@ -113,7 +121,11 @@ impl<T: Value> Cache<T> {
         state.turn = turn + 1;
         // Now and then, so that what was never dropped does not stay for ever.
         if turn.is_multiple_of(64) {
-            state.expected.retain(|_, turns| turns.back().is_some_and(|&(last, _)| last > turn));
+            state.expected.retain(|_, turns| {
+                turns.drain(..turns.partition_point(|(past, _)| *past <= turn));
+                !turns.is_empty()
+            });
+            state.told = state.expected.values().map(VecDeque::len).sum();
         }
     }
 
@@ -278,9 +290,11 @@ impl<T: Value> State<T> {
         let at = self.spare.partition_point(|spare| spare.weight() < value.weight());
         self.spare.insert(at, value);
         let mut kept: usize = self.spare.iter().map(T::weight).sum();
+        let mut count = self.spare.len();
         self.spare.retain(|spare| {
-            let keep = kept <= self.limit / SPARE;
+            let keep = kept <= self.limit / SPARE && count <= SPARES;
             kept -= if keep { 0 } else { spare.weight() };
+            count -= usize::from(!keep);
             keep
         });
     }

@@ -12,6 +12,7 @@ pub mod lzw;
 mod members;
 mod ordered;
 pub mod seekable;
+mod skim;
 pub mod source;
 mod zst;
 

@@ -30,6 +30,7 @@ pub use write::Writer;
 
 use super::ReadAt;
 use super::cache::{Cache, Value};
+use crate::budget::{Budget, Spent};
 
 /// Magic number of our side frames (one of the sixteen that RFC 8878 leaves to users).
 const SIDE_MAGIC: u32 = 0x184D_2A5A;
@@ -40,6 +41,21 @@ const FOOTER_MAGIC: u32 = 0x8F92_EAB1;
 const FOOTER_LEN: u64 = 9;
 /// Frames with more content are not worth reading at random: such a file is read as a stream.
 const MAX_FRAME: u32 = 16 << 20;
+/// Nor is a file of smaller frames than that, on average, but for the first ones: to find and to begin a frame would take
+/// longer than to decompress it.
+const MIN_FRAME: u64 = 4 << 10;
+const FEW_FRAMES: u64 = 4 << 10;
+/// No frame holds more than 2 to the power of this for each of its bytes: 4 bytes are a block of 128 KiB (RFC 8878
+/// sections 3.1.1.2.2 and 3.1.1.2.4).
+const MAX_RATIO_LOG: u32 = 15;
+/// The least that a skippable frame takes.
+const MIN_SIDE: u32 = 8;
+/// Part of a file's length that what is known of its seek table may take: our own takes a hundredth of that.
+const TABLE_SHARE: u64 = 16;
+/// Entries of the seek table that are read at once.
+const ENTRIES: usize = 4 << 10;
+/// What the cache needs for a frame beside its content.
+const SLOT: usize = 256;
 /// Decompressed frames that are kept where nothing else is said.
 const CACHE_BYTES: usize = 32 << 20;
 
@@ -91,7 +107,7 @@ pub struct Seekable {
 }
 
 impl Seekable {
-    /// Reads the seek table; `None` where the file has none (or one of frames too large to be of use).
+    /// Reads the seek table; `None` where the file has none (or one of frames too large or too small to be of use).
     ///
     /// # Errors
     /// Those of reading, and `InvalidData` where the table contradicts itself or the file.
@@ -118,31 +134,57 @@ impl Seekable {
         let Some(table_at) = end.checked_sub(FOOTER_LEN + table_len + 8) else {
             return Err(invalid("the seek table claims more frames than the file can hold"));
         };
-        let mut table = vec![0; table_len as usize + 8];
-        file.read_exact_at(&mut table, table_at)?;
-        if le32(&table) != TABLE_MAGIC || u64::from(le32(&table[4..])) != table_len + FOOTER_LEN {
+        let mut head = [0; 8];
+        file.read_exact_at(&mut head, table_at)?;
+        if le32(&head) != TABLE_MAGIC || u64::from(le32(&head[4..])) != table_len + FOOTER_LEN {
             return Err(invalid("the seek table is damaged"));
         }
 
+        let mut budget = Budget::of(end / TABLE_SHARE);
+        let too_many = |spent: Spent| {
+            io::Error::new(io::ErrorKind::OutOfMemory, format!("its seek table is too long: {spent}"))
+        };
         let (mut offset, mut start) = (0u64, 0u64);
         let (mut frames, mut sides) = (Vec::new(), Vec::new());
-        for e in table[8..].chunks_exact(entry as usize) {
-            let (compressed, content) = (le32(e), le32(&e[4..]));
-            if content > MAX_FRAME {
-                return Ok(None);
+        let mut part = vec![0; entry as usize * ENTRIES];
+        let (mut at, last) = (table_at + 8, end - FOOTER_LEN);
+        while at < last {
+            let part = &mut part[..entry as usize * ENTRIES.min(((last - at) / entry) as usize)];
+            file.read_exact_at(part, at)?;
+            at += part.len() as u64;
+            for e in part.chunks_exact(entry as usize) {
+                let (compressed, content) = (le32(e), le32(&e[4..]));
+                if content > MAX_FRAME {
+                    return Ok(None);
+                }
+                if content == 0 && compressed < MIN_SIDE
+                    || u64::from(content) > u64::from(compressed) << MAX_RATIO_LOG
+                {
+                    return Err(invalid(format!(
+                        "the seek table claims {content} bytes for a frame of {compressed} bytes"
+                    )));
+                }
+                if content == 0 {
+                    budget.push(&mut sides, (offset, compressed)).map_err(too_many)?;
+                } else {
+                    budget
+                        .push(&mut frames, Frame { start, content, offset, compressed })
+                        .map_err(too_many)?;
+                }
+                offset += u64::from(compressed);
+                start += u64::from(content);
             }
-            if content == 0 {
-                sides.push((offset, compressed));
-            } else {
-                frames.push(Frame { start, content, offset, compressed });
+            if offset > table_at {
+                break;
             }
-            offset += u64::from(compressed);
-            start += u64::from(content);
         }
         if offset != table_at {
             return Err(invalid(format!(
                 "the seek table describes {offset} bytes, but {table_at} bytes lie before it"
             )));
+        }
+        if frames.len() as u64 > FEW_FRAMES + start / MIN_FRAME {
+            return Ok(None);
         }
         let (cache, trusted, fronts) = (Cache::new(CACHE_BYTES), false.into(), false.into());
         Ok(Some(Seekable { file, frames, sides, size: start, cache, trusted, fronts }))
@@ -151,6 +193,11 @@ impl Seekable {
     /// Number of side frames.
     pub fn sides(&self) -> usize {
         self.sides.len()
+    }
+
+    /// Bytes of all side frames.
+    pub fn side_bytes(&self) -> u64 {
+        self.sides.iter().map(|(_, len)| u64::from(*len)).sum()
     }
 
     /// Tag and payload of side frame `n`, at most `limit` bytes of payload.
@@ -314,7 +361,7 @@ impl Near {
 impl Value for Content {
     fn weight(&self) -> usize {
         let rest = self.rest.as_ref().map_or(0, |rest| rest.zstd.sizeof());
-        self.bytes.capacity() + self.parts.capacity() * size_of::<(usize, usize)>() + rest
+        SLOT + self.bytes.capacity() + self.parts.capacity() * size_of::<(usize, usize)>() + rest
     }
 
     fn holds(&self, range: &Range<usize>) -> bool {

@@ -83,6 +83,12 @@ impl Pass {
         Some(Pass { file: file.try_clone().ok()?, at })
     }
 
+    /// Length of the file; 0 where it is not known.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
     /// Another one, at the same place.
     ///
     /// # Errors

@@ -11,8 +11,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
-use super::ahead::{RANGES, copied};
+use super::ahead::copied;
 use super::restore::Differential;
+use crate::budget::{Budget, Spent};
 use crate::container::source::Pass;
 use crate::vcdiff::Item;
 
@@ -20,9 +21,15 @@ use crate::vcdiff::Item;
 type Ranges = Vec<(u64, u64)>;
 
 /// Places that are closer are one.
-const NEAR: u64 = 4 << 10;
-/// Most places that are told apart; with more of them, those closer to one another are one.
-const MAX_RANGES: usize = 1 << 17;
+const NEAR: u64 = 512;
+/// Most places that are told apart, of a window and in all; with more of them, those closer to one another are one.
+/// `diff` copies pieces of 2 KiB and more from so far back, but for a few, and 1 GiB of them.
+const MAX_RANGES: usize = 1 << 20;
+const RANGES: usize = 1 << 16;
+/// What may be kept, beside some for each byte of the base's file: from a small one no more can be wanted, unless it was
+/// made to fill the disk.
+const ROOM: u64 = super::encode::FAR;
+const ROOM_SHARE: u64 = 8;
 
 /// What is to be kept.
 enum Wanted {
@@ -39,33 +46,41 @@ pub(super) struct Far {
     /// All before this place has passed by.
     passed: u64,
     file: Option<File>,
+    /// Length of the base's file.
+    base: u64,
+    room: Budget,
+    /// More is wanted than there is room for.
+    spent: Option<Spent>,
 }
 
 impl Far {
-    /// Keeps nothing.
-    pub fn none() -> Far {
-        Far::new(Wanted::Nothing)
+    /// Keeps nothing. The file of the base has `base` bytes.
+    pub fn none(base: u64) -> Far {
+        Far::new(Wanted::Nothing, base)
     }
 
     /// Keeps what the differential will copy from more than `window` bytes back; everything, if it cannot be read
     /// twice.
-    pub fn of(delta: Option<&Pass>, window: u64) -> Far {
-        let Some(delta) = delta.and_then(|delta| delta.again().ok()) else { return Far::new(Wanted::All) };
+    pub fn of(delta: Option<&Pass>, window: u64, base: u64) -> Far {
+        let Some(delta) = delta.and_then(|delta| delta.again().ok()) else {
+            return Far::new(Wanted::All, base);
+        };
         let scan = std::thread::Builder::new().name("far".into()).spawn(move || scan(delta, window));
-        Far::new(scan.map_or(Wanted::All, Wanted::Coming))
+        Far::new(scan.map_or(Wanted::All, Wanted::Coming), base)
     }
 
     /// For another pass, where this kept too little; `None` where it kept everything.
     pub fn more(&self, delta: Option<&Pass>, window: u64) -> Option<Far> {
         match self.wanted {
-            Wanted::Nothing => Some(Far::of(delta, window)),
-            Wanted::Coming(_) | Wanted::Known(_) => Some(Far::new(Wanted::All)),
+            Wanted::Nothing => Some(Far::of(delta, window, self.base)),
+            Wanted::Coming(_) | Wanted::Known(_) => Some(Far::new(Wanted::All, self.base)),
             Wanted::All => None,
         }
     }
 
-    fn new(wanted: Wanted) -> Far {
-        Far { wanted, passed: 0, file: None }
+    fn new(wanted: Wanted, base: u64) -> Far {
+        let room = Budget::of(ROOM.saturating_add(base.saturating_mul(ROOM_SHARE)));
+        Far { wanted, passed: 0, file: None, base, room, spent: None }
     }
 
     /// Takes the next part of the stream, and keeps what is wanted of it.
@@ -83,7 +98,13 @@ impl Far {
             .take_while(|(pos, _)| *pos < end)
             .map(|(pos, len)| (start.max(*pos), end.min(pos.saturating_add(*len))))
             .collect();
+        if let Some(spent) = self.spent {
+            return Err(not_kept(spent.into()));
+        }
         for (from, to) in wanted {
+            if matches!(self.wanted, Wanted::All) {
+                self.room.take(to - from).map_err(|spent| not_kept(spent.into()))?;
+            }
             self.write(&part[(from - start) as usize..(to - start) as usize], from)?;
         }
         self.passed = end;
@@ -116,29 +137,32 @@ impl Far {
             && let Wanted::Coming(scan) = std::mem::replace(&mut self.wanted, Wanted::All)
             && let Ok(ranges) = scan.join()
         {
+            let all = ranges.iter().fold(0u64, |sum, (_, len)| sum.saturating_add(*len));
+            self.spent = self.room.take(all).err();
             self.wanted = Wanted::Known(ranges);
         }
         &self.wanted
     }
 
     fn write(&mut self, bytes: &[u8], pos: u64) -> io::Result<()> {
-        let dir = directory();
-        let told = |e: io::Error| {
-            io::Error::new(
-                e.kind(),
-                format!(
-                    "what will be needed of it again could not be kept in {} ({e}): set TMPDIR to a directory with \
-                     more room, or decompress the full backup first",
-                    dir.display()
-                ),
-            )
-        };
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(tempfile::tempfile_in(&dir).map_err(told)?),
+            None => self.file.insert(tempfile::tempfile_in(directory()).map_err(not_kept)?),
         };
-        file.write_all_at(bytes, pos).map_err(told)
+        file.write_all_at(bytes, pos).map_err(not_kept)
     }
+}
+
+/// What there is no room for.
+fn not_kept(error: io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!(
+            "what will be needed of it again could not be kept in {} ({error}): set TMPDIR to a directory with more \
+             room, or decompress the full backup first",
+            directory().display()
+        ),
+    )
 }
 
 /// `/tmp` may be memory.
@@ -164,9 +188,12 @@ fn scan(delta: Pass, window: u64) -> Ranges {
             }
             end = end.max(pos.saturating_add(len));
         }
-        while far.len() > MAX_RANGES {
-            join(&mut far, apart);
-            apart *= 2;
+        if far.len() > MAX_RANGES {
+            // To half of them: not at every window.
+            while far.len() > MAX_RANGES / 2 {
+                join(&mut far, apart);
+                apart *= 2;
+            }
         }
     }
     join(&mut far, apart);
@@ -191,7 +218,7 @@ mod tests {
     use super::*;
 
     fn known(ranges: &[(u64, u64)]) -> Far {
-        Far::new(Wanted::Known(ranges.to_vec()))
+        Far::new(Wanted::Known(ranges.to_vec()), 0)
     }
 
     #[test]
@@ -213,11 +240,37 @@ mod tests {
 
     #[test]
     fn what_has_not_passed_is_not_kept() {
-        let mut all = Far::of(None, 1);
+        let mut all = Far::of(None, 1, 0);
         all.pass(&[7; 100]).unwrap();
         assert!(all.get(50, &mut [0; 50]).unwrap());
         assert!(!all.get(50, &mut [0; 51]).unwrap());
-        assert!(!Far::none().get(0, &mut [0; 1]).unwrap());
+        assert!(!Far::none(0).get(0, &mut [0; 1]).unwrap());
+    }
+
+    #[test]
+    fn no_more_is_kept_than_there_is_room_for() {
+        let mut all = Far::of(None, 1, 100);
+        all.room = Budget::of(0);
+        let part = vec![7; 1 << 20];
+        let kept = (0..64).take_while(|_| all.pass(&part).is_ok()).count();
+        assert_eq!(kept, 32);
+        let error = all.pass(&part).unwrap_err().to_string();
+        assert!(error.contains("asks for more than 32 MiB") && error.contains("decompress"), "{error}");
+
+        let mut dir = tempfile::NamedTempFile::new().unwrap();
+        let mut delta = crate::vcdiff::write_header(None, None);
+        for from in [9, 5, 0] {
+            let mut window = crate::vcdiff::WindowBuilder::new();
+            window.copy_source(from << 28, 1 << 24);
+            window.finish(None, &mut delta);
+        }
+        std::io::Write::write_all(&mut dir, &delta).unwrap();
+        for (room, good) in [(0, true), (1 << 20, false)] {
+            let mut known = Far::of(Pass::from_start(dir.as_file()).ok().as_ref(), 1 << 20, 0);
+            known.room = Budget::of(0);
+            known.room.take(room).unwrap();
+            assert_eq!(known.pass(&[7; 100]).is_ok(), good);
+        }
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Growing {
             })
             .map_err(io("cannot start a thread"))?;
         let growing = Growing {
-            index: Index::growing(known),
+            index: Index::growing(known)?,
             feed,
             ring: Ring::default(),
             // One segment is added before the oldest one goes.

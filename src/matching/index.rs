@@ -8,6 +8,7 @@ use super::cut::{Cluster, Part, Piece};
 use super::map::{Chunk, Entry, Map};
 use super::print::Print;
 use super::seed::Seeds;
+use crate::budget::{Budget, Spent};
 use crate::container::ReadAt;
 use crate::vma::EXTENT_FRONT;
 
@@ -43,9 +44,9 @@ fn tag(print: Print) -> u32 {
 impl Table {
     /// A table for a base of this size: 4 slots for 4 KiB of it, which is more than it has pieces; from 5 GiB on
     /// 18 MiB of memory and 3/8 MiB for every GiB.
-    fn new(base: u64) -> Table {
+    fn new(base: u64, budget: &mut Budget) -> Result<Table, Spent> {
         let bytes = (base >> 8).min((18 << 20) + (base >> 12) + (base >> 13)).max(1 << 14);
-        Table { buckets: vec![[0; BUCKET]; bytes as usize / (4 * BUCKET)] }
+        Ok(Table { buckets: budget.table([0; BUCKET], bytes as usize / (4 * BUCKET))? })
     }
 
     fn bucket(&self, print: Print) -> usize {
@@ -86,13 +87,43 @@ enum Store {
 pub struct Index {
     table: Table,
     seeds: Seeds,
-    /// By device and cluster: where it is, and the mask.
-    clusters: HashMap<u8, Vec<(Id, u16)>>,
+    clusters: Clusters,
     store: Store,
 }
 
-/// Clusters of one device that are indexed: those of 16 TiB.
-const MAX_CLUSTERS: usize = 1 << 28;
+/// No base is larger than this for each byte of its map: pieces of 32 KiB would be 600.
+const MAX_MAPPED: u64 = 512;
+/// Bytes that the index may take for each byte of the map; it takes a tenth of them.
+const MAP_SHARE: u64 = 8;
+/// What the index may take where there is no map: the clusters of 2 TiB.
+const UNMAPPED: u64 = 256 << 20;
+
+/// Where the clusters of disks are, and the mask of each, in pages of neighbours. Clusters come nearly
+/// in order, so that hardly a page is not full.
+struct Clusters {
+    pages: HashMap<(u8, u32), Box<[(Id, u16); PAGE]>>,
+    budget: Budget,
+}
+
+/// Clusters of a page, and the bytes that one takes.
+const PAGE: usize = 32;
+const PAGE_BYTES: u64 = (PAGE * size_of::<(Id, u16)>()) as u64 + 64;
+
+impl Clusters {
+    /// Takes a cluster in. Where the budget is spent, a further page is left out: its pieces are found by their content.
+    fn insert(&mut self, device: u8, number: u32, place: (Id, u16)) {
+        let key = (device, number / PAGE as u32);
+        if !self.pages.contains_key(&key) && self.budget.take(PAGE_BYTES).is_err() {
+            return;
+        }
+        self.pages.entry(key).or_insert_with(|| Box::new([(0, 0); PAGE]))[number as usize % PAGE] = place;
+    }
+
+    fn get(&self, cluster: Cluster) -> Option<(Id, u16)> {
+        let page = self.pages.get(&(cluster.device, cluster.number / PAGE as u32))?;
+        Some(page[cluster.number as usize % PAGE])
+    }
+}
 
 /// A piece of the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +144,10 @@ impl Index {
     /// # Errors
     /// Where the map cannot be read or is damaged.
     pub fn of_map(map: Arc<Map>) -> Result<Index, Error> {
-        let mut index = Index::new(Store::Mapped(Arc::clone(&map)), map.size());
+        let stored = map.stored();
+        let bytes = map.size().min(stored.saturating_mul(MAX_MAPPED));
+        let budget = Budget::of(stored.saturating_mul(MAP_SHARE));
+        let mut index = Index::new(Store::Mapped(Arc::clone(&map)), bytes, budget)?;
         for n in 0..map.chunks() {
             index.learn(n, &map.read_chunk(n)?);
         }
@@ -121,12 +155,19 @@ impl Index {
     }
 
     /// An empty index, to be filled with [`Index::push`]. It will know about `bytes` of the base at a time.
-    pub fn growing(bytes: u64) -> Index {
-        Index::new(Store::Resident { first: 0, chunks: Default::default() }, bytes)
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn growing(bytes: u64) -> Result<Index, Error> {
+        Index::new(Store::Resident { first: 0, chunks: Default::default() }, bytes, Budget::of(UNMAPPED))
     }
 
-    fn new(store: Store, bytes: u64) -> Index {
-        Index { table: Table::new(bytes), seeds: Seeds::new(bytes), clusters: HashMap::new(), store }
+    fn new(store: Store, bytes: u64, mut budget: Budget) -> Result<Index, Error> {
+        let failed =
+            |spent: Spent| Error::Io { what: "cannot index the full backup".into(), source: spent.into() };
+        let table = Table::new(bytes, &mut budget).map_err(failed)?;
+        let seeds = Seeds::new(bytes, &mut budget).map_err(failed)?;
+        Ok(Index { table, seeds, clusters: Clusters { pages: HashMap::new(), budget }, store })
     }
 
     /// Adds the next segment of the base (where the index has no map).
@@ -154,14 +195,8 @@ impl Index {
         }
         self.seeds.learn(n, &chunk.seeds);
         for (nth, (c, _)) in chunk.clusters.iter().enumerate() {
-            let (Some(id), number) = (id(n, nth), c.number as usize) else { continue };
-            let device = self.clusters.entry(c.device).or_default();
-            // Clusters come nearly in order; a wild number in a damaged base must not cost memory.
-            if number < MAX_CLUSTERS && number < device.len() + (1 << 20) {
-                if number >= device.len() {
-                    device.resize(number + 1, (0, 0));
-                }
-                device[number] = (id, c.mask);
+            if let Some(id) = id(n, nth) {
+                self.clusters.insert(c.device, c.number, (id, c.mask));
             }
         }
     }
@@ -251,13 +286,9 @@ impl Cursor<'_> {
 
     /// The entry of the same block of the same disk.
     fn block(&mut self, cluster: Cluster, n: u8) -> Result<Option<Place>, Error> {
-        let device = self.index.clusters.get(&cluster.device);
-        let Some(&(id, mask)) = device.and_then(|all| all.get(cluster.number as usize)) else {
+        let Some((id, mask)) = self.index.clusters.get(cluster).filter(|(_, mask)| mask >> n & 1 == 1) else {
             return Ok(None);
         };
-        if mask >> n & 1 == 0 {
-            return Ok(None);
-        }
         let (chunk, nth) = (id >> CLUSTER_BITS, id & ((1 << CLUSTER_BITS) - 1));
         let first = self.load(chunk)?.and_then(|chunk| chunk.clusters.get(nth as usize)).map(|(_, e)| *e);
         let below = mask & ((1u16 << n) - 1);
@@ -320,10 +351,12 @@ mod tests {
 
     #[test]
     fn the_table_finds_what_it_holds_and_stays_in_its_bounds() {
-        let gib = |n: u64| (Table::new(n << 30).buckets.len() * 4 * BUCKET) >> 20;
+        let gib = |n: u64| {
+            (Table::new(n << 30, &mut Budget::of(u64::MAX)).unwrap().buckets.len() * 4 * BUCKET) >> 20
+        };
         assert_eq!([1, 4, 16, 64, 1024].map(gib), [4, 16, 24, 42, 402]);
 
-        let mut table = Table::new(8 << 20);
+        let mut table = Table::new(8 << 20, &mut Budget::of(0)).unwrap();
         let room = table.buckets.len() * BUCKET;
         let found = |table: &Table, all: &[u64]| {
             all.iter().filter(|&&n| table.get(print(n)) == Some(n as u32 / 10)).count()
@@ -354,7 +387,7 @@ mod tests {
     #[test]
     fn pieces_are_found_by_content_and_by_neighbourhood() {
         let secret = Secret::new(&[7; 32]);
-        let mut index = Index::growing(1 << 20);
+        let mut index = Index::growing(1 << 20).unwrap();
         let segments = [segment(0, 1), segment(100 * 4096 / 16 * 12, 2)];
         for s in &segments {
             index.push(Chunk::new(s, &secret));
@@ -373,7 +406,7 @@ mod tests {
         for thin in [false, true] {
             if thin {
                 // As if the table had lost nearly everything.
-                index.table = Table::new(0);
+                index.table = Table::new(0, &mut Budget::of(0)).unwrap();
                 let first = segments[0].pieces().next().unwrap();
                 index.table.insert(secret.print(&segments[0].data[..first.len]), 0);
             }

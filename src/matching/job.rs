@@ -20,6 +20,8 @@ use crate::vma::{EXTENT_FRONT, EXTENT_UUID};
 /// Changed stretches of at least so many bytes are looked for elsewhere, so many at a time.
 const MIN_SOUGHT: usize = 512;
 const SOUGHT: usize = 64 << 10;
+/// Seeds that are followed for so many; the base has one in 4 KiB, and each is a place to read.
+const SEEDS: usize = 128;
 /// So far from a seed its place still tells something.
 const NEAR: usize = 8 << 10;
 /// On a disk, longer ones are mostly new files in the place of old ones: seeds tell what is left of what was there.
@@ -207,13 +209,14 @@ impl<'a> Job<'a> {
                 }
                 let limit = end.min(at + SOUGHT);
                 let mut last = at;
-                let here = seeds.iter().take_while(|seed| {
+                let here = seeds.iter().take(SEEDS).take_while(|seed| {
                     let joins = seed.0 < limit && seed.0 <= last + 2 * NEAR;
                     last = if joins { seed.0 } else { last };
                     joins
                 });
                 let (here, later) = seeds.split_at(here.count());
-                let len = (last + NEAR).min(limit) - at;
+                let next = later.first().map_or(limit, |seed| seed.0);
+                let len = (last + NEAR).min(limit).min(next) - at;
                 sought.push((len, around(at, len, here)));
                 at += len;
                 seeds = later;

@@ -200,6 +200,8 @@ impl Chunk {
                 0 => at = at.checked_add(r.varint()?)?,
                 1 => {
                     let cluster = Cluster { device: r.u8()?, number: r.u32()?, mask: r.u16()? };
+                    // A cluster of zeros has nothing to be found, and is never written.
+                    (cluster.mask != 0).then_some(())?;
                     chunk.clusters.push((cluster, chunk.entries.len() as u32));
                     for _ in 0..cluster.mask.count_ones() {
                         push(&mut chunk.entries, &mut at, BLOCK as u32, r.print()?)?;
@@ -341,6 +343,11 @@ impl Map {
     /// The key of its fingerprints.
     pub fn secret(&self) -> &Secret {
         &self.secret
+    }
+
+    /// Bytes that it takes in the file.
+    pub fn stored(&self) -> u64 {
+        self.file.side_bytes()
     }
 
     /// Number of chunks.

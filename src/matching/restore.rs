@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crossbeam_channel::bounded;
 
@@ -23,7 +23,7 @@ pub struct Options {
     /// Threads that apply windows, where the base can be read at any place.
     pub threads: usize,
     /// Bytes kept of a base that can only be read from the front; as many as the header asks for, if that is more,
-    /// up to [`MAX_WINDOW`].
+    /// up to [`MAX_KEPT`].
     pub window: u64,
     /// Whether a base that its header does not describe is refused.
     pub check_base: bool,
@@ -32,6 +32,16 @@ pub struct Options {
 /// What a header can ask to be kept of a base: 2 GiB, as much as xdelta3's `-B` can. What lies further back than is
 /// kept comes from a temporary file.
 pub const MAX_WINDOW: u64 = 2 << 30;
+
+/// What of that is kept in memory on the header's word alone.
+pub const MAX_KEPT: u64 = 256 << 20;
+
+/// Windows that are applied at once by one thread, and their bytes: to pass a small one on takes longer than to apply it.
+const BATCH: usize = 64;
+const BATCH_BYTES: usize = 256 << 10;
+/// Bytes of windows that are under way at a time, unless there is only one batch: those of all threads where windows are
+/// 8 MiB long and new, as ours can be.
+const UNDER_WAY: usize = 128 << 20;
 
 /// MiB of the base that are kept decompressed, less what each thread takes. Windows copy from all over the base.
 const DECOMPRESSED: usize = 112;
@@ -119,7 +129,7 @@ impl Differential {
             Some(Content::Random(content)) => (Source::Random(content), options.threads),
             Some(Content::Stream(stream)) => {
                 let asked = header.base_window.unwrap_or(0).min(MAX_WINDOW);
-                let window = options.window.max(asked);
+                let window = (options.window.max(asked.min(MAX_KEPT)), asked);
                 let far = header.base_far;
                 (Source::Sliding(SlidingBase::new(base_again, stream, window, self.again, far)), 1)
             }
@@ -138,13 +148,13 @@ impl Differential {
         // Buffers go round, so that nothing is allocated and cleared for every window.
         let spare = Arc::new(Mutex::new(Vec::<Vec<u8>>::new()));
         let take = Arc::clone(&spare);
+        let under_way = UnderWay::default();
+        let (begun, ended) = (under_way.clone(), Closing(&under_way));
         let mut hasher = TargetHasher::new();
         let mut outcome = Outcome::default();
         let checksums = self.checksums;
-        ordered(
-            threads,
-            move || windows.next_item(),
-            move |item| match item {
+        let apply = move |item: Item| -> Result<Done, Error> {
+            match item {
                 Item::End(record) => Ok(Done::End(record)),
                 Item::Window(mut window) => {
                     // It is verified below, together with the hash.
@@ -158,8 +168,10 @@ impl Differential {
                     )?;
                     Ok(Done::Window(window, adler, out))
                 }
-            },
-            |done| match done {
+            }
+        };
+        let mut finish = |done: Done| -> Result<(), Error> {
+            match done {
                 Done::Window(window, adler, bytes) => {
                     let found = hasher.update_and_sum(&bytes);
                     if let Some(expected) = adler.filter(|expected| *expected != found) {
@@ -184,6 +196,28 @@ impl Differential {
                     outcome.ended = true;
                     Ok(record.check(&hasher.finish())?)
                 }
+            }
+        };
+        ordered(
+            threads,
+            move || {
+                let batch = Batch::read(&mut windows)?;
+                begun.add(batch.as_ref().map_or(0, |batch| batch.bytes));
+                Ok(batch)
+            },
+            // What comes before an error is handed out before it.
+            move |Batch { items, error, bytes }| {
+                let mut done = Vec::with_capacity(items.len());
+                let applied = items.into_iter().try_for_each(|item| {
+                    done.push(apply(item)?);
+                    Ok(())
+                });
+                Ok((done, applied.and(error.map_or(Ok(()), Err)), bytes))
+            },
+            |(done, applied, bytes): (Vec<Done>, Result<(), Error>, usize)| {
+                done.into_iter().try_for_each(&mut finish)?;
+                ended.0.remove(bytes);
+                applied
             },
         )?;
         Ok(outcome)
@@ -194,6 +228,66 @@ enum Done {
     /// The window, its Adler-32 as it should be, and what it makes.
     Window(Window, Option<u32>, Vec<u8>),
     End(crate::vcdiff::EndRecord),
+}
+
+/// Windows that follow one another, and the error that ended them, if one did.
+struct Batch {
+    items: Vec<Item>,
+    error: Option<Error>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn read(windows: &mut Ahead<impl Read>) -> Result<Option<Batch>, Error> {
+        let mut batch = Batch { items: Vec::new(), error: None, bytes: 0 };
+        while batch.items.len() < BATCH && batch.bytes < BATCH_BYTES {
+            match windows.next_item() {
+                Ok(Some(item)) => {
+                    if let Item::Window(w) = &item {
+                        batch.bytes += w.target_len + w.data.len() + w.inst.len() + w.addr.len();
+                    }
+                    batch.items.push(item);
+                }
+                Ok(None) => break,
+                Err(error) if batch.items.is_empty() => return Err(error),
+                Err(error) => {
+                    batch.error = Some(error);
+                    break;
+                }
+            }
+        }
+        Ok((!batch.items.is_empty()).then_some(batch))
+    }
+}
+
+/// How many bytes of windows are under way; who reads more of them waits.
+#[derive(Clone, Default)]
+struct UnderWay(Arc<(Mutex<usize>, Condvar)>);
+
+impl UnderWay {
+    fn add(&self, bytes: usize) {
+        let (held, freed) = &*self.0;
+        let held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |held: &mut usize| *held > 0 && *held + bytes > UNDER_WAY;
+        *freed.wait_while(held, fits).unwrap_or_else(PoisonError::into_inner) += bytes;
+    }
+
+    fn remove(&self, bytes: usize) {
+        let (held, freed) = &*self.0;
+        *held.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
+        freed.notify_all();
+    }
+}
+
+/// Lets the reading thread go when the restore is over, however it ended.
+struct Closing<'a>(&'a UnderWay);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        let (held, freed) = &*self.0.0;
+        *held.lock().unwrap_or_else(PoisonError::into_inner) = 0;
+        freed.notify_all();
+    }
 }
 
 enum Source {

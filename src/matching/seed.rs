@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use super::cut::GEAR;
+use crate::budget::{Budget, Spent};
 
 /// Bytes of the base for which there is one seed.
 pub const CELL: usize = 4 << 10;
@@ -84,10 +85,13 @@ fn key(slot: u64) -> u64 {
 impl Seeds {
     /// A table for a base of this size: a quarter more slots than it has cells; from 4 GiB on 10 MiB and 1/4 MiB for
     /// every further GiB.
-    pub fn new(base: u64) -> Seeds {
+    ///
+    /// # Errors
+    /// Where the budget is spent, or memory.
+    pub fn new(base: u64, budget: &mut Budget) -> Result<Seeds, Spent> {
         let bytes = ((base >> 9) + (base >> 11)).min((9 << 20) + (base >> 12)).max(1 << 14);
-        let buckets = vec![[0; BUCKET]; bytes as usize / (8 * BUCKET)];
-        Seeds { buckets, filter: vec![0; 1 << (FILTER_BITS - 6)] }
+        let buckets = budget.table([0; BUCKET], bytes as usize / (8 * BUCKET))?;
+        Ok(Seeds { buckets, filter: budget.table(0, 1 << (FILTER_BITS - 6))? })
     }
 
     /// Where in the filter a hash has its bit.
@@ -177,7 +181,7 @@ mod tests {
     #[test]
     fn seeds_are_found_at_any_place() {
         let base = random(300_000, 7);
-        let mut all = Seeds::new(base.len() as u64);
+        let mut all = Seeds::new(base.len() as u64, &mut Budget::of(0)).unwrap();
         all.learn(3, &of(&base));
         for shift in [0, 1, 777] {
             let new = [&random(shift, 99)[..], &base].concat();
@@ -200,9 +204,11 @@ mod tests {
 
     #[test]
     fn the_table_stays_in_its_bounds() {
-        let mib = |gib: u64| (Seeds::new(gib << 30).buckets.len() * 8 * BUCKET) >> 20;
+        let mib = |gib: u64| {
+            (Seeds::new(gib << 30, &mut Budget::of(u64::MAX)).unwrap().buckets.len() * 8 * BUCKET) >> 20
+        };
         assert_eq!([1, 4, 16, 64, 1024].map(mib), [2, 10, 13, 25, 265]);
-        let mut small = Seeds::new(0);
+        let mut small = Seeds::new(0, &mut Budget::of(0)).unwrap();
         let slots = small.buckets.len();
         (0..200).for_each(|n| small.learn(n, &of(&random(1 << 20, n as u64 * 12_345))));
         assert_eq!(small.buckets.len(), slots);

@@ -97,19 +97,25 @@ struct State {
 const PART: u64 = 1 << 20;
 
 impl SlidingBase {
-    /// Reads `stream`, which is the content of `file`, from its start. `file` and `delta`, the differential, are
-    /// there where they can be read once more; `far` tells that it copies from before the window.
+    /// Reads `stream`, which is the content of `file`, from its start, and keeps the last `window` bytes in memory;
+    /// `asked` are as many as the differential wants to be kept. `file` and `delta`, the differential, are there where
+    /// they can be read once more; `far` tells that it was made by our `diff`, which copies from before the window.
     pub fn new(
         file: Option<Pass>,
         stream: Box<dyn Read + Send>,
-        window: u64,
+        (window, asked): (u64, u64),
         delta: Option<Pass>,
         far: bool,
     ) -> SlidingBase {
         let window = window.max(1);
         // So does our `diff`; xdelta3 takes no damaged source.
         let salvages = far;
-        let far = if far { Far::of(delta.as_ref(), surely(window)) } else { Far::none() };
+        // A pipe has no length.
+        let len = file.as_ref().map_or(0, Pass::len);
+        let far = match far || asked > window {
+            true => Far::of(delta.as_ref(), surely(window), len),
+            false => Far::none(len),
+        };
         let state = Mutex::new(State { stream, ring: Ring::default(), spare: Vec::new(), far, failed: None });
         SlidingBase { file, window, delta, salvages, state }
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::budget::Spent;
 use crate::text::what_it_is;
 
 /// Result with this module's [`Error`].
@@ -92,6 +93,9 @@ pub enum Error {
         /// Largest size accepted.
         limit: u64,
     },
+    /// Deltas that are to be joined describe too much in too little.
+    #[error("the deltas cannot be joined in memory: {0}")]
+    Memory(#[from] Spent),
     /// A window's result differs from what was encoded.
     #[error(
         "checksum of window {window} is {found:08x} instead of {expected:08x}: wrong base, or base or delta damaged"

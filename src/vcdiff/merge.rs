@@ -6,6 +6,7 @@
 //! hence also its windows and their checksums.
 
 use super::{Error, Inst, Result, Window, WindowBuilder};
+use crate::budget::Budget;
 
 /// All instructions of a delta by position in its target. In memory: 32 bytes each, and all new bytes.
 #[derive(Default)]
@@ -31,10 +32,18 @@ enum From {
     Target(u64),
 }
 
-/// Steps one window's look-ups may take per target byte. Copies of copies of copies cost a step each, so a
-/// hostile delta could ask for the square of its length.
+/// Steps that look-ups may take: so many at first, and some for each byte of the target. Copies of copies of copies cost
+/// a step each, so a hostile delta could ask for the square of its length.
+#[derive(Debug)]
+pub struct Steps(u64);
+
 const STEPS_PER_BYTE: u64 = 16;
-const MIN_STEPS: u64 = 1 << 20;
+
+impl Default for Steps {
+    fn default() -> Self {
+        Steps(1 << 20)
+    }
+}
 
 /// Longest segment of a merged window: readers with 32-bit sizes must be able to add a window to it.
 const MAX_SPAN: u64 = u32::MAX as u64 - super::MAX_WINDOW as u64;
@@ -48,23 +57,24 @@ impl Whole {
     /// Appends the next window.
     ///
     /// # Errors
-    /// Malformed instructions.
-    pub fn push(&mut self, window: &Window) -> Result<()> {
+    /// Malformed instructions, and more of them than the budget has room for.
+    pub fn push(&mut self, window: &Window, budget: &mut Budget) -> Result<()> {
         let segment = window.source.map_or((0, 0), |s| (s.pos, s.len));
         let start = self.len;
         for inst in window.instructions() {
             let inst = inst?;
             match inst {
                 Inst::Add { data } => {
-                    self.op(From::Add(self.adds.len()), data.len());
-                    self.adds.extend_from_slice(data);
+                    self.op(From::Add(self.adds.len()), data.len(), budget)?;
+                    budget.extend(&mut self.adds, data)?;
                 }
-                Inst::Run { byte, len } => self.op(From::Run(byte), len),
+                Inst::Run { byte, len } => self.op(From::Run(byte), len, budget)?,
                 Inst::Copy { len, addr } => {
                     let outside = segment.1.saturating_sub(addr).min(len as u64) as usize;
-                    self.op(From::Source(segment.0.saturating_add(addr)), outside);
+                    self.op(From::Source(segment.0.saturating_add(addr)), outside, budget)?;
                     if outside < len {
-                        self.op(From::Target(start + (addr + outside as u64 - segment.1)), len - outside);
+                        let from = From::Target(start + (addr + outside as u64 - segment.1));
+                        self.op(from, len - outside, budget)?;
                     }
                 }
             }
@@ -72,11 +82,12 @@ impl Whole {
         Ok(())
     }
 
-    fn op(&mut self, from: From, len: usize) {
+    fn op(&mut self, from: From, len: usize, budget: &mut Budget) -> Result<()> {
         if len > 0 {
-            self.ops.push(Op { target: self.len, from });
+            budget.push(&mut self.ops, Op { target: self.len, from })?;
             self.len += len as u64;
         }
+        Ok(())
     }
 
     /// The instruction that writes the byte at `pos`: its position, its end, and what it does.
@@ -94,9 +105,14 @@ impl Whole {
 /// # Errors
 /// Malformed instructions, copies from beyond what the earlier deltas make, a segment over 4 GiB, and
 /// copies nested too deeply.
-pub fn merge(window: &Window, earlier: &[Whole], builder: &mut WindowBuilder) -> Result<()> {
+pub fn merge(
+    window: &Window,
+    earlier: &[Whole],
+    builder: &mut WindowBuilder,
+    Steps(steps): &mut Steps,
+) -> Result<()> {
     let segment = window.source.map_or((0, 0), |s| (s.pos, s.len));
-    let mut steps = MIN_STEPS + STEPS_PER_BYTE * window.target_len as u64;
+    *steps = steps.saturating_add(STEPS_PER_BYTE * window.target_len as u64);
     let mut pending = Vec::new();
     for inst in window.instructions() {
         match inst? {
@@ -106,7 +122,7 @@ pub fn merge(window: &Window, earlier: &[Whole], builder: &mut WindowBuilder) ->
                 let outside = segment.1.saturating_sub(addr).min(len as u64);
                 if outside > 0 {
                     pending.push((earlier.len(), segment.0.saturating_add(addr), outside));
-                    resolve(&mut pending, earlier, builder, &mut steps)
+                    resolve(&mut pending, earlier, builder, steps)
                         .map_err(|what| Error::BadInstruction { window: window.index, what })?;
                 }
                 if outside < len as u64 {

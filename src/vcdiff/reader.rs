@@ -315,12 +315,23 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// `len` bytes, a size already checked against its limit. Space is reserved for all of them, but the
-    /// system provides it only as they arrive.
+    /// `len` bytes, a size already checked against its limit. No more is reserved than has arrived already, but for a
+    /// first part.
     fn vec(&mut self, len: u64, inside: &'static str) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(len as usize);
-        (self.inner.by_ref().take(len).read_to_end(&mut bytes)).map_err(|e| self.read_error(e, inside))?;
-        self.offset += bytes.len() as u64;
-        if bytes.len() as u64 != len { Err(self.truncated(inside)) } else { Ok(bytes) }
+        const FIRST: u64 = 1 << 20;
+        let mut bytes = Vec::new();
+        let mut left = len;
+        while left > 0 {
+            let part = left.min(FIRST.max(bytes.len() as u64));
+            bytes.reserve_exact(part as usize);
+            let read = self.inner.by_ref().take(part).read_to_end(&mut bytes);
+            let read = read.map_err(|e| self.read_error(e, inside))? as u64;
+            self.offset += read;
+            left -= read;
+            if read < part {
+                return Err(self.truncated(inside));
+            }
+        }
+        Ok(bytes)
     }
 }

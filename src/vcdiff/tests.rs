@@ -4,8 +4,9 @@ use std::io;
 
 use proptest::prelude::*;
 
-use super::merge::{Whole, merge};
+use super::merge::{Steps, Whole, merge};
 use super::*;
+use crate::budget::Budget;
 
 /// What a window is to do.
 #[derive(Debug, Clone)]
@@ -115,15 +116,15 @@ proptest! {
             let mut whole = Whole::new();
             let mut reader = Reader::new(&delta[..], Limits::default()).unwrap();
             while let Some(Item::Window(window)) = reader.next_item().unwrap() {
-                whole.push(&window).unwrap();
+                whole.push(&window, &mut Budget::of(0)).unwrap();
             }
             whole
         });
         let mut reader = Reader::new(&delta3[..], Limits::default()).unwrap();
         let mut merged = write_header(None, None);
-        let mut builder = WindowBuilder::new();
+        let (mut builder, mut steps) = (WindowBuilder::new(), Steps::default());
         while let Some(Item::Window(window)) = reader.next_item().unwrap() {
-            merge(&window, &wholes, &mut builder).unwrap();
+            merge(&window, &wholes, &mut builder, &mut steps).unwrap();
             builder.finish(window.adler32, &mut merged);
         }
         prop_assert_eq!(apply(&merged, &base, 0).unwrap(), target3);

@@ -7,9 +7,15 @@ use anyhow::Context;
 use super::args::{Options, Setting};
 use super::armor;
 use super::files::{self, Output};
+use crate::budget::Budget;
 use crate::text::shown;
-use crate::vcdiff::merge::{Whole, merge as merge_window};
+use crate::vcdiff::merge::{Steps, Whole, merge as merge_window};
 use crate::vcdiff::{AppHeader, EndRecord, Item, Limits, Reader, WindowBuilder, write_header};
+
+/// Memory that a delta to be joined may take: so much, and so many times the length of its file. Its instructions take 32
+/// bytes each, and may be stored in one.
+const MERGED: u64 = 256 << 20;
+const MERGED_SHARE: u64 = 32;
 
 /// Encodes a delta anew with other settings: `-S`, `-A`, `-n`.
 pub fn recode(options: &Options) -> anyhow::Result<()> {
@@ -50,13 +56,14 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
     let mut headers = Vec::new();
     for path in &options.merge {
         let file = files::open(path)?;
+        let mut budget = Budget::of(MERGED + file.metadata()?.len().saturating_mul(MERGED_SHARE));
         let whole = || -> anyhow::Result<Whole> {
             let mut reader = Reader::new(files::content(file, options)?.1, Limits::default())?;
             headers.push(app_header(&reader));
             let mut whole = Whole::new();
             while let Some(item) = reader.next_item()? {
                 if let Item::Window(window) = item {
-                    whole.push(&window)?;
+                    whole.push(&window, &mut budget)?;
                 }
             }
             Ok(whole)
@@ -79,13 +86,13 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
     let output = Output::open(options, files::named_output(options))?;
     let mut out = output.writer()?;
     let mut bytes = write_header(app_header.map(Vec::as_slice), secondary.as_ref().map(|s| s.kind()));
-    let mut builder = WindowBuilder::new();
+    let (mut builder, mut steps) = (WindowBuilder::new(), Steps::default());
     let (mut windows, mut end) = (0, None);
     while let Some(item) = reader.next_item().with_context(|| files::input_name(options))? {
         match item {
             Item::Window(window) => {
                 windows += 1;
-                merge_window(&window, &earlier, &mut builder)?;
+                merge_window(&window, &earlier, &mut builder, &mut steps)?;
                 let adler32 = window.adler32.filter(|_| options.checksums);
                 builder.finish_with(adler32, secondary.as_mut(), &mut bytes);
             }

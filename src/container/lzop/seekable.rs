@@ -2,19 +2,26 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
 use super::format::{BLOCK_LEN, Block, Checks, Scanner};
+use crate::budget::Budget;
+use crate::container::skim::{Skim, read_full_at};
 
-/// Content kept unpacked.
+/// Content kept unpacked, and groups of blocks.
 const CACHE_LEN: usize = 16 << 20;
+const CACHE_GROUPS: usize = 256;
+/// Most blocks of a group.
+const GROUP: u32 = 128;
+/// Part of the file's length that the index may take; it takes a fiftieth at most.
+const INDEX_SHARE: u64 = 16;
 
 /// An lzop file that can be read at any place, by several threads at once.
 ///
 /// Opening walks over all block headers (not their content) and so proves that the file is complete, as far as
-/// lengths can. The index takes 24 bytes for 256 KiB of content, the blocks used last at most 16 MiB.
+/// lengths can. Blocks are found and unpacked in groups: one of lzop's own, of 256 KiB, or some that are shorter. The
+/// index takes 24 bytes for each, the groups used last at most 16 MiB.
 pub struct Seekable {
     file: File,
     len: u64,
@@ -22,13 +29,13 @@ pub struct Seekable {
     cache: Mutex<Cache>,
 }
 
-/// Where a block is.
+/// Where a group of blocks is.
 struct Entry {
     /// Offset of its first byte in the content.
     start: u64,
-    /// Offset of its header in the file.
+    /// Offset of its first header in the file.
     offset: u64,
-    /// Of its member.
+    /// Of the member it begins in.
     checks: Checks,
 }
 
@@ -41,16 +48,19 @@ impl Seekable {
     pub fn open(file: File) -> Result<Self, Error> {
         let file_len = file.metadata()?.len();
         let mut index: Vec<Entry> = Vec::new();
-        let mut len = 0;
+        let mut budget = Budget::of(file_len / INDEX_SHARE);
+        let (mut len, mut blocks) = (0, 0);
         let mut scanner = Scanner::new(Cursor::new(&file, 0));
         while let Some(block) = scanner.next_block()? {
-            // lzop's own blocks all get an entry; shorter ones share it, so that a file of tiny blocks
-            // cannot make the index large.
-            if index.last().is_none_or(|last| len - last.start >= BLOCK_LEN as u64)
+            let full = |last: &Entry| len - last.start >= BLOCK_LEN as u64 || blocks == GROUP;
+            if index.last().is_none_or(full)
                 && let Some(checks) = scanner.checks()
             {
-                index.push(Entry { start: len, offset: block.offset, checks });
+                let entry = Entry { start: len, offset: block.offset, checks };
+                budget.push(&mut index, entry).map_err(io::Error::from)?;
+                blocks = 0;
             }
+            blocks += 1;
             pass(&mut scanner, &block);
             if block.data_offset + u64::from(block.packed_len) > file_len {
                 return Err(Error::Truncated { offset: file_len, within: "a block" });
@@ -87,7 +97,7 @@ impl Seekable {
         let mut filled = 0;
         while filled < buffer.len() {
             let at = position + filled as u64;
-            let (start, content) = self.block_at(at)?;
+            let (start, content) = self.group_at(at)?;
             let from = &content[(at - start) as usize..];
             let count = from.len().min(buffer.len() - filled);
             buffer[filled..filled + count].copy_from_slice(&from[..count]);
@@ -96,32 +106,34 @@ impl Seekable {
         Ok(())
     }
 
-    /// The block that holds the content at `position`, with the offset of its first byte.
-    fn block_at(&self, position: u64) -> Result<(u64, Arc<Vec<u8>>), Error> {
+    /// The group that holds the content at `position`, with the offset of its first byte.
+    fn group_at(&self, position: u64) -> Result<(u64, Arc<Vec<u8>>), Error> {
         if let Some(found) = self.cache().get(position) {
             return Ok(found);
         }
-        // The lock is free while a block is read and unpacked; two threads that want the same one may both do it.
+        // The lock is free while a group is read and unpacked; two threads that want the same one may both do it.
         let changed = || Error::Corrupt { offset: 0, what: "it changed while it was being read".into() };
-        let nearest = self.index.partition_point(|entry| entry.start <= position);
-        let entry = nearest.checked_sub(1).map(|i| &self.index[i]).ok_or_else(changed)?;
-        let cursor = Cursor::new(&self.file, entry.offset);
-        let mut scanner = Scanner::at_block(cursor, entry.offset, entry.checks);
-        let mut start = entry.start;
-        loop {
+        let next = self.index.partition_point(|entry| entry.start <= position);
+        let entry = next.checked_sub(1).map(|n| &self.index[n]).ok_or_else(changed)?;
+        let len = (self.index.get(next).map_or(self.len, |next| next.start) - entry.start) as usize;
+        let mut scanner =
+            Scanner::at_block(Cursor::new(&self.file, entry.offset), entry.offset, entry.checks);
+        let (mut all, mut packed, mut content) = (Vec::new(), Vec::new(), Vec::new());
+        while all.len() < len {
             let block = scanner.next_block()?.ok_or_else(changed)?;
-            if position - start < u64::from(block.len) {
-                let mut packed = Vec::new();
-                let mut content = Vec::new();
-                scanner.read_packed(&block, &mut packed)?;
-                block.unpack(&mut packed, &mut content)?;
-                let content = Arc::new(content);
-                self.cache().put(start, Arc::clone(&content));
-                return Ok((start, content));
+            scanner.read_packed(&block, &mut packed)?;
+            block.unpack(&mut packed, &mut content)?;
+            match all.is_empty() {
+                true => std::mem::swap(&mut all, &mut content),
+                false => all.extend_from_slice(&content),
             }
-            start += u64::from(block.len);
-            pass(&mut scanner, &block);
         }
+        if all.len() > len {
+            return Err(changed());
+        }
+        let all = Arc::new(all);
+        self.cache().put(entry.start, Arc::clone(&all));
+        Ok((entry.start, all))
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
@@ -137,10 +149,10 @@ fn pass(scanner: &mut Scanner<Cursor<'_>>, block: &Block) {
     scanner.skipped(count);
 }
 
-/// Blocks used last, the latest at the end.
+/// Groups used last, the latest at the end.
 #[derive(Default)]
 struct Cache {
-    blocks: Vec<(u64, Arc<Vec<u8>>)>,
+    groups: Vec<(u64, Arc<Vec<u8>>)>,
     bytes: usize,
 }
 
@@ -149,60 +161,50 @@ impl Cache {
         let holds = |(start, content): &(u64, Arc<Vec<u8>>)| {
             position.checked_sub(*start).is_some_and(|into| into < content.len() as u64)
         };
-        let found = self.blocks.iter().rposition(holds)?;
-        self.blocks[found..].rotate_left(1);
-        self.blocks.last().cloned()
+        let found = self.groups.iter().rposition(holds)?;
+        self.groups[found..].rotate_left(1);
+        self.groups.last().cloned()
     }
 
     fn put(&mut self, start: u64, content: Arc<Vec<u8>>) {
-        if self.blocks.iter().any(|(other, _)| *other == start) {
+        if self.groups.iter().any(|(other, _)| *other == start) {
             return;
         }
         self.bytes += content.len();
-        self.blocks.push((start, content));
-        while self.bytes > CACHE_LEN && self.blocks.len() > 1 {
-            self.bytes -= self.blocks.remove(0).1.len();
+        self.groups.push((start, content));
+        while self.groups.len() > CACHE_GROUPS || (self.bytes > CACHE_LEN && self.groups.len() > 1) {
+            self.bytes -= self.groups.remove(0).1.len();
         }
     }
 }
 
-/// A place in a file to read from. Headers are a few bytes each, so a small buffer makes one system call of each;
-/// larger reads go past it.
+/// A place in a file to read from. Larger reads go past the buffer that headers come from.
 struct Cursor<'a> {
     file: &'a File,
-    /// File offset behind the buffer's content.
+    headers: Skim<'a>,
     offset: u64,
-    buffer: [u8; 64],
-    from: usize,
-    to: usize,
 }
+
+/// Bytes that are read without the buffer.
+const LARGE: usize = 4 << 10;
 
 impl<'a> Cursor<'a> {
     fn new(file: &'a File, offset: u64) -> Self {
-        Self { file, offset, buffer: [0; 64], from: 0, to: 0 }
+        Self { file, headers: Skim::new(file), offset }
     }
 
     fn seek(&mut self, offset: u64) {
         self.offset = offset;
-        (self.from, self.to) = (0, 0);
     }
 }
 
 impl Read for Cursor<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.from == self.to {
-            if out.len() >= self.buffer.len() {
-                let count = self.file.read_at(out, self.offset)?;
-                self.offset += count as u64;
-                return Ok(count);
-            }
-            self.to = self.file.read_at(&mut self.buffer, self.offset)?;
-            self.from = 0;
-            self.offset += self.to as u64;
-        }
-        let count = out.len().min(self.to - self.from);
-        out[..count].copy_from_slice(&self.buffer[self.from..self.from + count]);
-        self.from += count;
+        let count = match out.len() {
+            ..LARGE => self.headers.read_at(self.offset, out)?,
+            _ => read_full_at(self.file, out, self.offset)?,
+        };
+        self.offset += count as u64;
         Ok(count)
     }
 }

@@ -2,9 +2,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
+use super::super::skim::{Skim, read_full_at};
 use super::{MAX_FRAME, SIDE_MAGIC, TABLE_MAGIC, Tag, le32};
+
+/// Blocks without content in a row. No encoder writes two; where a file system filled a lost end with zeros, they read
+/// as nothing but such blocks.
+const MAX_EMPTY: u32 = 1 << 16;
 
 /// Tag of the side frame right behind the first data frame, if there is one. This tells a file of ours even
 /// where its end is missing.
@@ -13,7 +17,7 @@ use super::{MAX_FRAME, SIDE_MAGIC, TABLE_MAGIC, Tag, le32};
 /// Those of reading.
 pub fn first_side_tag(file: &File) -> io::Result<Option<Tag>> {
     // Our first frame is small; nobody else's needs to be walked.
-    let Some(at) = frame_end(file, 0, u64::from(MAX_FRAME))? else { return Ok(None) };
+    let Some(at) = frame_end(&mut Skim::new(file), 0, u64::from(MAX_FRAME))? else { return Ok(None) };
     let mut side = [0; 16];
     let n = read_full_at(file, &mut side, at)?;
     Ok((n == 16 && le32(&side) == SIDE_MAGIC).then(|| side[8..].try_into().expect("8 bytes")))
@@ -26,9 +30,9 @@ pub fn first_side_tag(file: &File) -> io::Result<Option<Tag>> {
 /// Those of reading.
 pub fn is_whole(file: &File) -> io::Result<bool> {
     let size = file.metadata()?.len();
-    let mut at = 0;
+    let (mut skim, mut at) = (Skim::new(file), 0);
     while at < size {
-        match frame_end(file, at, size)? {
+        match frame_end(&mut skim, at, size)? {
             Some(end) => at = end,
             None => return Ok(false),
         }
@@ -56,11 +60,11 @@ pub enum End {
 /// Those of reading.
 pub fn end(file: &File) -> io::Result<End> {
     let size = file.metadata()?.len();
-    let (mut at, mut table) = (0, None);
+    let (mut skim, mut at, mut table) = (Skim::new(file), 0, None);
     while at < size {
         let mut magic = [0; 4];
-        read_full_at(file, &mut magic, at)?;
-        let end = frame_end(file, at, size)?;
+        skim.read_at(at, &mut magic)?;
+        let end = frame_end(&mut skim, at, size)?;
         match (table, end) {
             (None, None) => return Ok(End::Missing),
             (None, Some(end)) if le32(&magic) == TABLE_MAGIC => table = Some(end),
@@ -79,9 +83,9 @@ fn is_skippable(magic: u32) -> bool {
 }
 
 /// Where the frame that begins at `at` ends; `None` where there is none, or it ends behind `limit`.
-fn frame_end(file: &File, mut at: u64, limit: u64) -> io::Result<Option<u64>> {
+fn frame_end(skim: &mut Skim<'_>, mut at: u64, limit: u64) -> io::Result<Option<u64>> {
     let mut head = [0; 8];
-    let n = read_full_at(file, &mut head, at)?;
+    let n = skim.read_at(at, &mut head)?;
     if n == head.len() && is_skippable(le32(&head)) {
         let end = at + 8 + u64::from(le32(&head[4..]));
         return Ok((end <= limit).then_some(end));
@@ -98,34 +102,23 @@ fn frame_end(file: &File, mut at: u64, limit: u64) -> io::Result<Option<u64>> {
     };
     let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
     at += 5 + u64::from(1 - single) + dictionary + content_size;
+    let mut empty = 0;
     loop {
         let mut block = [0; 3];
-        if at > limit || read_full_at(file, &mut block, at)? < 3 {
+        if at > limit || empty > MAX_EMPTY || skim.read_at(at, &mut block)? < 3 {
             return Ok(None);
         }
         // Section 3.1.1.2: last block bit, type (1: one byte, repeated), size.
         let word = u32::from_le_bytes([block[0], block[1], block[2], 0]);
         let len = if word >> 1 & 3 == 1 { 1 } else { word >> 3 };
         at += 3 + u64::from(len);
+        empty = if len == 0 { empty + 1 } else { 0 };
         if word & 1 == 1 {
             break;
         }
     }
     at += u64::from(descriptor >> 2 & 1) * 4;
     Ok((at <= limit).then_some(at))
-}
-
-fn read_full_at(file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buf.len() {
-        match file.read_at(&mut buf[filled..], at + filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]

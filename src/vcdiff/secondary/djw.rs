@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::bits::{BitReader, BitWriter};
+use super::bits::{BitReader, BitWriter, CUT};
 
 const MAX_LEN: usize = 20;
 /// Initial order of the code lengths for moving to front: 0, the five most common, then the others.
@@ -25,6 +25,10 @@ const BAD_CODE: &str = "a DJW section has an invalid code";
 
 /// Decompresses a section to exactly `size` bytes (at least one).
 pub(super) fn decode(bytes: &[u8], size: usize) -> Result<Vec<u8>, &'static str> {
+    // Every symbol takes at least a bit.
+    if size > bytes.len().saturating_mul(8) {
+        return Err(CUT);
+    }
     let mut bits = BitReader::new(bytes);
     let groups = bits.number(3)? as usize + 1;
     let sector = if groups > 1 { (bits.number(5)? as usize + 1) * 5 } else { size };
@@ -49,8 +53,7 @@ pub(super) fn decode(bytes: &[u8], size: usize) -> Result<Vec<u8>, &'static str>
         vec![0]
     };
 
-    // Every symbol takes at least a bit.
-    let mut out = Vec::with_capacity(size.min(bytes.len().saturating_mul(8)));
+    let mut out = Vec::with_capacity(size);
     for selector in selectors {
         let code = &codes[usize::from(selector)];
         for _ in 0..sector.min(size - out.len()) {

@@ -29,12 +29,17 @@ impl Decoder {
                 none.insert(Stream::new_stream_decoder(MEMORY_LIMIT, 0).map_err(|_| "no memory for LZMA")?)
             }
         };
-        let mut out = vec![0; size];
+        // Room comes as it is filled: what the section says of its size is not believed.
+        const FIRST: usize = 1 << 20;
+        let mut out = Vec::new();
         let mut done = 0;
         // Once more with nothing left to write, so that the flush marker is consumed too.
         let mut full = false;
         while !full {
             full = done == size;
+            if done == out.len() {
+                out.resize(size.min((2 * done).max(FIRST)), 0);
+            }
             let (read, written) = (stream.total_in(), stream.total_out());
             let status = stream.process(bytes, &mut out[done..], Action::Run).map_err(|_| DAMAGED)?;
             let (read, written) =
