@@ -23,7 +23,7 @@ for folder in corpus/*/; do
 	target=$(basename "$folder")
 	[[ $# -lt 2 || " ${*:2} " == *" $target "* ]] || continue
 	echo "== $target"
-	"$programs/$target" -max_len=8192 -rss_limit_mb=900 -timeout=20 -max_total_time="$seconds" \
+	"$programs/$target" -max_len=16384 -rss_limit_mb=900 -malloc_limit_mb=300 -timeout=10 -max_total_time="$seconds" \
 		-print_final_stats=1 -artifact_prefix="crash-$target-" "$folder" 2>&1 | tail -n 12 || failed+=("$target")
 done
 [[ ${#failed[@]} -eq 0 ]] || { echo "failed: ${failed[*]}"; exit 1; }

@@ -7,6 +7,8 @@
 //! fuzz/run.sh 600 vcdiff
 //! ```
 
+#[path = "../../tests/bounds/corpus.rs"]
+pub mod corpus;
 pub mod seeds;
 
 use std::fs::File;

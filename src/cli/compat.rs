@@ -227,12 +227,13 @@ pub(super) const DIFFERENCES: [&str; 13] = [
     "Matches are found at any distance: -B, -C, -I, -P are checked, but change nothing in what is encoded, and the level \
      (-0 to -9) is that of LZMA; -0 and -N do without repetitions within the input. When decoding, -B is how much is \
      kept of a source that can only be read from its start; what lies further back is kept in a temporary file below \
-     TMPDIR or /var/tmp, if the source is a file.",
+     TMPDIR or /var/tmp, if the source is a file: up to 1 GiB, and eight times the length of the source.",
     "What xdelta3 writes with -S fgk it cannot always read itself (where incompressible windows come before others); \
      this program reads it.",
     "The hashes of xdelta3 3.2 (armor) are checked when decoding and merging, and not written. As there, the source is \
      read as a whole for it, before anything is decoded; -a does without.",
-    "merge leaves the header out unless -A gives one, and takes compressed files with -m. A delta of more than 16 empty \
+    "merge leaves the header out unless -A gives one, and takes compressed files with -m. It refuses to join deltas that \
+     would take more than 256 MiB of memory and 32 times their length. A delta of more than 16 empty \
      windows in a row, with an instruction or address section of more than twice its window's length, or with a header \
      of more than 1 MiB, is refused.",
     "printhdr, printhdrs and printdelta escape control characters, and bytes that are no UTF-8, in names and headers. A \

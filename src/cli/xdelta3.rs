@@ -121,7 +121,7 @@ struct DiffArgs {
     #[command(flatten)]
     base: BaseArgs,
     /// MiB kept of a base that can only be read from the front (zstd without a seek table, gzip, xz, bzip2): what changed is compared
-    /// with these. Restoring takes as much memory, and at most 1 GiB below TMPDIR (/var/tmp) for what moved further
+    /// with these. Restoring takes as much memory, 256 MiB at most, and about 1 GiB below TMPDIR (/var/tmp) for what moved further
     #[arg(long, value_name = "MIB", default_value_t = WINDOW >> 20, value_parser = clap::value_parser!(u64).range(16..=restore::MAX_WINDOW >> 20))]
     window: u64,
     /// Tell on standard error how much was new

@@ -43,7 +43,7 @@ const DECOMPRESSED: usize = 120;
 const PER_THREAD: usize = 24;
 
 /// What may be copied from further back than the window.
-pub const FAR: u64 = 1 << 30;
+pub const FAR: u64 = super::far::ROOM;
 
 impl Default for Options {
     fn default() -> Options {

@@ -28,7 +28,7 @@ const MAX_RANGES: usize = 1 << 20;
 const RANGES: usize = 1 << 16;
 /// What may be kept, beside some for each byte of the base's file: from a small one no more can be wanted, unless it was
 /// made to fill the disk.
-const ROOM: u64 = super::encode::FAR;
+pub(super) const ROOM: u64 = 1 << 30;
 const ROOM_SHARE: u64 = 8;
 
 /// What is to be kept.

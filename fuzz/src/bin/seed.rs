@@ -2,14 +2,14 @@
 
 use std::{fs, io};
 
-use pve_diff_backup_fuzz::TARGETS;
 use pve_diff_backup_fuzz::seeds::seeds;
+use pve_diff_backup_fuzz::{TARGETS, corpus};
 
 fn main() -> io::Result<()> {
     for (name, _) in TARGETS {
         let dir = format!("corpus/{name}");
         fs::create_dir_all(&dir)?;
-        for (n, seed) in seeds(name).iter().enumerate() {
+        for (n, seed) in seeds(name).iter().chain(&corpus::seeds(name)).enumerate() {
             fs::write(format!("{dir}/seed-{n}"), seed)?;
         }
     }
