@@ -26,7 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use self::exit::Exit;
@@ -260,7 +260,20 @@ fn wrong_usage(error: &clap::Error) -> ! {
         }
         error.exit();
     }
-    let text = error.render().to_string();
+    let mut text = error.render().to_string();
+    for (kind, value) in error.context() {
+        let is_typed = match kind {
+            ContextKind::InvalidValue | ContextKind::InvalidSubcommand => true,
+            ContextKind::InvalidArg => error.kind() == ErrorKind::UnknownArgument,
+            _ => false,
+        };
+        // It may be the name of a file that somebody else chose.
+        if let ContextValue::String(typed) = value
+            && is_typed
+        {
+            text = text.replace(typed, &text::shown(typed));
+        }
+    }
     say!("{}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
     std::process::exit(error.exit_code())
 }
