@@ -227,7 +227,7 @@ pub(super) const DIFFERENCES: [&str; 13] = [
     "Matches are found at any distance: -B, -C, -I, -P are checked, but change nothing in what is encoded, and the level \
      (-0 to -9) is that of LZMA; -0 and -N do without repetitions within the input. When decoding, -B is how much is \
      kept of a source that can only be read from its start; what lies further back is kept in a temporary file below \
-     TMPDIR or /var/tmp, if the source is a file: up to 1 GiB, and eight times the length of the source.",
+     TMPDIR or /var/tmp, if the source is a file: up to 1.25 GiB, and 64 times the length of the source.",
     "What xdelta3 writes with -S fgk it cannot always read itself (where incompressible windows come before others); \
      this program reads it.",
     "The hashes of xdelta3 3.2 (armor) are checked when decoding and merging, and not written. As there, the source is \

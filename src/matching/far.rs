@@ -26,10 +26,13 @@ const NEAR: u64 = 512;
 /// `diff` copies pieces of 2 KiB and more from so far back, but for a few, and 1 GiB of them.
 const MAX_RANGES: usize = 1 << 20;
 const RANGES: usize = 1 << 16;
-/// What may be kept, beside some for each byte of the base's file: from a small one no more can be wanted, unless it was
-/// made to fill the disk.
+/// What `diff` copies from so far back, at most.
 pub(super) const ROOM: u64 = 1 << 30;
-const ROOM_SHARE: u64 = 8;
+/// What may be kept, beside some for each byte of the base's file: what `diff` copies, and what lies between pieces that
+/// are close. Other encoders copy as much as they like, though not more than there is: no guest's data is so much
+/// shorter when compressed, unless it was made to fill the disk.
+const KEPT: u64 = ROOM + ROOM / (2048 / NEAR);
+const KEPT_SHARE: u64 = 64;
 
 /// What is to be kept.
 enum Wanted {
@@ -79,7 +82,7 @@ impl Far {
     }
 
     fn new(wanted: Wanted, base: u64) -> Far {
-        let room = Budget::of(ROOM.saturating_add(base.saturating_mul(ROOM_SHARE)));
+        let room = Budget::of(KEPT.saturating_add(base.saturating_mul(KEPT_SHARE)));
         Far { wanted, passed: 0, file: None, base, room, spent: None }
     }
 
