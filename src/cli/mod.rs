@@ -271,7 +271,7 @@ fn wrong_usage(error: &clap::Error) -> ! {
         if let ContextValue::String(typed) = value
             && is_typed
         {
-            text = text.replace(typed, &text::shown(typed));
+            text = text.replace(typed, &crate::text::shown(typed));
         }
     }
     say!("{}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());

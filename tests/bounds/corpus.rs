@@ -161,7 +161,7 @@ pub fn fulls(scale: Scale) -> Vec<Hostile> {
     ];
     if scale == Scale::Large {
         all.extend([
-            hostile("lzop blocks of 64 MiB", LZOP, lzop_of(3, 64 << 20, false)),
+            hostile("lzop blocks of 64 MiB", LZOP, lzop_of(2, 64 << 20, false)),
             Hostile { endless: true, ..hostile("a zstd bomb", STREAM, run_frame(17, 12_000)) },
         ]);
     }

@@ -4,7 +4,6 @@
 mod corpus;
 
 use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -117,15 +116,11 @@ fn as_full(hostile: &Hostile) {
         "vzdump-qemu-101-2026_01_01-00_00_00.vma.zst--differential-2026_01_02-00_00_00.vcdiff.zst";
     bed.good_delta();
     bed.xdelta3(&["identify", "hostile"]);
-    if bed.run(XDELTA3, &["diff", "--base=hostile"], Some("target"), Some("differential")) {
-        if bed.run(XDELTA3, &["restore", "--base=hostile", "differential"], None, Some("restored")) {
-            assert_eq!(
-                fs::read(bed.path("restored")).ok(),
-                fs::read(bed.path("target")).ok(),
-                "{}",
-                bed.name
-            );
-        }
+    if bed.run(XDELTA3, &["diff", "--base=hostile"], Some("target"), Some("differential"))
+        && bed.run(XDELTA3, &["restore", "--base=hostile", "differential"], None, Some("restored"))
+    {
+        let [restored, target] = ["restored", "target"].map(|name| fs::read(bed.path(name)).expect("a file"));
+        assert!(restored == target, "{}: another content", bed.name);
     }
     bed.xdelta3(&["restore", "--base=hostile", "--any-base", "delta"]);
     bed.run(XDELTA3, &["restore", "--base=hostile", "--any-base", "-"], Some("delta"), None);
