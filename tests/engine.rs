@@ -786,8 +786,11 @@ fn what_follows_a_full_backup_is_told() {
     }
 }
 
-/// A VM's stream: disks of so many clusters, the stored blocks of which depend on their number.
-fn thin(disks: &[(u32, fn(u32) -> u16)], uuid: u8) -> Vec<u8> {
+/// A disk of so many clusters, and which blocks of each are stored, by its number.
+type Disk = (u32, fn(u32) -> u16);
+
+/// A VM's stream.
+fn thin(disks: &[Disk], uuid: u8) -> Vec<u8> {
     let devices = disks.iter().zip(1..);
     let devices = devices.map(|((clusters, _), id)| Device {
         id,

@@ -101,13 +101,14 @@ const UNMAPPED: u64 = 256 << 20;
 /// Where the clusters of disks are, and the mask of each, in pages of neighbours. Clusters come nearly
 /// in order, so that hardly a page is not full.
 struct Clusters {
-    pages: HashMap<(u8, u32), Box<[(Id, u16); PAGE]>>,
+    pages: HashMap<(u8, u32), Box<Page>>,
     budget: Budget,
 }
 
 /// Clusters of a page, and the bytes that one takes.
 const PAGE: usize = 32;
-const PAGE_BYTES: u64 = (PAGE * size_of::<(Id, u16)>()) as u64 + 64;
+type Page = [(Id, u16); PAGE];
+const PAGE_BYTES: u64 = size_of::<Page>() as u64 + 64;
 
 impl Clusters {
     /// Takes a cluster in. Where the budget is spent, a further page is left out: its pieces are found by their content.

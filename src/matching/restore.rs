@@ -131,7 +131,8 @@ impl Differential {
                 let asked = header.base_window.unwrap_or(0).min(MAX_WINDOW);
                 let window = (options.window.max(asked.min(MAX_KEPT)), asked);
                 let far = header.base_far;
-                (Source::Sliding(SlidingBase::new(base_again, stream, window, self.again, far)), 1)
+                let base = SlidingBase::new(base_again, stream, window, self.again, far);
+                (Source::Sliding(Box::new(base)), 1)
             }
         };
         let known = match &source {
@@ -293,7 +294,7 @@ impl Drop for Closing<'_> {
 enum Source {
     None,
     Random(Arc<dyn ReadAt>),
-    Sliding(SlidingBase),
+    Sliding(Box<SlidingBase>),
 }
 
 impl Source {
