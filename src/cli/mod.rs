@@ -22,7 +22,7 @@ pub mod vma;
 pub mod xdelta3;
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -240,11 +240,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// The command line as its type; ends the program where it is wrong, or asks for help.
 fn parsed<T: FromArgMatches>(definition: clap::Command, arguments: Vec<OsString>) -> T {
     let matches = definition.try_get_matches_from(arguments);
-    matches.and_then(|matches| T::from_arg_matches(&matches)).unwrap_or_else(|error| wrong_usage(&error))
+    matches
+        .and_then(|matches| T::from_arg_matches(&matches))
+        .unwrap_or_else(|error| wrong_usage(&error, Exit::Success as u8))
 }
 
-/// Ends the program where its command line is wrong, or asks for help.
-fn wrong_usage(error: &clap::Error) -> ! {
+/// Ends the program where its command line is wrong, or asks for help; with `unread` where nobody reads that.
+fn wrong_usage(error: &clap::Error, unread: u8) -> ! {
     if matches!(
         error.kind(),
         ErrorKind::DisplayHelp
@@ -258,7 +260,15 @@ fn wrong_usage(error: &clap::Error) -> ! {
             say!("{closed}");
             std::process::exit(Exit::Failure as i32);
         }
-        error.exit();
+        let code = match error.print().and_then(|()| io::stdout().flush()) {
+            Ok(()) => error.exit_code(),
+            Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => unread.into(),
+            Err(cause) => {
+                say!("cannot write the help: {cause}");
+                Exit::Failure as i32
+            }
+        };
+        std::process::exit(code);
     }
     let mut text = error.render().to_string();
     for (kind, value) in error.context() {

@@ -227,7 +227,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             return code;
         }
     }
-    let cli = Cli::try_parse_from(args).unwrap_or_else(|error| super::wrong_usage(&error));
+    let cli = Cli::try_parse_from(args).unwrap_or_else(|error| super::wrong_usage(&error, BROKEN_PIPE));
     let result = match cli.command {
         Command::Full(args) => compress(args),
         Command::Diff(args) => diff(args),
