@@ -525,12 +525,19 @@ fn rot_in_the_base_is_found_where_it_is_used() {
                 noticed += 1;
                 assert!(error.starts_with("pve-xdelta3: "), "{how} {at}: {error}");
             }
-            // A differential can still be made (a warning may tell of the damage), or the file is no base at all.
+            // Damage that shows makes no differential. What is not looked at cannot show.
             let usable = run(&["identify", text(&base)], &[]).status.success();
             let again = run(&["diff", "--base", text(&base)], &day);
             let error = String::from_utf8_lossy(&again.stderr).into_owned();
-            assert_eq!(again.status.success(), usable, "{how} {at}: {error}");
             assert!(usable || again.stdout.is_empty(), "{how} {at}: {error}");
+            if again.status.success() {
+                assert_eq!(error, "", "{how} {at}: a warning is not enough");
+                continue;
+            }
+            assert!(error.contains("damaged"), "{how} {at}: {error}");
+            let half = dir.file("half", &again.stdout);
+            let restored = run(&["restore", "--base", text(&base), text(&half)], &[]);
+            assert!(!restored.status.success(), "{how} {at}: what was written passes for a differential");
         }
         assert!(noticed > 6, "{how}: {noticed} of 12");
     }
@@ -553,14 +560,8 @@ fn a_damaged_differential_never_gives_wrong_output() {
         let packed = dir.0.path().join("delta");
         let sink = pve_diff_backup::container::encoder(Box::new(fs::File::create(&packed).unwrap()), how, 1)
             .unwrap();
-        encode::diff(
-            Cursor::new(day.clone()),
-            Base::open(&base).unwrap(),
-            sink,
-            encode::Options::default(),
-            |w| panic!("{w}"),
-        )
-        .unwrap();
+        encode::diff(Cursor::new(day.clone()), Base::open(&base).unwrap(), sink, encode::Options::default())
+            .unwrap();
         let good = fs::read(&packed).unwrap();
 
         let restore = |delta: Vec<u8>| {
@@ -710,6 +711,127 @@ fn a_restore_that_fails_names_the_differential_and_its_base() {
     says("checksum of window 0");
     fs::write(&base, &full[..100]).unwrap();
     says("reading the base failed");
+}
+
+/// What is done to a base while a differential is made against it, and what is said then; nothing where that does no
+/// harm.
+type Mishap = (&'static str, fn(&Path), Option<&'static str>);
+
+/// Puts another file in its place.
+fn replace(base: &Path, content: &[u8]) {
+    let other = base.with_extension("other");
+    fs::write(&other, content).unwrap();
+    fs::rename(other, base).unwrap();
+}
+
+#[test]
+fn a_base_that_goes_while_it_is_used_makes_no_differential() {
+    const MISHAPS: &[Mishap] = &[
+        ("nothing", |_| {}, None),
+        ("removed", |base| fs::remove_file(base).unwrap(), Some("was removed or renamed while")),
+        (
+            "renamed",
+            |base| fs::rename(base, base.with_extension("x")).unwrap(),
+            Some("was removed or renamed"),
+        ),
+        (
+            "renamed and back",
+            |base| {
+                fs::rename(base, base.with_extension("x")).unwrap();
+                fs::rename(base.with_extension("x"), base).unwrap();
+            },
+            None,
+        ),
+        (
+            "cut short",
+            |base| {
+                let file = fs::OpenOptions::new().write(true).open(base).unwrap();
+                file.set_len(file.metadata().unwrap().len() - 5).unwrap();
+            },
+            Some("while a differential backup was made against it"),
+        ),
+        ("replaced", |base| replace(base, b"of another guest"), Some("was replaced or overwritten while")),
+    ];
+    let dir = Dir::new();
+    let (full, day) = bytes();
+    for how in ["zstd", "none"] {
+        let content = ok(run(&["full", "--compress", how], &full));
+        for (what, mishap, says) in MISHAPS {
+            let base = dir.file("base", &content);
+            let mut command = Command::new(PROGRAM);
+            command.args(["diff", "--or-full", "--base", text(&base)]);
+            let mut child =
+                command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut stdin = child.stdin.take().unwrap();
+            // More than a pipe holds: it is read, so the base was opened before.
+            stdin.write_all(&day[..1 << 20]).unwrap();
+            mishap(&base);
+            let rest = day[1 << 20..].to_vec();
+            let writer = std::thread::spawn(move || drop(stdin.write_all(&rest)));
+            let output = child.wait_with_output().unwrap();
+            writer.join().unwrap();
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.success(), says.is_none(), "{how} {what}: {error}");
+            assert!(says.is_none_or(|says| error.contains(says)), "{how} {what}: {error}");
+            if says.is_none() {
+                let delta = dir.file("delta", &output.stdout);
+                same(&ok(run(&["restore", "--base", text(&base), text(&delta)], &[])), &day, what);
+            }
+        }
+    }
+    // A copy in its place, which its map proves to be the same.
+    let base = dir.file("base", &ok(run(&["full"], &full)));
+    let opened = Base::open(&base).unwrap();
+    replace(&base, &fs::read(&base).unwrap());
+    opened.witness(Found::ByPerson).still_there().unwrap();
+}
+
+#[test]
+fn where_the_base_cannot_serve_a_full_backup_is_made() {
+    let dir = Dir::new();
+    let (full, day) = bytes();
+    let base = dir.file("base", &ok(run(&["full"], &full)));
+    let said = String::from_utf8(ok(run(&["identify", text(&base)], &[]))).unwrap();
+    let id = said.split(" id=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+    let made = |id: &str, base: &Path| {
+        let output = run(&["diff", "--or-full", "--id", id, "--base", text(base)], &day);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{error}");
+        (dir.file("made", &output.stdout), error)
+    };
+    let (delta, said) = made(&id, &base);
+    same(&ok(run(&["restore", "--base", text(&base), text(&delta)], &[])), &day, "the right base");
+    assert_eq!(said, "");
+
+    let cut = dir.file("cut", &fs::read(&base).unwrap()[..5000]);
+    let other = dir.file("other", &ok(run(&["full"], &day)));
+    for (what, base) in [("missing", &dir.path().join("nowhere")), ("cut", &cut), ("another", &other)] {
+        let (made, said) = made(&id, base);
+        assert!(said.contains("making an ordinary full backup instead"), "{what}: {said}");
+        let content = ok(run(&["diff", "--compress", "none", "--base", text(&made)], &day));
+        assert!(content.len() < 2000, "{what}: a full with a map");
+    }
+    // Without being asked to it makes none.
+    let output = run(&["diff", "--base", "/nowhere"], &day);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+}
+
+#[test]
+fn damage_that_shows_late_leaves_a_note() {
+    let dir = Dir::new();
+    let (full, day) = vm();
+    let mut packed = ok(run(&["full", "--compress", "gzip"], &full));
+    let middle = packed.len() / 2;
+    packed[middle..middle + 8].fill(0);
+    let base = dir.file("base.gz", &packed);
+    let note = dir.path().join("base.gz.damaged");
+    let plain = run(&["diff", "--base", text(&base)], &day);
+    assert!(!plain.status.success() && !note.exists());
+    let output = run(&["diff", "--or-full", "--base", text(&base)], &day);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    let found = fs::read_to_string(note).unwrap();
+    assert!(error.contains("is damaged: ") && error.contains(found.trim()), "{error} / {found}");
 }
 
 #[test]

@@ -81,7 +81,6 @@ fn diff(base: &Path, target: &[u8], how: Compression) -> Result<Vec<u8>, Error> 
         Base::open(base)?,
         encoder,
         encode::Options { threads: 2, ..encode::Options::default() },
-        drop,
     )?;
     Ok(out.take())
 }

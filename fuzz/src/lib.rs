@@ -174,7 +174,7 @@ pub fn base(data: &[u8]) -> bool {
     let delta = Shared::default();
     let target = seeds::target();
     let out = container::encoder(Box::new(delta.clone()), Compression::None, 1).expect("no compression");
-    match encode::diff(Cursor::new(target.clone()), opened, out, encode::Options::default(), drop) {
+    match encode::diff(Cursor::new(target.clone()), opened, out, encode::Options::default()) {
         Ok(_) => {}
         Err(Error::Internal(what)) => panic!("{what}"),
         Err(_) => return false,

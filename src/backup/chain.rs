@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::names::{BackupName, Differential, Full, looks_like_differential};
+use super::unfinished::{self, Leftover, Unfinished};
 
 /// A full backup and all differentials that need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +38,14 @@ pub struct Directory {
     pub orphans: Vec<Differential>,
     /// Misspelt differentials, links that lead elsewhere and the like, by name.
     pub unusable: Vec<Unusable>,
+    /// Unfinished backups, by name.
+    pub leftovers: Vec<Leftover>,
+    /// Fulls that were found damaged while a differential was made against them.
+    pub damaged: Vec<Full>,
 }
+
+/// Ends the name of the note that is left beside a damaged full.
+const DAMAGED: &str = ".damaged";
 
 impl Directory {
     /// Reads a directory, not those below it. Other files than backups do not matter; a backup is a regular file itself,
@@ -45,10 +53,15 @@ impl Directory {
     pub fn scan(path: &Path) -> io::Result<Self> {
         let (mut fulls, mut differentials, mut unusable) =
             (Vec::new(), Vec::<Differential>::new(), Vec::new());
-        let mut packed = Vec::new();
+        let (mut packed, mut leftovers, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let name = entry.file_name();
+            if let Some(left) = name.to_str().and_then(Unfinished::parse) {
+                leftovers.push(left);
+                continue;
+            }
+            damaged.extend(name.to_str().and_then(|it| Full::parse(it.strip_suffix(DAMAGED)?)));
             let parsed = BackupName::parse(name.as_bytes());
             if parsed.is_none() && !looks_like_differential(name.as_bytes()) {
                 if let (Some(full), None) = (name.to_str().and_then(Full::parse_packed), obstacle(&entry)) {
@@ -85,7 +98,11 @@ impl Directory {
                 None => orphans.push(differential),
             }
         }
-        Ok(Directory { path: path.to_owned(), chains, orphans, unusable })
+        leftovers.sort_by(|a, b| a.name.cmp(&b.name));
+        damaged.retain(|full| chains.iter().any(|chain| chain.full == *full));
+        damaged.sort_by_cached_key(order);
+        let leftovers = unfinished::look_at(leftovers);
+        Ok(Directory { path: path.to_owned(), chains, orphans, unusable, leftovers, damaged })
     }
 
     /// The differentials that cannot be restored without the full of this name, oldest first.
@@ -153,6 +170,15 @@ mod tests {
         assert_eq!(found.dependants(OsStr::new("nothing")), []);
         assert_eq!(texts(&found.orphans), [names[5].clone()]);
         assert_eq!(found.unusable, []);
+        let left: Vec<_> = found.leftovers.iter().map(|it| it.file.name.as_str()).collect();
+        assert_eq!(left, [names[8].as_str()]);
+    }
+
+    #[test]
+    fn a_note_tells_of_a_damaged_full() {
+        let notes = [FULL, "vzdump-qemu-101-2026_11_01-01_00_02.vma.zst"].map(|it| format!("{it}.damaged"));
+        let found = scan(&[FULL, &notes[0], &notes[1]].map(OsStr::new));
+        assert_eq!(found.damaged.iter().map(Full::as_str).collect::<Vec<_>>(), [FULL]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod chain;
 pub mod names;
 mod stamp;
 pub mod tar;
+pub mod unfinished;
 pub mod verify;
 
 pub use names::{BackupName, Compression, Differential, Format, Full, GuestKind};

@@ -53,14 +53,19 @@ pub(super) fn command() -> clap::Command {
 
 /// Runs the command; `open` is how backups are read, `root` the host whose storages may be named.
 pub fn run(args: &Args, root: &Path, open: Open) -> anyhow::Result<ExitCode> {
-    let (work, fulls) = match collect(args, root) {
+    let Found { work, fulls, left } = match collect(args, root) {
         Ok(found) => found,
         Err(error) => {
             say!("{error:#}");
             return Ok(Exit::Usage.into());
         }
     };
-    let report = check_all(&work, open, args)?;
+    if !args.json {
+        for Left { file, advice } in &left {
+            chat(&mut io::stdout(), format!("LEFT  {file}: {advice}\n").as_bytes())?;
+        }
+    }
+    let report = check_all(&work, left, open, args)?;
     let told = match args.json {
         true => serde_json::to_string_pretty(&report)?,
         false => report.summary(fulls),
@@ -75,9 +80,25 @@ pub fn run(args: &Args, root: &Path, open: Open) -> anyhow::Result<ExitCode> {
     .into())
 }
 
-/// What to check, and the number of full backups seen.
-fn collect(args: &Args, root: &Path) -> anyhow::Result<(Vec<Task>, usize)> {
-    let (mut work, mut fulls) = (Vec::new(), 0);
+/// What the arguments name.
+#[derive(Default)]
+struct Found {
+    /// What to check.
+    work: Vec<Task>,
+    /// Number of full backups seen.
+    fulls: usize,
+    left: Vec<Left>,
+}
+
+/// An unfinished backup that people should look after.
+#[derive(Debug, Serialize)]
+struct Left {
+    file: String,
+    advice: String,
+}
+
+fn collect(args: &Args, root: &Path) -> anyhow::Result<Found> {
+    let mut found = Found::default();
     for path in &args.paths {
         let stored = match path.exists() {
             true => None,
@@ -86,15 +107,19 @@ fn collect(args: &Args, root: &Path) -> anyhow::Result<(Vec<Task>, usize)> {
         let path = stored.as_ref().unwrap_or(path);
         if path.is_dir() {
             let directory = scan(path)?;
-            fulls += directory.chains.len();
-            work.extend(tasks(&directory, args.all));
+            found.fulls += directory.chains.len();
+            found.work.extend(tasks(&directory, args.all));
+            found.left.extend(directory.leftovers.iter().filter_map(|it| {
+                let advice = it.advice(&directory.path)?;
+                Some(Left { file: it.file.name.clone(), advice })
+            }));
         } else if is_beside_backups(path) {
             say!("{}: not a backup but what vzdump writes beside one: passed over", shown(path));
         } else {
-            work.push(single(path)?);
+            found.work.push(single(path)?);
         }
     }
-    Ok((work, fulls))
+    Ok(found)
 }
 
 /// Where the storage named `id` keeps its backups, if it is one.
@@ -143,6 +168,7 @@ struct Report {
     /// Number of those that cannot be restored.
     failed: usize,
     backups: Vec<Finding>,
+    unfinished: Vec<Left>,
 }
 
 /// The result of one backup.
@@ -200,10 +226,10 @@ impl Report {
 }
 
 /// Checks one after the other, with a line for each as soon as it is known.
-fn check_all(work: &[Task], open: Open, args: &Args) -> anyhow::Result<Report> {
+fn check_all(work: &[Task], unfinished: Vec<Left>, open: Open, args: &Args) -> anyhow::Result<Report> {
     let sizes: Vec<u64> = work.iter().map(expected).collect();
     let progress = Progress::new(!args.quiet, Some(sizes.iter().sum()));
-    let mut report = Report { ok: 0, failed: 0, backups: Vec::new() };
+    let mut report = Report { ok: 0, failed: 0, backups: Vec::new(), unfinished };
     let mut end = 0;
     for ((task, number), size) in work.iter().zip(1..).zip(sizes) {
         progress.at(&task.name, Some((number, work.len())));

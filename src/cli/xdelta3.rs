@@ -1,9 +1,10 @@
 //! `pve-xdelta3`: our own sub-commands; anything else is xdelta3's command line ([`super::compat`]).
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ use crate::container::{self, Compression, Kind};
 use crate::matching::base::{Base, Content, Nature};
 use crate::matching::restore::{self, Differential, Options};
 use crate::matching::sliding::WINDOW;
-use crate::matching::{encode, full};
+use crate::matching::{BaseProblem, Error, encode, full};
 use crate::text::shown;
 
 /// The program's name.
@@ -124,6 +125,13 @@ struct DiffArgs {
     /// with these. Restoring takes as much memory, 256 MiB at most, and about 1 GiB below TMPDIR (/var/tmp) for what moved further
     #[arg(long, value_name = "MIB", default_value_t = WINDOW >> 20, value_parser = clap::value_parser!(u64).range(16..=restore::MAX_WINDOW >> 20))]
     window: u64,
+    /// Write an ordinary full backup where the base cannot serve. Where it turns out damaged only later, nothing is made,
+    /// and the reason is left in PATH.damaged
+    #[arg(long)]
+    or_full: bool,
+    /// The full backup's id, as `identify` told it: another file in its place is refused
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
     /// Tell on standard error how much was new
     #[arg(long, short)]
     verbose: bool,
@@ -305,15 +313,32 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
     let input = standard::input()?;
     let left = standard::left(&input);
     let Some((path, found)) = args.base.get() else { bail!("which full backup? Give it with --base") };
-    let base = Base::open_found(&path, found)?.full()?;
     let options = encode::Options { threads, window: args.window << 20, far: encode::FAR, records: true };
+    let opened = Base::open_found(&path, found).and_then(Base::full).and_then(|base| {
+        if args.id.as_ref().is_some_and(|id| *id != hex(&base.identity)) {
+            let problem = BaseProblem::Changed("was replaced or cut short".into());
+            return Err(Error::Base { path: base.path, problem });
+        }
+        let (witness, size) = (base.witness(found), base.size());
+        Ok((encode::prepare(base, options)?, witness, size))
+    });
+    let (prepared, witness, size) = match opened {
+        Err(error) if args.or_full => {
+            say!("warning: {error}: making an ordinary full backup instead");
+            return args.to.write(&[&path], |output| Ok(full::compress(input, output, how, threads)?));
+        }
+        opened => opened?,
+    };
     let summary = args.to.write(&[&path], |output| {
-        let progress = Progress::new(args.to.progress(left.is_none()), left.or(base.size()));
+        let progress = Progress::new(args.to.progress(left.is_none()), left.or(size));
         let watched = Watched { inner: input, progress: progress.clone() };
         let out = container::small_encoder(Box::new(output), how, threads)?;
-        let warn = |warning| progress.suspend(|| say!("warning: {warning}"));
-        let done = encode::diff(watched, base, out, options, warn);
+        let done = prepared.encode(watched, out, || witness.still_there());
         progress.end();
+        if let (true, Err(Error::Base { path, problem: BaseProblem::Damaged(found) })) = (args.or_full, &done)
+        {
+            note_damage(path, found);
+        }
         Ok(done?)
     })?;
     if args.verbose {
@@ -321,6 +346,19 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
         say!("{:.1} MiB, of which {:.1} MiB are new", mib(summary.total), mib(summary.new));
     }
     Ok(())
+}
+
+/// Leaves a note beside a damaged full backup, so that no other differential is made against it.
+fn note_damage(base: &Path, found: &str) {
+    let mut path = base.as_os_str().to_owned();
+    path.push(".damaged");
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
+    match made.and_then(|mut file| writeln!(file, "{found}")) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            say!("warning: cannot write {}: {e}", shown(&path))
+        }
+        _ => {}
+    }
 }
 
 fn restore(args: RestoreArgs) -> anyhow::Result<()> {
@@ -416,8 +454,12 @@ fn identify(path: &Path, against: Option<&Path>) -> anyhow::Result<()> {
         Content::Random(_) => "can be read at any place",
         Content::Stream(_) => "can be read from its start only",
     };
-    let id: String = base.identity.iter().map(|b| format!("{b:02x}")).collect();
+    let id = hex(&base.identity);
     let size = base.size().map_or("unknown".into(), |n| n.to_string());
     writeln!(io::stdout(), "{} form={} id={id} size={size} ({how})", shown(path), base.form)
         .context("cannot write to standard output")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

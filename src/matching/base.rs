@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -82,6 +82,44 @@ pub enum Proof {
     Name,
     /// Nothing that could be compared.
     None,
+}
+
+/// What a base was when it was opened, to tell later whether it still is.
+pub struct Witness {
+    path: PathBuf,
+    found: Found,
+    form: &'static str,
+    identity: [u8; 16],
+    file: Option<FileId>,
+}
+
+/// A file, whatever its name: device, number and length.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileId(u64, u64, u64);
+
+impl Witness {
+    /// Refuses a base that is no longer there, or no longer what it was: what was made against it could not be
+    /// restored. A copy in its place will do where its map proves that it holds the same.
+    ///
+    /// # Errors
+    /// [`BaseProblem::Changed`].
+    pub fn still_there(&self) -> Result<(), Error> {
+        let changed = |what: String| Err(Error::base(&self.path, BaseProblem::Changed(what)));
+        match Base::open_found(&self.path, self.found) {
+            Err(Error::Base { problem: BaseProblem::Io(e), .. }) if e.kind() == io::ErrorKind::NotFound => {
+                changed("was removed or renamed".into())
+            }
+            Err(Error::Base { problem, .. }) => changed(format!("was cut short or replaced (it {problem})")),
+            Err(e) => changed(format!("became unreadable ({e})")),
+            Ok(now) if now.form != self.form || now.identity != self.identity => {
+                changed("was replaced or overwritten".into())
+            }
+            Ok(now) if now.file_id() != self.file && !matches!(now.content, Content::Mapped(_)) => {
+                changed("was replaced by another file".into())
+            }
+            Ok(_) => Ok(()),
+        }
+    }
 }
 
 /// What content is, by its first bytes.
@@ -236,6 +274,17 @@ impl Base {
                 Err(Error::base(path, BaseProblem::Behind { what, end }))
             }
         }
+    }
+
+    /// What the base is now, see [`Witness::still_there`]; `found` is how it was opened.
+    pub fn witness(&self, found: Found) -> Witness {
+        let (path, file) = (self.path.clone(), self.file_id());
+        Witness { path, found, form: self.form, identity: self.identity, file }
+    }
+
+    fn file_id(&self) -> Option<FileId> {
+        let metadata = self.file.as_ref()?.metadata().ok()?;
+        Some(FileId(metadata.dev(), metadata.ino(), metadata.len()))
     }
 
     /// Refuses a differential as a full backup. xdelta3's command line has its sources: it takes any file.

@@ -1,6 +1,7 @@
 //! Making a differential.
 
 use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,9 +16,8 @@ use super::pipeline::ordered;
 use super::print::Secret;
 use super::sliding::WINDOW;
 use super::spare::Spare;
-use super::{Error, MAX_THREADS, chain};
+use super::{BaseProblem, Error, MAX_THREADS, chain};
 use crate::container::{Encoder, ReadAt};
-use crate::text::shown;
 use crate::vcdiff::{AppHeader, TargetHasher, write_header};
 
 /// How to make a differential.
@@ -60,60 +60,85 @@ pub struct Summary {
     pub new: u64,
 }
 
-/// Encodes `input` against `base` into `out`, which compresses it.
-///
-/// Damage of the base that shows costs size, never the differential: what cannot be compared is
-/// stored. Each such finding is passed to `warn`.
+/// A base that is ready to be encoded against. Up to here nothing was written and nothing of the new stream read, so
+/// that a full backup can still be made where the base cannot serve.
+pub struct Prepared {
+    path: PathBuf,
+    header: Vec<u8>,
+    engine: Engine,
+    threads: usize,
+}
+
+/// Reads what encoding needs of the base from the start.
 ///
 /// # Errors
-/// Those of reading `input` and of writing. The output is recognisably incomplete then.
-pub fn diff(
-    input: impl Read + Send + 'static,
-    base: Base,
-    mut out: Box<dyn Encoder>,
-    options: Options,
-    mut warn: impl FnMut(String),
-) -> Result<Summary, Error> {
-    let output = |source| Error::Io { what: "cannot write the differential".into(), source };
+/// Where that cannot be read or is damaged.
+pub fn prepare(base: Base, options: Options) -> Result<Prepared, Error> {
     let mut header = AppHeader { end_record: true, ..AppHeader::default() };
     base.describe(&mut header);
     if matches!(base.content, Content::Stream(_)) {
         header.base_window = Some(options.window);
         header.base_far = options.far > 0;
     }
-    out.write_all(&write_header(Some(&header.encode()), None)).map_err(output)?;
-
     let path = base.path.clone();
-    let name = shown(&path);
     let (engine, threads) = Engine::new(base, options)?;
-    let engine = Arc::new(engine);
-    let hasher = Arc::new(Mutex::new(TargetHasher::new()));
+    engine.sound(&path)?;
+    Ok(Prepared { path, header: write_header(Some(&header.encode()), None), engine, threads })
+}
 
-    let hash = Arc::clone(&hasher);
-    let mut segments = Segmenter::new(input)
-        .watched(move |bytes| hash.lock().unwrap_or_else(PoisonError::into_inner).update(bytes));
-    let spare = segments.spare();
-    let worker = Arc::clone(&engine);
-    ordered(
-        threads,
-        move || segments.next_segment(),
-        move |segment| {
-            let windows = worker.encode(&segment);
-            spare.give(segment.data);
-            windows
-        },
-        |windows| out.write_all(&windows).map_err(output),
-    )?;
+/// Encodes `input` against `base` into `out`, which compresses it.
+///
+/// # Errors
+/// As [`prepare`] and [`Prepared::encode`].
+pub fn diff(
+    input: impl Read + Send + 'static,
+    base: Base,
+    out: Box<dyn Encoder>,
+    options: Options,
+) -> Result<Summary, Error> {
+    prepare(base, options)?.encode(input, out, || Ok(()))
+}
 
-    let end = hasher.lock().unwrap_or_else(PoisonError::into_inner).finish();
-    out.write_all(&end.encode()).map_err(output)?;
-    out.finish().map_err(output)?;
-    for finding in engine.findings.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-        warn(format!(
-            "the full backup {name} seems damaged ({finding}): make a new full backup, and verify this one"
-        ));
+impl Prepared {
+    /// Encodes `input` into `out`, which compresses it. `proof` is asked before the end is written.
+    ///
+    /// # Errors
+    /// Those of reading `input`, of writing, and of `proof`; where the base is damaged, as far as that showed: whatever
+    /// else was copied from it may be damaged, too. The output is recognisably incomplete then.
+    pub fn encode(
+        self,
+        input: impl Read + Send + 'static,
+        mut out: Box<dyn Encoder>,
+        proof: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<Summary, Error> {
+        let output = |source| Error::Io { what: "cannot write the differential".into(), source };
+        out.write_all(&self.header).map_err(output)?;
+
+        let engine = Arc::new(self.engine);
+        let hasher = Arc::new(Mutex::new(TargetHasher::new()));
+        let hash = Arc::clone(&hasher);
+        let mut segments = Segmenter::new(input)
+            .watched(move |bytes| hash.lock().unwrap_or_else(PoisonError::into_inner).update(bytes));
+        let spare = segments.spare();
+        let worker = Arc::clone(&engine);
+        ordered(
+            self.threads,
+            move || segments.next_segment(),
+            move |segment| {
+                let windows = worker.encode(&segment);
+                spare.give(segment.data);
+                windows
+            },
+            |windows| out.write_all(&windows).map_err(output),
+        )?;
+
+        engine.sound(&self.path)?;
+        proof()?;
+        let end = hasher.lock().unwrap_or_else(PoisonError::into_inner).finish();
+        out.write_all(&end.encode()).map_err(output)?;
+        out.finish().map_err(output)?;
+        Ok(Summary { total: end.total_len, new: engine.new.load(Ordering::Relaxed) })
     }
-    Ok(Summary { total: end.total_len, new: engine.new.load(Ordering::Relaxed) })
 }
 
 /// What all workers share.
@@ -207,6 +232,15 @@ impl Engine {
                 let stretches = compared(whole, segment);
                 Ok(Job::new(self, segment, whole, None, (0, 0)).run(&stretches).out)
             }
+        }
+    }
+
+    /// Refuses a base of which damage was found.
+    fn sound(&self, path: &Path) -> Result<(), Error> {
+        let findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        match findings.is_empty() {
+            true => Ok(()),
+            false => Err(Error::base(path, BaseProblem::Damaged(findings.join("; ")))),
         }
     }
 

@@ -118,6 +118,11 @@ pub enum BaseProblem {
         /// Bytes of the full backup itself.
         end: u64,
     },
+    /// It did not stay what it was while it was in use.
+    #[error(
+        "{0} while a differential backup was made against it; nothing could be restored from that: make the backup again"
+    )]
+    Changed(String),
     /// Another file than the one the differential needs.
     #[error(
         "is not the one that this differential was made against ({name}): {what}. It was replaced, cut short or \

@@ -12,7 +12,7 @@ use Test::More;
 use lib map { m!\A(.+)\z! ? "$1/../../patches/payload" : () } dirname(__FILE__);
 
 use PVE::VZDump::Differential::Chain
-    qw(choose_base other_guest dependants split_restorable mark_stranded keep_needed);
+    qw(choose_base other_guest parse_unfinished dependants split_restorable mark_stranded keep_needed);
 use PVE::VZDump::Differential::Storage;
 
 my $HOUR = 3600;
@@ -392,25 +392,28 @@ is_deeply(
 );
 is(scalar(@$stranded), 1, 'stranded');
 
-my @stranded_cases = (
-    ['newer than the oldest kept', 10, { 'keep-last' => 1 }, undef, 'keep'],
-    ['older than all that is kept', 1, { 'keep-last' => 1 }, undef, 'remove'],
-    ['older, but no rule', 1, { 'keep-all' => 1 }, undef, 'keep'],
-    ['older, but a rule of zero', 1, { 'keep-last' => 0 }, undef, 'keep'],
-    ['older, but protected', 1, { 'keep-last' => 1 }, 'protected', 'protected'],
+mark_stranded($stranded);
+is($stranded->[0]->{mark}, 'keep', '... which stays');
+$stranded->[0]->{mark} = 'protected';
+mark_stranded($stranded);
+is($stranded->[0]->{mark}, 'protected', '... also where it is protected');
+
+# Names of unfinished backups.
+my $stamp = '2026_06_20-01_00_00';
+my @unfinished = (
+    ["$full--differential-$stamp.vcdiff.pve-1-0badcafe.dat", $full, 'pve-1-0badcafe'],
+    ["$full--differential-$stamp.vcdiff.dat", $full, undef],
+    ["$full--differential-$stamp.dat", $full, undef],
+    ["vzdump-qemu-100-$stamp.vma.pve-1-0badcafe.dat", undef, 'pve-1-0badcafe'],
+    ["vzdump-qemu-100-$stamp.vma.dat", undef, undef],
+    ["vzdump-qemu-100-$stamp.dat", undef, undef],
 );
-for my $case (@stranded_cases) {
-    my ($what, $ctime, $keep, $mark, $expect) = @$case;
-    my $entry = { ctime => $ctime, mark => $mark };
-    mark_stranded(
-        [$entry], [{ ctime => 5, mark => 'keep' }, { ctime => 0, mark => 'remove' }],
-        $keep
-    );
-    is($entry->{mark}, $expect, "stranded, $what");
+for my $case (@unfinished) {
+    my ($name, $base, $node) = @$case;
+    my $expect = { name => $name, type => 'qemu', vmid => 100, base => $base, node => $node };
+    is_deeply(parse_unfinished($name), $expect, $name);
 }
-my $alone = { ctime => 1 };
-mark_stranded([$alone], [], { 'keep-last' => 1 });
-is($alone->{mark}, 'keep', 'stranded, and nothing else is left');
+is(parse_unfinished($_), undef, "not unfinished: $_") for $full, "$full.dat", 'x.dat', "$stamp.dat";
 
 # Another guest under the same number.
 my @uuid = map { "0000000$_-1111-2222-3333-444444444444" } 0 .. 9;

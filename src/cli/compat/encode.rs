@@ -7,7 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use crossbeam_channel::{Sender, bounded};
 
 use super::args::{DEFAULT_WINDOW, Options, Setting};
@@ -168,12 +168,7 @@ fn against(
     };
     let (send, receive) = bounded(2);
     std::thread::scope(|scope| {
-        let engine = scope.spawn(move || {
-            let mut findings = Vec::new();
-            let encoded =
-                encode::diff(input, base, Box::new(PipeIn(send)), how, |found| findings.push(found));
-            encoded.map(|_| findings)
-        });
+        let engine = scope.spawn(move || encode::diff(input, base, Box::new(PipeIn(send)), how));
         // Owned, so that its end is that of the pipe, and the engine does not wait for ever.
         let windows = Parts::new(move || Ok(receive.recv().unwrap_or_default()));
         let staged = restage(windows, cutter, stage);
@@ -182,20 +177,9 @@ fn against(
             // If only the pipe between the two broke, the reason is on the other side.
             (Err(error), Err(engine)) if engine.is_broken_pipe() => Err(error),
             (_, Err(engine)) => Err(files::told(engine)),
-            // xdelta3 fails where the source's decompressor does.
-            (Ok(_), Ok(findings)) if !findings.is_empty() => {
-                let findings: Vec<_> = findings.iter().map(|found| in_words_of_xdelta3(found)).collect();
-                bail!("no delta was made, since the source cannot be read: {}", findings.join("; "))
-            }
             (staged, Ok(_)) => staged,
         }
     })
-}
-
-/// A finding of the engine without its advice, which is for those who make backups.
-fn in_words_of_xdelta3(found: &str) -> &str {
-    let found = found.strip_prefix("the full backup ").unwrap_or(found);
-    found.strip_suffix(": make a new full backup, and verify this one").unwrap_or(found)
 }
 
 fn restage(

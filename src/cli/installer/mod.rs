@@ -1,6 +1,7 @@
 //! The commands that deal with a host's files: what they share.
 
 pub mod apply;
+mod backups;
 pub mod cluster;
 pub mod doctor;
 mod health;

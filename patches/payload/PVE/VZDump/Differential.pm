@@ -12,10 +12,12 @@ use Scalar::Util qw(tainted);
 
 use PVE::VZDump::Differential::Chain qw(parse_name differential_name encode_path choose_base
     other_guest shown);
-use PVE::VZDump::Differential::Helper qw(run_helper identify settings guest_config full_config
+use PVE::VZDump::Differential::Helper
+    qw(run_helper identify content settings guest_config full_config
     backup_files);
 use PVE::VZDump::Differential::Restore;
 use PVE::VZDump::Differential::Storage;
+use PVE::VZDump::Differential::Unfinished qw(claim unfinished_name);
 
 # No `use` of PVE::Storage, PVE::VZDump or PVE::VZDump::Common: they load us.
 
@@ -99,6 +101,10 @@ my %RESTORERS = (
     qemu => ['QemuServer.pm', qr/PVE::VZDump::Differential|PVE::Storage::decompressor_info/],
 );
 
+# The plan of the backup that is being made, with the handle of its file: that is held open from the
+# plan on, so that nobody removes the full that is in use.
+my $planned;
+
 # Set (with local) while we call upstream's version of a sub.
 my %inside;
 
@@ -145,6 +151,7 @@ backup providers, and whenever something is not as it should be.
 sub plan_backup {
     my ($self, $task, $vmid, $comp, $logfd) = @_;
 
+    $planned = undef; # of a guest before this one
     my $opts = $self->{opts};
     return if !$opts->{fullbackup};
     return if $opts->{stdout} || $opts->{pbs} || $self->{'backup-provider'};
@@ -168,10 +175,80 @@ sub plan_backup {
     }
 
     PVE::VZDump::debugmsg('warn', $_, $logfd) for @{ $plan->{complaints} };
+    PVE::VZDump::debugmsg(@$_, $logfd) for @{ $plan->{said} };
     PVE::VZDump::debugmsg($plan->{level}, $plan->{reason}, $logfd);
+    my @changed = ($target, qw(tmptar logfile));
+    my %stock = (comp => $$comp, map { $_ => $task->{$_} } @changed);
+    $planned = { %$plan, stock => \%stock };
     $task->{$target} = $plan->{target};
     $task->{$_} = $plan->{$_} for qw(tmptar logfile);
     $$comp = $plan->{comp};
+    return;
+}
+
+=head2 ready_backup($task, \$comp, $logfd)
+
+Called right before data flows.  From here to L</finish_backup($task, $logfd)> the task has the
+unfinished file as its target: upstream's rename then changes nothing, and no file has a backup's
+name before it was looked at.  The helper may write a full where the base no longer serves.
+
+=cut
+
+sub ready_backup {
+    my ($task, $comp, $logfd) = @_;
+
+    my $plan = $planned;
+    return if !$plan || ($task->{tmptar} // '') ne $plan->{tmptar};
+
+    my $helper = $PVE::VZDump::Differential::Helper::HELPER;
+    if ($plan->{is_helped} && !-x $helper) {
+        PVE::VZDump::debugmsg('warn', "$helper is missing: making an ordinary full backup", $logfd);
+        unlink($plan->{tmptar});
+        $planned = undef;
+        my %stock = %{ $plan->{stock} };
+        $$comp = delete($stock{comp});
+        $task->{$_} = $stock{$_} for keys %stock;
+        return;
+    }
+
+    $$comp .= " --or-full --id $plan->{id}" if $plan->{base};
+    $task->{ _target_key($task) } = $task->{tmptar};
+    return;
+}
+
+=head2 finish_backup($task, $logfd)
+
+Called when all data is written.  Gives the file its name, by what is in it; dies where that is
+nothing that could be restored.
+
+=cut
+
+sub finish_backup {
+    my ($task, $logfd) = @_;
+
+    my $plan = $planned;
+    return if !$plan || ($task->{tmptar} // '') ne $plan->{tmptar};
+    $planned = undef; # but the handle stays until the end of this sub
+
+    my ($target, $base) = @$plan{qw(target base)};
+    if ($base && content($plan->{tmptar}) eq 'full') {
+        my $stamp = parse_name(basename($target))->{stamp};
+        $task->{logfile} = "$plan->{dir}/$plan->{prefix}-$stamp.log";
+        $target = "$plan->{dir}/$plan->{prefix}-$stamp$plan->{extension}";
+        PVE::VZDump::debugmsg(
+            'warn',
+            "'$base' could not serve as base any more when the data began to flow: this is an ordinary"
+                . ' full backup, '
+                . basename($target),
+            $logfd,
+        );
+        die "'$target' exists already\n" if -e $target;
+    } elsif ($base && !-f "$plan->{dir}/$base") {
+        die "the full backup '$base' was removed while this differential was made against it\n";
+    }
+    rename($plan->{tmptar}, $target)
+        or die "unable to rename '$plan->{tmptar}' to '$target' - $!\n";
+    $task->{ _target_key($task) } = $target;
     return;
 }
 
@@ -198,12 +275,20 @@ sub _make_plan {
     _check_hooks($full);
     run_helper('--version');
 
+    my @said = PVE::VZDump::Differential::Storage::look_after($dir, $full->{type}, $vmid);
+
     # Names have a resolution of one second: never write over a backup that has just been made.
     my $now = $full->{ctime};
     for my $try (1 .. 5) {
         my $plan = _plan_at($now, $dir, $full, $days, $comp);
         # Nor through a link that somebody put there beforehand.
-        return $plan if !-e $plan->{target} && !grep { -l $_ } @$plan{qw(target tmptar logfile)};
+        if (!-e $plan->{target} && !grep { -l $_ } @$plan{qw(target tmptar logfile)}) {
+            $plan->{handle} = claim($plan->{tmptar});
+            # before the claim was seen the base may have been removed
+            my $is_there = !$plan->{base} || -f "$dir/$plan->{base}";
+            return { %$plan, said => \@said } if $plan->{handle} && $is_there;
+            unlink($plan->{tmptar}) if $plan->{handle};
+        }
         sleep 1;
         $now = time();
     }
@@ -217,6 +302,7 @@ sub _plan_at {
     my $stamp = POSIX::strftime('%Y_%m_%d-%H_%M_%S', localtime($now));
     my $compression = $full->{compression};
     my ($settings, @complaints) = settings();
+    my %looked;
     my ($base, $reason, $is_odd) = choose_base(
         [backup_files($dir)],
         type => $full->{type},
@@ -227,51 +313,56 @@ sub _plan_at {
         # the full that would be made has one
         needs_map => ($compression // '') eq 'zst'
             && $settings->{'base-without-map'} eq 'replace',
-        look => sub { _look("$dir/$_[0]") },
+        look => sub { $looked{ $_[0] } = _look("$dir/$_[0]") },
     );
+    my $id = $base && $looked{$base}->{id};
 
     my @words = ($PVE::VZDump::Differential::Helper::HELPER, $base ? 'diff' : 'full');
-    my ($name, $stem);
+    my $prefix = "vzdump-$full->{type}-$full->{vmid}";
+    my $extension = substr($full->{name}, length($full->{stem}));
+    my ($name, $stem, $unfinished) =
+        ("$prefix-$stamp$extension", "$prefix-$stamp", "$prefix-$stamp.$full->{format}");
     if ($base) {
         $name = differential_name(
             $base, $stamp, $compression,
         );
         $stem = "$base--differential-$stamp";
-        $reason = "differential backup: $reason";
+        $unfinished = "$stem.vcdiff";
         push @words,
             '--stored-base=' . encode_path("$dir/$base");
-    } else {
-        $stem = "vzdump-$full->{type}-$full->{vmid}-$stamp";
-        $name = $stem . substr($full->{name}, length($full->{stem}));
-        $reason = "full backup: $reason";
     }
     push @words, '--compress', $compression ? $COMPRESS_WORD{$compression} : 'none';
     push @words, '--threads', $1 if ($comp // '') =~ /(?:--threads=|-p )([0-9]+)/;
 
-    my $tmp = "$dir/$name";
-    $tmp =~ s/\.[^.]+\z/.dat/;
+    # an uncompressed full backup needs no help
+    my $is_helped = $base || $compression;
     my $plan = {
+        dir => $dir,
+        base => $base,
+        id => $id,
+        prefix => $prefix,
+        extension => $extension,
         target => "$dir/$name",
-        tmptar => $tmp,
+        tmptar => "$dir/" . unfinished_name($unfinished),
         logfile => "$dir/$stem.log",
-        # an uncompressed full backup needs no help
-        comp => $base || $compression ? join(' ', @words) : $comp,
-    };
-    # upstream would stop half-way through the task
-    die "internal error - unsafe $_\n" for grep { tainted($plan->{$_}) } sort keys %$plan;
-
-    return {
-        %$plan,
-        complaints => \@complaints,
-        reason => $reason,
+        is_helped => $is_helped,
+        comp => $is_helped ? join(' ', @words) : $comp,
+        reason => ($base ? 'differential' : 'full') . " backup: $reason",
         level => $is_odd ? 'warn' : 'info',
     };
+    # upstream would stop half-way through the task
+    die "internal error - unsafe $_\n"
+        for grep { $_ ne 'reason' && tainted($plan->{$_}) } sort keys %$plan;
+
+    return { %$plan, complaints => \@complaints };
 }
 
 # What choose_base wants to know of a full.
 sub _look {
     my ($path) = @_;
 
+    return { error => "it was found damaged, see '" . basename($path) . ".damaged'" }
+        if -e "$path.damaged";
     my $found = eval { identify($path) };
     if (my $err = $@) {
         die $err if $err =~ /^interrupted by signal/;

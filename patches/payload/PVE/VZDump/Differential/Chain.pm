@@ -8,8 +8,8 @@ use warnings;
 use Exporter qw(import);
 use Time::Local qw(timelocal);
 
-our @EXPORT_OK = qw(parse_name full_forms differential_name encode_path decode_path choose_base
-    other_guest dependants split_restorable mark_stranded keep_needed shown);
+our @EXPORT_OK = qw(parse_name parse_unfinished full_forms differential_name encode_path decode_path
+    choose_base other_guest dependants split_restorable mark_stranded keep_needed shown);
 
 =head1 NAME
 
@@ -155,6 +155,33 @@ sub _content {
     $name =~ s/\.tgz\z/.tar/;
     my ($content) = $name =~ /\A(vzdump-[^\/]+\.(?:vma|tar))$FORM_RE\z/ or return;
     return $content =~ /--differential-/ ? undef : $content;
+}
+
+=head2 parse_unfinished($name)
+
+What the name of an unfinished backup says, as a hash: C<name>, C<type>, C<vmid>, C<base> (undef for
+a full) and C<node>, who writes it (undef where the name does not say).  All strings are untainted.
+Undef for any other name.
+
+=cut
+
+sub parse_unfinished {
+    my ($name) = @_;
+
+    my $node_re = qr/(?:\.([A-Za-z0-9-]+-[0-9a-f]{8}))?\.dat/;
+    if (($name // '') =~ /\A(($FULL_RE)--differential-$STAMP_RE(?:\.vcdiff)?$node_re)\z/) {
+        my ($all, $base, $node) = ($1, $2, $9);
+        my $full = parse_name($base) or return;
+        my ($type, $vmid) = @$full{qw(type vmid)};
+        return { name => $all, type => $type, vmid => $vmid, base => $base, node => $node };
+    }
+    if (
+        ($name // '') =~ /\A(vzdump-(qemu|lxc|openvz)-([1-9][0-9]{2,8})-$STAMP_RE
+        (?:\.(?:vma|tar))?$node_re)\z/x
+    ) {
+        return { name => $1, type => $2, vmid => int($3), base => undef, node => $4 };
+    }
+    return;
 }
 
 =head2 differential_name($base, $stamp, $compression)
@@ -495,22 +522,18 @@ sub keep_needed {
     return @saved;
 }
 
-=head2 mark_stranded(\@stranded, \@good, \%keep)
+=head2 mark_stranded(\@stranded)
 
-Marks the stranded differentials after upstream has marked the good backups: they go when a
-retention rule is in force and every kept backup is newer, otherwise they stay.
+Marks the stranded differentials: they stay.  Their full may be away for a while only, renamed or on
+a share that is not there, so nobody but an administrator removes them.
 
 =cut
 
 sub mark_stranded {
-    my ($stranded, $good, $keep) = @_;
+    my ($stranded) = @_;
 
-    my $has_rule = !$keep->{'keep-all'} && grep { $keep->{$_} } keys %$keep;
-    my ($oldest) = sort { $a <=> $b }
-        map { $_->{ctime} } grep { ($_->{mark} // '') eq 'keep' } @$good;
     for my $entry (@$stranded) {
-        my $is_past = $has_rule && defined($oldest) && $entry->{ctime} < $oldest;
-        $entry->{mark} //= $is_past ? 'remove' : 'keep';
+        $entry->{mark} = 'keep' if ($entry->{mark} // 'remove') eq 'remove';
     }
     return;
 }

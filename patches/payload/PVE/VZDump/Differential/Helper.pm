@@ -11,8 +11,9 @@ use IO::Select;
 use POSIX ();
 
 use PVE::VZDump::Differential::Chain qw(parse_name full_forms encode_path dependants shown);
+use PVE::VZDump::Differential::Unfinished qw(states);
 
-our @EXPORT_OK = qw(run_helper identify settings guest_config full_config find_in_tar
+our @EXPORT_OK = qw(run_helper identify content settings guest_config full_config find_in_tar
     decoder_command open_decoder close_decoder probe check_base check_archive backup_files
     existing_dependants);
 
@@ -139,19 +140,37 @@ sub _output_of {
 =head2 identify($path)
 
 Dies unless the file can serve as base: what is in it must be what its name says.  Returns a hash:
-C<has_map>, and C<from_start> if it can only be read from its start.
+C<id>, C<has_map>, and C<from_start> if it can only be read from its start.
 
 =cut
 
 sub identify {
     my ($path) = @_;
 
-    my ($form, $how) =
-        run_helper('identify', $path) =~ / form=([a-z0-9]+) id=\S+ size=\S+ \(([^()]+)\)\s*\z/;
+    my ($form, $id, $how) =
+        run_helper('identify', $path) =~
+        / form=([a-z0-9]+) id=([0-9a-f]+) size=\S+ \(([^()]+)\)\s*\z/;
     my $compression = parse_name(basename($path))->{compression} // 'raw';
     die "it is not what its name says but '" . ($form // 'unknown') . "'\n"
         if !grep { $_ eq ($form // '') } @{ $FORMS{$compression} };
-    return { has_map => $form eq 'map', from_start => scalar($how =~ /from its start only/) };
+    return {
+        id => $id, has_map => $form eq 'map',
+        from_start => scalar($how =~ /from its start only/) };
+}
+
+=head2 content($path)
+
+C<full> or C<differential>: what the helper has written into a file.
+
+=cut
+
+sub content {
+    my ($path) = @_;
+
+    return 'full' if eval { run_helper('identify', $path); 1 };
+    my $err = $@;
+    return 'differential' if $err =~ / is a differential, not a full backup$/;
+    die $err;
 }
 
 =head2 settings()
@@ -447,8 +466,9 @@ sub backup_files {
 
 =head2 existing_dependants($path)
 
-The names of the differentials beside the full that need it, unfinished ones included.  One that
-also has its full in another compression there needs this file unless the other is known to do.
+The names of the differentials beside the full that need it, also of those that are being made; what
+a killed backup left needs nothing.  One that also has its full in another compression there needs
+this file unless the other is known to do.
 
 =cut
 
@@ -462,6 +482,9 @@ sub existing_dependants {
     for my $other (grep { $_ ne $name && $present{$_} } full_forms($name)) {
         @needing = grep { !_serves("$dir/$other", $dir, $_) } @needing;
     }
+
+    my %states = states(grep { !parse_name($_) } @needing);
+    @needing = grep { ($states{$_} // '') ne 'left' } @needing;
 
     # names from a folder are tainted; those of finished differentials are known to the last
     # letter

@@ -7,10 +7,11 @@ use warnings;
 
 use File::Basename qw(basename dirname);
 
-use PVE::VZDump::Differential::Chain qw(parse_name encode_path decode_path split_restorable
-    mark_stranded keep_needed shown);
+use PVE::VZDump::Differential::Chain qw(parse_name parse_unfinished full_forms encode_path
+    decode_path split_restorable mark_stranded keep_needed shown);
 use PVE::VZDump::Differential::Helper qw(run_helper decoder_command open_decoder close_decoder
     find_in_tar probe check_base check_archive backup_files existing_dependants);
+use PVE::VZDump::Differential::Unfinished qw(states);
 
 # No `use` of PVE::Storage and PVE::VZDump: they load us.
 
@@ -30,6 +31,9 @@ my $NAMED = 3;
 
 # Names that the last prune marked for removal: a full may go with those that need it, not before.
 my %condemned;
+
+# The process that has told of stranded differentials in a task's log.
+my $told = 0;
 
 # Paths of differentials that were removed together with their full.
 my %gone;
@@ -213,8 +217,9 @@ sub extract_vzdump_config_tar {
 
 =head2 prune_mark_backup_group(\@group, \%keep)
 
-As C<PVE::Storage::prune_mark_backup_group>, then a full that a kept or protected backup needs is
-kept. Differentials without their full do not count for the retention rules.
+As C<PVE::Storage::prune_mark_backup_group>, then a full that another backup needs is kept: one that
+is kept or protected, that is being made, or that the caller does not know.  Differentials without
+their full are kept, and do not count for the retention rules.
 
 =cut
 
@@ -223,15 +228,10 @@ sub prune_mark_backup_group {
 
     my ($good, $stranded) = split_restorable($group);
     _upstream('prune_mark_backup_group', $good, $keep);
-    mark_stranded($stranded, $good, $keep);
-    keep_needed($group);
-
-    # vzdump leaves out the backup that it has just made
-    my %known = map { basename($_->{volid} // $_->{path}) => 1 } @$group;
-    for my $entry (grep { defined($_->{path}) && ($_->{mark} // '') eq 'remove' } @$group) {
-        my @unseen = grep { !$known{$_} } existing_dependants($entry->{path}) or next;
-        @$entry{qw(mark needed-by)} = ('keep', scalar(@unseen));
-    }
+    mark_stranded($stranded);
+    _keep_used($group);
+    my $text = stranded_text(map { basename($_->{volid} // $_->{path}) } @$stranded);
+    warn "$text\n" if defined($text) && $told != $$;
 
     for my $entry (@$group) {
         my $name = basename($entry->{volid} // $entry->{path});
@@ -242,6 +242,106 @@ sub prune_mark_backup_group {
         }
     }
     return;
+}
+
+# Changes the marks of fulls that are needed.  A dry run must say what the real one does, so the
+# folder is looked at here and not only when something is removed.
+sub _keep_used {
+    my ($group) = @_;
+
+    keep_needed($group);
+    my %known = map { basename($_->{volid} // $_->{path}) => 1 } @$group;
+    for my $entry (grep { ($_->{mark} // '') eq 'remove' } @$group) {
+        my $name = basename($entry->{volid} // $entry->{path});
+        my $info = parse_name($name);
+        next if !$info || defined($info->{base});
+        my ($path) = $entry->{path}
+            // eval { PVE::Storage::path(PVE::Storage::config(), $entry->{volid}) };
+        if (!defined($path)) {
+            $entry->{mark} = 'keep';
+            next;
+        }
+        my @unseen = grep { !$known{$_} } existing_dependants($path) or next;
+        @$entry{qw(mark needed-by)} = ('keep', scalar(@unseen));
+    }
+    return;
+}
+
+=head2 stranded_text(@names)
+
+What people should know of stranded differentials, undef if there are none.
+
+=cut
+
+sub stranded_text {
+    my (@names) = @_;
+
+    return if !@names;
+    my %fulls = map { parse_name($_)->{base} => 1 } @names;
+    my @shown = sort(keys(%fulls));
+    my $more = @shown > 3 ? ' and ' . (@shown - 3) . ' more' : '';
+    return
+          scalar(@names)
+        . " differential backup(s) cannot be restored, as their full backup is not there: "
+        . join(', ', splice(@shown, 0, 3))
+        . "$more. They are kept until it is back, or until somebody deletes them";
+}
+
+=head2 look_after($dir, $type, $vmid)
+
+Removes what killed backups of the guest have left in a folder, and tells of what is not as it should
+be there: returns pairs of a level and a text.  The guest is locked: no other job backs it up.
+
+=cut
+
+sub look_after {
+    my ($dir, $type, $vmid) = @_;
+
+    $told = $$;
+    my @said;
+    my @files = backup_files($dir);
+    my %names = map { $_->{name} => 1 } @files;
+    my $is_guests = sub { $_[0] && $_[0]->{type} eq $type && $_[0]->{vmid} == $vmid };
+
+    my @stranded =
+        grep { $is_guests->(parse_name($_)) && parse_name($_)->{base} } sort keys %names;
+    @stranded = grep {
+        !grep { $names{$_} }
+            full_forms(parse_name($_)->{base})
+    } @stranded;
+    my $text = stranded_text(@stranded);
+    push @said, ['warn', $text] if defined($text);
+
+    my @unfinished = grep { $is_guests->(parse_unfinished($_)) } sort keys %names;
+    my %states = states(@unfinished);
+    for my $info (map { parse_unfinished($_) } @unfinished) {
+        my $name = $info->{name};
+        if ($states{$name} eq 'left') {
+            push @said,
+                unlink("$dir/$name")
+                ? ['info', "removed '$name', which a killed backup had left"]
+                : ['warn', "cannot remove '$name', which a killed backup left - $!"];
+        } elsif ($states{$name} eq 'unknown') {
+            my $who = defined($info->{node}) ? "node $info->{node}" : 'an unknown program';
+            my $cost = defined($info->{base}) ? ", and its full backup is kept for it" : '';
+            push @said,
+                [
+                defined($info->{base}) ? 'warn' : 'info',
+                "'$name' is unfinished, of $who. Whether a backup goes on there cannot be known"
+                    . " here$cost. If none does: rm '$dir/$name'",
+                ];
+        }
+    }
+
+    for my $name (grep { $is_guests->(parse_name($_)) && $names{"$_.damaged"} } sort keys %names) {
+        push @said,
+            [
+            'warn',
+            "the full backup '$name' is damaged (see '$name.damaged'): no more differentials are made"
+                . " against it, and those that need it may be lost. Check them: pve-verify-backups '$dir'",
+            ];
+    }
+    return @said;
 }
 
 =head2 removes($path)
@@ -255,7 +355,7 @@ sub removes {
     my ($path) = @_;
 
     my $info = parse_name(basename($path // '')) or return;
-    return scalar(existing_dependants($path)) if !defined($info->{base});
+    return -e "$path.damaged" || scalar(existing_dependants($path)) if !defined($info->{base});
     return $gone{$path} || !knows_auxiliaries();
 }
 
@@ -281,8 +381,11 @@ sub archive_remove {
         PVE::Storage::archive_remove($differential);
         $gone{$differential} = 1;
     }
+    # that took its time
+    @kept = existing_dependants($path);
+    die _needed_message($path, @kept) if @kept;
     _upstream('archive_remove', $path);
-    _remove_auxiliaries($path) if !knows_auxiliaries();
+    _remove_auxiliaries($path);
     return;
 }
 
@@ -303,7 +406,7 @@ sub vdisk_free {
     }
 
     my @result = _upstream('vdisk_free', $cfg, $volid);
-    _remove_auxiliaries($path) if defined($path) && !knows_auxiliaries() && !-e $path;
+    _remove_auxiliaries($path) if defined($path) && !-e $path;
     return wantarray ? @result : $result[0];
 }
 
@@ -312,14 +415,21 @@ sub vdisk_free {
 sub _needed_message {
     my ($full, @needing) = @_;
 
-    my @named = splice(@needing, 0, $NAMED);
-    return
-          "cannot remove full backup '"
-        . shown($full) . "': "
-        . (@named + @needing)
+    my @made = grep { !parse_name($_) } @needing;
+    @needing = grep { parse_name($_) } @needing;
+    my @reasons;
+    push @reasons,
+        scalar(@needing)
         . " differential backup(s) need it, remove them first: "
-        . join(', ', map { shown($_) } @named)
-        . (@needing ? ' and ' . @needing . ' more' : '') . "\n";
+        . join(', ', map { shown($_) } splice(@needing, 0, $NAMED))
+        . (@needing ? ' and ' . @needing . ' more' : '')
+        if @needing;
+    push @reasons,
+        'a backup is being made that needs it (unless it was killed on another node, then remove that'
+        . ' file): '
+        . join(', ', map { shown($_) } @made)
+        if @made;
+    return "cannot remove full backup '" . shown($full) . "': " . join('; ', @reasons) . "\n";
 }
 
 =head2 knows_auxiliaries()
@@ -330,13 +440,17 @@ Whether upstream asks C<archive_info> for the names of logs and notes when it de
 
 sub knows_auxiliaries { return PVE::Storage->can('archive_auxiliaries_remove') ? 1 : 0 }
 
-# The log and the notes of a differential; those of a full are upstream's.
+# What goes with a backup and is unknown to upstream: what we found out about a full, the log and the
+# notes of a differential.
 sub _remove_auxiliaries {
     my ($path) = @_;
 
-    my $info = parse_name(basename($path));
-    return if !$info || !defined($info->{base});
-    unlink map { dirname($path) . "/$_" } "$info->{stem}.log", "$info->{name}.notes";
+    my $info = parse_name(basename($path)) or return;
+    my @names =
+          !defined($info->{base}) ? "$info->{name}.damaged"
+        : knows_auxiliaries() ? ()
+        : ("$info->{stem}.log", "$info->{name}.notes");
+    unlink map { dirname($path) . "/$_" } @names;
     return;
 }
 
@@ -394,8 +508,8 @@ sub purge {
         $newest_first[$at]->{mark} =
             $at < $maxfiles || -e "$newest_first[$at]->{path}.protected" ? 'keep' : 'remove';
     }
-    mark_stranded($stranded, $good, { 'keep-last' => $maxfiles });
-    keep_needed(\@group);
+    mark_stranded($stranded);
+    _keep_used(\@group);
 
     # a full goes after those that need it
     for my $path (

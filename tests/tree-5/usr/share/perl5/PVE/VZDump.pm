@@ -109,9 +109,13 @@ sub exec_backup_task {
         debugmsg('info', "Starting Backup of VM $vmid ($vmtype)", $logfd);
         debugmsg('info', "ionice priority: $opts->{ionice}", $logfd);
 
+        debugmsg('info', "creating archive '$task->{tarfile}'", $logfd);
         $plugin->archive($opts, $task, $vmid, $task->{tmptar}, $comp);
         rename($task->{tmptar}, $task->{tarfile})
             or die "unable to rename '$task->{tmptar}' to '$task->{tarfile}'\n";
+
+        # determine size
+        $task->{size} = -s $task->{tarfile};
 
         # purge older backup
         if ($maxfiles && $opts->{remove}) {

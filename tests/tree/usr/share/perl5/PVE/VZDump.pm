@@ -161,6 +161,8 @@ sub exec_backup_task {
         $plugin->archive($opts, $task, $vmid, $task->{tmptar}, $comp);
         rename($task->{tmptar}, $task->{target})
             or die "unable to rename '$task->{tmptar}' to '$task->{target}'\n";
+
+        # determine size
         $task->{size} = -s $task->{target};
         debugmsg('info', "archive file size: $task->{size}", $logfd);
 

@@ -1,0 +1,154 @@
+package PVE::VZDump::Differential::Unfinished;
+
+# Part of pve-diff-backup.
+
+use strict;
+use warnings;
+
+use Digest::MD5 qw(md5_hex);
+use Errno qw(EEXIST ENOENT ESRCH);
+use Exporter qw(import);
+use Fcntl qw(O_CREAT O_EXCL O_WRONLY);
+use POSIX ();
+
+use PVE::VZDump::Differential::Chain qw(parse_unfinished);
+
+our @EXPORT_OK = qw(claim unfinished_name states);
+
+=head1 NAME
+
+PVE::VZDump::Differential::Unfinished - files of backups that are being made, and what killed ones left
+
+=head1 DESCRIPTION
+
+vzdump writes a backup into a file that ends in C<.dat> and renames it at the end. The name of ours
+also says who writes it: a node's name, and the start of a hash of its machine ID.
+
+    vzdump-qemu-101-2026_11_21-01_00_00.vma.pve1-0badcafe.dat
+    FULL--differential-2026_11_22-01_00_00.vcdiff.pve1-0badcafe.dat
+
+The file is there from the plan of a backup to its end, so that everybody sees that its full is in
+use. It counts while a process of that node has it open for writing, which ends with the process.
+Locks would not do: a network file system may not know them or hang, and with CIFS a lock of one
+process keeps the others from writing. What another node writes cannot be known here, so it counts.
+
+F<src/backup/unfinished.rs> has the same rule for the Rust side.
+
+=cut
+
+# Where a node's identity is found: for good, and until the next boot.
+my @IDENTITIES = ('/etc/machine-id', '/proc/sys/kernel/random/boot_id');
+
+=head1 FUNCTIONS
+
+=head2 unfinished_name($stem)
+
+The name of the file for a backup that this node makes.
+
+=cut
+
+sub unfinished_name {
+    my ($stem) = @_;
+
+    return "$stem." . _node() . '.dat';
+}
+
+=head2 claim($path)
+
+Makes the file and returns a handle that must be kept until the backup has its name; undef where
+there is such a file.
+
+=cut
+
+sub claim {
+    my ($path) = @_;
+
+    my $fh;
+    return $fh if sysopen($fh, $path, O_WRONLY | O_CREAT | O_EXCL);
+    return if $! == EEXIST;
+    die "cannot make '$path' - $!\n";
+}
+
+=head2 states(@names)
+
+What can be known of unfinished files, as a hash: C<written>, C<left> (nobody will ever finish it)
+or C<unknown>.
+
+=cut
+
+sub states {
+    my (@names) = @_;
+
+    return if !@names;
+    my $here = _node();
+    my $written = _open_for_writing(@names);
+    my %states;
+    for my $name (@names) {
+        my $info = parse_unfinished($name);
+        my $is_ours = $info && ($info->{node} // '') eq $here;
+        $states{$name} =
+             !$written ? 'unknown'
+            : $written->{$name} ? 'written'
+            : $is_ours ? 'left'
+            : 'unknown';
+    }
+    return %states;
+}
+
+# This node, untainted.
+sub _node {
+    my ($host) = (POSIX::uname())[1] =~ /\A([A-Za-z0-9-]{1,63})/;
+    my $hash;
+    for my $path (@IDENTITIES) {
+        open(my $fh, '<', $path) or next;
+        my $id = <$fh> // '';
+        close($fh);
+        chomp $id;
+        next if $id !~ /\A[0-9a-f-]{32,36}\z/;
+        ($hash) = md5_hex("pve-diff-backup $id") =~ /\A([0-9a-f]{8})/;
+        last;
+    }
+    die "this node has no identity: neither of @IDENTITIES can be read\n" if !defined($hash);
+    return ($host // 'node') . "-$hash";
+}
+
+# Those of the names that a process of this node has open for writing, in any folder; undef where
+# not all processes can be looked at.
+sub _open_for_writing {
+    my (@names) = @_;
+
+    my %wanted = map { $_ => 1 } @names;
+    my %found;
+    opendir(my $proc, '/proc') or return;
+
+    # not init, which makes no backups and may be out of our sight in a container
+    for my $pid (grep { /\A[0-9]+\z/ && $_ != 1 } readdir($proc)) {
+        my $dh;
+        if (!opendir($dh, "/proc/$pid/fd")) {
+            next if $! == ENOENT || $! == ESRCH;
+            return;
+        }
+        for my $fd (grep { /\A[0-9]+\z/ } readdir($dh)) {
+            my $target = readlink("/proc/$pid/fd/$fd");
+            if (!defined($target)) {
+                next if $! == ENOENT || $! == ESRCH;
+                return;
+            }
+            my ($name) = $target =~ m!([^/]+)\z!;
+            next if !defined($name) || !$wanted{$name} || $found{$name};
+            $found{$name} = 1 if _is_for_writing($pid, $fd);
+        }
+    }
+    return \%found;
+}
+
+# Where that cannot be told, it is.
+sub _is_for_writing {
+    my ($pid, $fd) = @_;
+
+    open(my $fh, '<', "/proc/$pid/fdinfo/$fd") or return 1;
+    my ($flags) = map { /\Aflags:\s*([0-7]+)/ ? oct($1) : () } <$fh>;
+    return !defined($flags) || ($flags & 3) != 0;
+}
+
+1;

@@ -1,0 +1,236 @@
+//! Files of backups that are being made, and what killed ones left behind.
+//!
+//! vzdump writes a backup into a file that ends in `.dat` and renames it at the end. The name of ours also says who
+//! writes it, so that a node can tell whether anybody ever will finish it: nobody, where it is this node's and no
+//! process has it open for writing. What another node writes cannot be known here.
+//!
+//! ```text
+//! FULL--differential-2026_11_22-01_00_00.vcdiff.pve1-0badcafe.dat
+//! ```
+//!
+//! `PVE/VZDump/Differential/Unfinished.pm` has the same rule, and the reasons for it.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use md5::{Digest, Md5};
+
+use super::Stamp;
+use super::names::Full;
+
+/// Where a node's identity is found: for good, and until the next boot.
+const IDENTITIES: [&str; 2] = ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"];
+
+/// The name of an unfinished backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Its name.
+    pub name: String,
+    /// The full that it needs, if it is a differential.
+    pub base: Option<Full>,
+    /// Who writes it, if its name says so: a node's name, and 8 hex digits.
+    pub node: Option<String>,
+}
+
+/// What can be known of an unfinished backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It is being made.
+    Written,
+    /// Nobody will finish it.
+    Left,
+    /// Only another node knows.
+    Unknown,
+}
+
+impl Unfinished {
+    /// Reads a name. `None` for any other file.
+    pub fn parse(name: &str) -> Option<Self> {
+        let rest = name.strip_suffix(".dat")?;
+        let (rest, node) = match rest.rsplit_once('.') {
+            Some((rest, node)) if is_node(node) => (rest, Some(node.to_owned())),
+            _ => (rest, None),
+        };
+        let base = match rest.split_once("--differential-") {
+            Some((base, rest)) => {
+                Stamp::parse(rest.strip_suffix(".vcdiff").unwrap_or(rest))?;
+                Some(Full::parse(base)?)
+            }
+            None => {
+                let stem = [".vma", ".tar"].iter().find_map(|it| rest.strip_suffix(it)).unwrap_or(rest);
+                // Any guest may have a tar.
+                Full::parse(&format!("{stem}.tar"))?;
+                None
+            }
+        };
+        Some(Unfinished { name: name.to_owned(), base, node })
+    }
+}
+
+fn is_node(text: &str) -> bool {
+    let hex = |c: u8| matches!(c, b'0'..=b'9' | b'a'..=b'f');
+    let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
+    text.rsplit_once('-').is_some_and(|(host, hash)| {
+        !host.is_empty() && host.bytes().all(plain) && hash.len() == 8 && hash.bytes().all(hex)
+    })
+}
+
+/// An unfinished backup in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// The file.
+    pub file: Unfinished,
+    /// What becomes of it.
+    pub state: State,
+}
+
+impl Leftover {
+    /// What people should know of it, and do; nothing where it is being made.
+    pub fn advice(&self, dir: &Path) -> Option<String> {
+        let remove = format!("rm '{}'", dir.join(&self.file.name).display());
+        match (self.state, &self.file.node) {
+            (State::Written, _) => None,
+            (State::Left, _) => Some(format!(
+                "a killed backup left it unfinished; the guest's next job with differentials removes it, or: {remove}"
+            )),
+            (State::Unknown, node) => {
+                let who = node.as_deref().map_or("an unknown program".into(), |node| format!("node {node}"));
+                let kept = if self.file.base.is_some() { ", and its full backup is kept for it" } else { "" };
+                Some(format!(
+                    "unfinished, of {who}; whether a backup goes on there cannot be known here{kept}. If none does: \
+                     {remove}"
+                ))
+            }
+        }
+    }
+}
+
+/// What can be known of each of them, in their order.
+pub fn look_at(files: Vec<Unfinished>) -> Vec<Leftover> {
+    if files.is_empty() {
+        return Vec::new();
+    }
+    let states = states(&files);
+    files.into_iter().zip(states).map(|(file, state)| Leftover { file, state }).collect()
+}
+
+fn states(files: &[Unfinished]) -> Vec<State> {
+    let names = files.iter().map(|file| file.name.as_str()).collect();
+    let (here, open) = (this_node(), open_for_writing(&names).ok());
+    let state = |file: &Unfinished| match &open {
+        Some(open) if open.contains(file.name.as_str()) => State::Written,
+        Some(_) if file.node.is_some() && file.node == here => State::Left,
+        _ => State::Unknown,
+    };
+    files.iter().map(state).collect()
+}
+
+/// How this node is called in the names of files that it writes.
+fn this_node() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
+    let host: String = name.chars().take_while(plain).take(63).collect();
+    let host = if host.is_empty() { "node" } else { &host };
+    let is_id = |text: &str| {
+        (32..=36).contains(&text.len()) && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f' | b'-'))
+    };
+    let ids = IDENTITIES.iter().filter_map(|path| fs::read_to_string(path).ok());
+    let id = ids.map(|id| id.lines().next().unwrap_or_default().to_owned()).find(|id| is_id(id))?;
+    let hash = Md5::digest(format!("pve-diff-backup {id}"));
+    let hash: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("{host}-{hash}"))
+}
+
+/// Those of the names that a process of this node has open for writing, in any directory.
+///
+/// # Errors
+/// Where not all processes can be looked at.
+fn open_for_writing<'a>(names: &HashSet<&'a str>) -> io::Result<HashSet<&'a str>> {
+    let mut found = HashSet::new();
+    for process in fs::read_dir("/proc")? {
+        let process = process?.path();
+        let pid = process.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
+        // Not init, which makes no backups and may be out of our sight in a container.
+        if pid.is_none_or(|pid| pid == 1) {
+            continue;
+        }
+        let Some(descriptors) = unless_gone(fs::read_dir(process.join("fd")))? else { continue };
+        for descriptor in descriptors {
+            let Some(descriptor) = unless_gone(descriptor)? else { break };
+            let Some(target) = unless_gone(fs::read_link(descriptor.path()))? else { continue };
+            let name = target.file_name().and_then(|name| name.to_str());
+            let Some(name) = name.and_then(|name| names.get(name)) else { continue };
+            let info = process.join("fdinfo").join(descriptor.file_name());
+            if is_for_writing(&info) {
+                found.insert(*name);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Processes and their descriptors may vanish at any time.
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Where that cannot be told, it is.
+fn is_for_writing(info: &Path) -> bool {
+    let info = fs::read_to_string(info).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags.and_then(|flags| u64::from_str_radix(flags.trim(), 8).ok()).is_none_or(|flags| flags & 3 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    const FULL: &str = "vzdump-qemu-101-2026_11_20-01_00_02.vma.zst";
+
+    #[test]
+    fn names_tell_what_and_who() {
+        let parse = |name: &str| {
+            Unfinished::parse(name).map(|it| (it.base.map(|base| base.as_str().to_owned()), it.node))
+        };
+        let stamp = "2026_11_21-01_00_02";
+        let node = Some("pve-1-0badcafe".to_owned());
+        for (end, node) in [(".pve-1-0badcafe.dat", &node), (".dat", &None)] {
+            for kind in ["", ".vma", ".tar"] {
+                let full = parse(&format!("vzdump-qemu-101-{stamp}{kind}{end}"));
+                assert_eq!(full, Some((None, node.clone())), "{kind}{end}");
+            }
+            for kind in ["", ".vcdiff"] {
+                let differential = parse(&format!("{FULL}--differential-{stamp}{kind}{end}"));
+                assert_eq!(differential, Some((Some(FULL.to_owned()), node.clone())), "{kind}{end}");
+            }
+        }
+        for other in
+            ["x.dat", "vzdump-qemu-101.dat", FULL, "vzdump-qemu-101-2026_11_21-01_00_02.vma.PVE.dat", ".dat"]
+        {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn whoever_has_it_open_for_writing_writes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = this_node().expect("a node with an identity");
+        let name = |node: &str| {
+            format!("vzdump-lxc-{}-2026_11_20-01_00_02.tar.{node}.dat", 100 + std::process::id() % 10000)
+        };
+        let [ours, others] = [name(&here), name("pve9-0badcafe")];
+        let look = |name: &str| states(&[Unfinished::parse(name).unwrap()])[0];
+        let file = File::create(dir.path().join(&ours)).unwrap();
+        assert_eq!((look(&ours), look(&others)), (State::Written, State::Unknown));
+        drop(file);
+        let _reader = File::open(dir.path().join(&ours)).unwrap();
+        assert_eq!((look(&ours), look(&others)), (State::Left, State::Unknown));
+    }
+}
