@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use pve_diff_backup::container::Compression;
+use pve_diff_backup::container::source::Found;
 use pve_diff_backup::matching::base::Base;
 use pve_diff_backup::matching::restore::{Differential, Options};
 use pve_diff_backup::matching::{encode, full};
