@@ -806,7 +806,7 @@ fn where_the_base_cannot_serve_a_full_backup_is_made() {
 
     let cut = dir.file("cut", &fs::read(&base).unwrap()[..5000]);
     let other = dir.file("other", &ok(run(&["full"], &day)));
-    for (what, base) in [("missing", &dir.path().join("nowhere")), ("cut", &cut), ("another", &other)] {
+    for (what, base) in [("missing", &dir.0.path().join("nowhere")), ("cut", &cut), ("another", &other)] {
         let (made, said) = made(&id, base);
         assert!(said.contains("making an ordinary full backup instead"), "{what}: {said}");
         let content = ok(run(&["diff", "--compress", "none", "--base", text(&made)], &day));
@@ -825,7 +825,7 @@ fn damage_that_shows_late_leaves_a_note() {
     let middle = packed.len() / 2;
     packed[middle..middle + 8].fill(0);
     let base = dir.file("base.gz", &packed);
-    let note = dir.path().join("base.gz.damaged");
+    let note = dir.0.path().join("base.gz.damaged");
     let plain = run(&["diff", "--base", text(&base)], &day);
     assert!(!plain.status.success() && !note.exists());
     let output = run(&["diff", "--or-full", "--base", text(&base)], &day);

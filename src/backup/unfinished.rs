@@ -156,10 +156,11 @@ fn open_for_writing<'a>(names: &HashSet<&'a str>) -> io::Result<HashSet<&'a str>
         if pid.is_none_or(|pid| pid == 1) {
             continue;
         }
-        let Some(descriptors) = unless_gone(fs::read_dir(process.join("fd")))? else { continue };
+        let Some(descriptors) = unless_gone(&process, fs::read_dir(process.join("fd")))? else { continue };
         for descriptor in descriptors {
-            let Some(descriptor) = unless_gone(descriptor)? else { break };
-            let Some(target) = unless_gone(fs::read_link(descriptor.path()))? else { continue };
+            let Some(descriptor) = unless_gone(&process, descriptor)? else { break };
+            let path = descriptor.path();
+            let Some(target) = unless_gone(&path, fs::read_link(&path))? else { continue };
             let name = target.file_name().and_then(|name| name.to_str());
             let Some(name) = name.and_then(|name| names.get(name)) else { continue };
             let info = process.join("fdinfo").join(descriptor.file_name());
@@ -171,11 +172,13 @@ fn open_for_writing<'a>(names: &HashSet<&'a str>) -> io::Result<HashSet<&'a str>
     Ok(found)
 }
 
-/// Processes and their descriptors may vanish at any time.
-fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+/// Processes and their descriptors may vanish at any time. Of a process that has ended the kernel may say that access is
+/// denied.
+fn unless_gone<T>(path: &Path, result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(_) if fs::symlink_metadata(path).is_err() => Ok(None),
         Err(e) => Err(e),
     }
 }

@@ -125,13 +125,13 @@ sub _open_for_writing {
     for my $pid (grep { /\A[0-9]+\z/ && $_ != 1 } readdir($proc)) {
         my $dh;
         if (!opendir($dh, "/proc/$pid/fd")) {
-            next if $! == ENOENT || $! == ESRCH;
+            next if _is_gone("/proc/$pid");
             return;
         }
         for my $fd (grep { /\A[0-9]+\z/ } readdir($dh)) {
             my $target = readlink("/proc/$pid/fd/$fd");
             if (!defined($target)) {
-                next if $! == ENOENT || $! == ESRCH;
+                next if _is_gone("/proc/$pid/fd/$fd");
                 return;
             }
             my ($name) = $target =~ m!([^/]+)\z!;
@@ -140,6 +140,14 @@ sub _open_for_writing {
         }
     }
     return \%found;
+}
+
+# Whether what could not be read just now is no longer there: of a process that has ended the kernel may
+# say that access is denied.
+sub _is_gone {
+    my ($path) = @_;
+
+    return $! == ENOENT || $! == ESRCH || !lstat($path);
 }
 
 # Where that cannot be told, it is.
