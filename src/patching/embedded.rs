@@ -14,6 +14,7 @@ pub static FILES: &[(&str, &[u8])] = embed![
     "payload/PVE/VZDump/Differential/Jobs.pm",
     "payload/PVE/VZDump/Differential/Restore.pm",
     "payload/PVE/VZDump/Differential/Storage.pm",
+    "payload/PVE/VZDump/Differential/Unfinished.pm",
     "payload/js/pve-diff-backup.js",
     "proxmox-ve/patchset.yaml",
     "verified.yaml",
