@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use super::Host;
@@ -26,9 +27,15 @@ pub(super) fn advice(host: &Host) -> Vec<String> {
         None => Ok(Vec::new()),
     });
     match storages.and_then(|found| found) {
-        Ok(storages) => storages.into_iter().flat_map(look).collect(),
+        Ok(storages) => look_at_once(storages),
         Err(error) => vec![format!("The backups on the storages were not looked at: {error}")],
     }
+}
+
+/// All storages together take no longer than the slowest.
+fn look_at_once(storages: Vec<Storage>) -> Vec<String> {
+    let looks: Vec<_> = storages.into_iter().map(|storage| thread::spawn(|| look(storage))).collect();
+    looks.into_iter().flat_map(|look| look.join().unwrap_or_default()).collect()
 }
 
 fn look(storage: Storage) -> Vec<String> {

@@ -4,7 +4,6 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use super::Host;
-use super::backups;
 use super::health::{self, Standing, utc};
 use super::options::{self, Seen};
 use crate::cli::Global;
@@ -21,14 +20,13 @@ pub fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let view = host.view()?;
     let standing = Standing::of(&host, &view);
     let seen = options::look(&host);
-    let mut advice = health::complaints(&host, &view, &standing, &seen)?;
+    let advice = health::complaints(&host, &view, &standing, &seen)?;
     let mut out = ForPeople(BufWriter::new(io::stdout().lock()));
     match &seen {
         Ok(None) => writeln!(out, "No cluster file system is mounted at /etc/pve, or it is for root only.")?,
         Ok(Some(seen)) => print(seen, &mut out)?,
         Err(_) => {}
     }
-    advice.extend(backups::advice(&host));
     match advice.is_empty() {
         true => writeln!(out, "Nothing is to be done.")?,
         false => writeln!(out, "To be done:")?,

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::options::{self, Seen};
-use super::{Host, View, hook, stale_lines};
+use super::{Host, View, backups, hook, stale_lines};
 use crate::cli::exit::{Exit, Refused};
 use crate::host::{Dpkg, hint, tasks, without_perl_variables};
 use crate::jobs::OPTION;
@@ -132,6 +132,7 @@ pub(super) fn complaints(
     if !options::knows_option(&host.root) {
         all.extend(options::elsewhere(&host.root));
     }
+    all.extend(backups::advice(host));
     Ok(all)
 }
 
