@@ -124,9 +124,14 @@ pub fn check(task: &Task, open: Open, progress: &dyn Fn(u64)) -> Verdict {
     match read(source, open, progress) {
         Ok((bytes, content)) => Verdict::Good { bytes, content },
         // pruned meanwhile; a full alone that vanishes still is a failure of its differential
-        Err(_) if !source.path.exists() => Verdict::Gone,
+        Err(_) if is_gone(&source.path) => Verdict::Gone,
         Err(error) => Verdict::Bad(one_line(&error)),
     }
+}
+
+/// Whether there is certainly no such file: a storage that fails, or a folder that may not be searched, says nothing.
+fn is_gone(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn read(source: &Source, open: Open, progress: &dyn Fn(u64)) -> anyhow::Result<(u64, Content)> {

@@ -49,17 +49,13 @@ impl Destination {
         let made = Made::default();
         remove_on_signals(&made)?;
         let done = made.all_or_nothing(|| {
-            let there = fs::symlink_metadata(path).ok();
-            match there {
-                None => {
-                    let file = made.file(path).with_context(shown)?;
-                    finished(file, work).with_context(shown)
+            match fs::symlink_metadata(path).ok() {
+                None => {}
+                Some(there) if !there.is_file() => {
+                    bail!("{} is no regular file: it is not replaced", named(path))
                 }
                 Some(_) if !self.force => {
                     bail!("{} exists already: choose another name, or replace it with --force", named(path))
-                }
-                Some(there) if !there.is_file() => {
-                    bail!("{} is no regular file: it is not replaced", named(path))
                 }
                 Some(there) => {
                     let same = |other: &&&Path| {
@@ -68,32 +64,31 @@ impl Destination {
                     if let Some(input) = read.iter().find(same) {
                         bail!("{} is the file that is read as {}", named(path), named(input));
                     }
-                    let mut name = path.file_name().unwrap_or_default().to_owned();
-                    name.push(format!(".{}.new", std::process::id()));
-                    let new = path.with_file_name(name);
-                    let file = made.file(&new).with_context(shown)?;
-                    let done = finished(file, work).with_context(shown)?;
-                    // From here on a signal may leave the new file beside the old one, but takes neither away.
-                    made.keep();
-                    if let Err(error) = fs::rename(&new, path) {
-                        let _ = fs::remove_file(&new);
-                        return Err(error).with_context(shown);
-                    }
-                    Ok(done)
                 }
             }
+            // Whatever ends this program, no half of a file has the name of a whole one.
+            let new = path.with_file_name(format!(".pve-xdelta3.{}.new", std::process::id()));
+            let file = made.file(&new).with_context(shown)?;
+            let disk = file.try_clone().with_context(shown)?;
+            let done = work(file)?;
+            // An error of the disk is known before anyone relies on the file.
+            disk.sync_all().with_context(shown)?;
+            // From here on a signal may leave the new file beside an old one, but takes neither away.
+            made.keep();
+            let named_now = match self.force {
+                true => fs::rename(&new, path),
+                // Taken only where it is still free.
+                false => File::create_new(path).and_then(|_| fs::rename(&new, path)),
+            };
+            if let Err(error) = named_now {
+                let _ = fs::remove_file(&new);
+                return Err(error).with_context(shown);
+            }
+            Ok(done)
         });
         if let Some(left) = made.left().first() {
             return done.with_context(|| format!("{} could not be removed: it is incomplete", named(left)));
         }
         done
     }
-}
-
-/// The work, and its data on the disk: an error of that is known before anyone relies on the file.
-fn finished<T>(file: File, work: impl FnOnce(File) -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let disk = file.try_clone()?;
-    let done = work(file)?;
-    disk.sync_all()?;
-    Ok(done)
 }

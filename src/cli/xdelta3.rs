@@ -229,7 +229,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         first => {
             let hint = first.and_then(|word| meant(word));
             let code = super::compat::run(args);
-            if let Some(hint) = hint {
+            if let Some(hint) = hint.filter(|_| code != ExitCode::SUCCESS) {
                 say!("{hint}");
             }
             return code;

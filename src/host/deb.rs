@@ -77,7 +77,7 @@ impl Deb {
         let file =
             std::path::absolute(file).map_err(|cause| DebError::Io { path: file.to_owned(), cause })?;
         let dir = Scratch::new().map_err(|cause| DebError::Io { path: std::env::temp_dir(), cause })?;
-        let about = dpkg_deb(&file, &["--field".as_ref(), file.as_os_str()])?;
+        let about = dpkg_deb(&file, dir.path(), &["--field".as_ref(), file.as_os_str()])?;
         let field = |name: &str| {
             about.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
         };
@@ -86,9 +86,10 @@ impl Deb {
         };
         let version =
             Version::parse(version).map_err(|cause| DebError::Version { file: file.clone(), cause })?;
-        dpkg_deb(&file, &["--raw-extract".as_ref(), file.as_os_str(), dir.path().as_os_str()])?;
-        tame(dir.path())?;
-        let root = Root::open(dir.path())?;
+        let unpacked = dir.path().join("package");
+        dpkg_deb(&file, dir.path(), &["--raw-extract".as_ref(), file.as_os_str(), unpacked.as_os_str()])?;
+        tame(&unpacked)?;
+        let root = Root::open(&unpacked)?;
         let list = root.resolve("DEBIAN/md5sums")?;
         let sums = match read_bounded(&list, MAX_LIST) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -152,10 +153,11 @@ fn tame(dir: &Path) -> Result<(), DebError> {
     Ok(())
 }
 
-/// Runs dpkg-deb; gives what it printed.
-fn dpkg_deb(file: &Path, arguments: &[&std::ffi::OsStr]) -> Result<String, DebError> {
-    let ran =
-        duct::cmd("dpkg-deb", arguments).stdin_null().stdout_capture().stderr_capture().unchecked().run();
+/// Runs dpkg-deb; gives what it printed. What it unpacks for itself, with the modes that the package asks for, goes into
+/// `private` as well, where nobody else gets in.
+fn dpkg_deb(file: &Path, private: &Path, arguments: &[&std::ffi::OsStr]) -> Result<String, DebError> {
+    let command = duct::cmd("dpkg-deb", arguments).env("TMPDIR", private);
+    let ran = command.stdin_null().stdout_capture().stderr_capture().unchecked().run();
     let output = ran.map_err(DebError::NoDpkg)?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),

@@ -25,6 +25,9 @@ const MEMBERS: &str = ".members";
 /// Larger than any file that pmxcfs takes.
 const MAX_FILE: u64 = 4 << 20;
 
+/// Larger than a file with the name of a host.
+const MAX_NAME: u64 = 4096;
+
 /// How long to wait for a lock; as Proxmox' own code does.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -34,6 +37,7 @@ const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// The mounted cluster file system.
 #[derive(Debug, Clone)]
 pub struct Pmxcfs {
+    root: Root,
     dir: PathBuf,
     node: String,
     members: BTreeSet<String>,
@@ -96,7 +100,7 @@ impl Pmxcfs {
     /// Where it is there but cannot be read.
     pub fn find(root: &Root) -> Result<Option<Self>, PmxcfsError> {
         let dir = root.resolve(MOUNT)?;
-        let mut found = Self { dir, node: String::new(), members: BTreeSet::new() };
+        let mut found = Self { root: root.clone(), dir, node: String::new(), members: BTreeSet::new() };
         let Some(members) = found.read(MEMBERS)? else { return Ok(None) };
         let members: serde_json::Value = serde_json::from_slice(&members).unwrap_or_default();
         found.node = match members.get("nodename").and_then(serde_json::Value::as_str) {
@@ -129,7 +133,7 @@ impl Pmxcfs {
     /// # Errors
     /// [`PmxcfsError::Read`]
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, PmxcfsError> {
-        let path = self.dir.join(name);
+        let path = self.root.resolve(format!("{MOUNT}/{name}"))?;
         match read_bounded(&path, MAX_FILE) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -167,7 +171,7 @@ impl Pmxcfs {
     /// [`PmxcfsError::Locked`], [`PmxcfsError::Write`]
     pub fn lock(&self, files: &[&str]) -> Result<Lock, PmxcfsError> {
         let mut lock = Lock { dirs: Vec::new() };
-        let folder = self.dir.join("priv/lock");
+        let folder = self.root.resolve(format!("{MOUNT}/priv/lock"))?;
         // There is no harm where it exists, and what else is wrong shows below.
         let _ = fs::create_dir(&folder);
         for file in files {
@@ -220,7 +224,7 @@ fn acquire(dir: &Path) -> Result<(), PmxcfsError> {
 fn ask_for_release(dir: &Path) {
     let zero = rustix::fs::Timespec { tv_sec: 0, tv_nsec: 0 };
     let times = rustix::fs::Timestamps { last_access: zero, last_modification: zero };
-    let _ = rustix::fs::utimensat(rustix::fs::CWD, dir, &times, rustix::fs::AtFlags::empty());
+    let _ = rustix::fs::utimensat(rustix::fs::CWD, dir, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
 }
 
 /// Runs what uses the cluster file system for at most `limit`: it may hang where corosync does. What hangs is left to
@@ -243,7 +247,9 @@ fn host_name(root: &Root) -> String {
         true => "proc/sys/kernel/hostname",
         false => "etc/hostname",
     };
-    let name = root.resolve(path).ok().and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+    let name =
+        root.resolve(path).ok().and_then(|path| read_bounded(&path, MAX_NAME).ok()).unwrap_or_default();
+    let name = String::from_utf8_lossy(&name);
     name.trim().split('.').next().filter(|name| !name.is_empty()).unwrap_or("localhost").to_owned()
 }
 

@@ -56,6 +56,8 @@ impl Scratch {
     /// What the system says.
     pub fn new() -> io::Result<Self> {
         let own = Path::new("/").join(STATE_DIR);
+        // Our own folder may be younger than what a killed run left in the other.
+        sweep(&std::env::temp_dir());
         let usable = own.is_dir() && rustix::fs::access(&own, rustix::fs::Access::WRITE_OK).is_ok();
         Self::below(&if usable { own } else { std::env::temp_dir() })
     }

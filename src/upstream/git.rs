@@ -190,7 +190,9 @@ impl Drop for Clone {
 
 fn git(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("git");
-    // A clone of somebody else's (of another user's, or a mirror) is only read.
+    // A clone of somebody else's (of another user's, or a mirror) is only read: its configuration must not make git fetch
+    // what is missing, by a command of its choice (the former variable is for git from 2.44 on).
+    command.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "");
     command.arg("-c").arg("safe.directory=*").arg("--git-dir").arg(dir).args(arguments);
     command
 }

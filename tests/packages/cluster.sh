@@ -251,7 +251,7 @@ row pve3 patched older
 printf '#!/bin/sh\nprintf "\\033[31m{ hello"\nexit 3\n' | wrap pve3
 run $wrong pve1 status --cluster
 row pve3 unknown
-says "status there ended with code 3 and said: ?[31m{ hello"
+says 'status there ended with code 3 and said: \x1b[31m{ hello'
 unwrap pve3
 
 run 0 pve1 revert --cluster --yes

@@ -7,6 +7,7 @@ use super::{Host, confirmed, println_quietly};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Stop};
 use crate::host::{Origin, hint, without_perl_variables};
+use crate::patching::survey::FileView;
 
 /// Options of `reinstall`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +29,9 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     host.settle()?;
     let view = host.view()?;
     let mut affected: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (path, file) in &view.survey.files {
+    // Files that only other releases ship are not missing here.
+    let is_of_package = |file: &FileView| file.listed || file.content.is_some();
+    for (path, file) in view.survey.files.iter().filter(|(_, file)| is_of_package(file)) {
         let Some(package) = file.package.as_deref().filter(|name| view.survey.packages.contains_key(*name))
         else {
             continue;
@@ -84,6 +87,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
         .survey
         .files
         .iter()
+        .filter(|(_, file)| is_of_package(file))
         .filter(|(_, file)| file.package.as_ref().is_some_and(|name| view.survey.packages.contains_key(name)))
         .filter(|(_, file)| file.content.is_none() || file.origin == Some(Origin::Modified))
         .map(|(path, _)| format!("/{path}"))
