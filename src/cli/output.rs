@@ -70,7 +70,7 @@ impl Destination {
             let new = path.with_file_name(format!(".pve-xdelta3.{}.new", std::process::id()));
             let file = made.file(&new).with_context(shown)?;
             let disk = file.try_clone().with_context(shown)?;
-            let done = work(file)?;
+            let done = work(file).with_context(shown)?;
             // An error of the disk is known before anyone relies on the file.
             disk.sync_all().with_context(shown)?;
             // From here on a signal may leave the new file beside an old one, but takes neither away.
