@@ -407,9 +407,9 @@ fn a_file_that_was_written_anew_elsewhere_is_found() {
     }
 }
 
-/// What can be read of it serves both sides alike.
+/// Damage of the base that shows while it is read makes no differential, whatever could be read of it.
 #[test]
-fn a_one_way_base_that_ends_too_early_serves_as_far_as_it_goes() {
+fn a_one_way_base_that_ends_too_early_makes_no_differential() {
     if !have("gzip") || !have("xz") {
         return;
     }
@@ -420,13 +420,10 @@ fn a_one_way_base_that_ends_too_early_serves_as_far_as_it_goes() {
         base.truncate(base.len() / 5 * 4);
         let base = dir.file("base", &base);
         let diff = run(&["diff", "--base", text(&base)], &full);
-        assert!(
-            diff.status.success() && String::from_utf8_lossy(&diff.stderr).contains("damaged"),
-            "{diff:?}"
-        );
-        assert!(diff.stdout.len() < full.len() / 3, "{program}: {}", diff.stdout.len());
+        let said = String::from_utf8_lossy(&diff.stderr);
+        assert!(!diff.status.success() && said.contains("base is damaged"), "{program}: {said}");
         let delta = dir.file("delta", &diff.stdout);
-        same(&ok(run(&["restore", "--base", text(&base), text(&delta)], &[])), &full, program);
+        assert!(!run(&["restore", "--base", text(&base), text(&delta)], &[]).status.success(), "{program}");
     }
 }
 

@@ -100,7 +100,7 @@ refused maxfiles-counts-differentials 'old backup' vzdump 100 --storage local --
 backup 100 --maxfiles 1 --remove 1; check maxfiles-chain $?
 [ ! -e $CF ] && [ $(packs lxc 100 | wc -l) = 1 ] && [ $(ls $D | grep -c 'lxc-100.*\.log') = 1 ]; check maxfiles-removes-the-chain $?
 fi
-backup 100 --fullbackup 7; CF=$(fulls lxc 100); CD=$(newest lxc 100)
+run pvesm free "$(vol $(fulls lxc 100))"; backup 100 --fullbackup 7; backup 100 --fullbackup 7; CF=$(fulls lxc 100); CD=$(newest lxc 100)
 
 # 5. restore without the full: refused before anything is destroyed
 run pct restore 300 "$(vol $CD)" --storage local --rootfs local:0; check restore-300 $?
@@ -115,7 +115,7 @@ refused missing-base-vm "${VF##*/}" qmrestore "$(vol $VD)" 301 --storage local -
 [ "$(sha256sum <$(disk 301))" = "$c301" ]; check missing-base-vm-untouched $?
 refused missing-base-config "${VF##*/}" pvesm extractconfig "$(vol $VD)"
 refused missing-base-config-ct "${CF##*/}" pvesm extractconfig "$(vol $CD)"
-backup 200 --fullbackup 7; check backup-without-base $?; grep -q 'INFO: full backup' $L/last.log; check backup-without-base-is-full $?
+backup 200 --fullbackup 7; check backup-without-base $?; grep -q "WARN: full backup: .*${VF##*/}" $L/last.log; check backup-without-base-is-full $?
 pvesm free "$(vol $(newest qemu 200))" >/dev/null 2>&1
 
 # 6. a truncated full, another guest's archive in its place
