@@ -78,7 +78,10 @@ impl Destination {
             let named_now = match self.force {
                 true => fs::rename(&new, path),
                 // Taken only where it is still free.
-                false => File::create_new(path).and_then(|_| fs::rename(&new, path)),
+                false => File::create_new(path).and_then(|_| {
+                    // An empty file must not stay under that name either.
+                    fs::rename(&new, path).inspect_err(|_| drop(fs::remove_file(path)))
+                }),
             };
             if let Err(error) = named_now {
                 let _ = fs::remove_file(&new);
