@@ -163,10 +163,78 @@ fn a_storage_is_found_by_its_name_and_by_its_path() {
         }
         fs::rename(at(folder), dump.dir.path()).unwrap();
     }
-    let verified = run(&["server"]);
-    assert_eq!(verified.code, 2);
-    let reason = "server: no such file or directory, and no storage of that name";
-    assert!(verified.errors.contains(reason), "{}", verified.errors);
+    for (word, reason) in [
+        ("server", "server: a storage of type pbs, which holds no files of backups"),
+        ("nobody", "nobody: no such file or directory, and no storage of that name"),
+        ("nas", "the storage nas keeps its backups in"),
+    ] {
+        let verified = run(&[word]);
+        assert_eq!((verified.code, verified.lines.len()), (2, 1), "{word}");
+        assert!(verified.errors.contains(reason), "{word}: {}", verified.errors);
+    }
+    assert!(run(&["nas"]).errors.contains("which is not there: is its share or disk mounted?"));
+    // What is typed as Proxmox VE's commands take it is a storage; a folder of that name here is told of.
+    fs::create_dir_all(at("var/lib/vz/dump")).unwrap();
+    fs::create_dir(at("local")).unwrap();
+    let full = "vzdump-qemu-100-2026_11_20-01_00_02.vma";
+    fs::write(at("var/lib/vz/dump").join(full), machine(1, 1)).unwrap();
+    let storage = run(&["--all", "local"]);
+    assert_eq!((storage.code, storage.lines.len()), (0, 2), "{}", storage.errors);
+    assert!(storage.errors.contains("./local"), "{}", storage.errors);
+    let folder = run(&["--all", "./local"]);
+    assert_eq!((folder.code, folder.lines.as_slice()), (2, &["no backups here".to_owned()][..]));
+    assert_eq!(folder.errors, "");
+    // One place under two names is no question.
+    fs::remove_dir(at("local")).unwrap();
+    std::os::unix::fs::symlink("var/lib/vz", at("local")).unwrap();
+    assert_eq!(run(&["local"]).errors, "");
+}
+
+#[test]
+fn what_cannot_be_checked_keeps_nothing_else_from_it() {
+    let dump = Dump::new(COMPRESSIONS[0]);
+    let differential = dump.differential(&dump.vm(), 21);
+    std::os::unix::fs::symlink("/nowhere/at/all", dump.path("link")).unwrap();
+    let fifo = Command::new("mkfifo").arg(dump.path("pipe")).status().unwrap();
+    assert!(fifo.success());
+    let run = |names: &[&str]| Verified::new(verify().current_dir(dump.dir.path()).args(names));
+    for (name, reason) in [
+        ("nowhere", "no such file or directory, and no storage of that name"),
+        ("link", "a symbolic link to /nowhere/at/all, which is not there"),
+        ("pipe", "a pipe, no backup"),
+        ("/dev/null", "a device, no backup"),
+        ("nowhere/at/all", "no such file or directory"),
+    ] {
+        let verified = run(&["--all", name, &differential]);
+        let (word, mark) = (&verified.errors, format!("{name}: {reason}"));
+        assert!(word.contains(&mark), "{name}: {word}");
+        let lines: Vec<_> = verified.lines.iter().map(String::as_str).collect();
+        assert!(lines[0].starts_with(&format!("OK    {differential}")), "{lines:#?}");
+        let last = "1 checked, all of them restorable; 1 argument could NOT be checked";
+        assert_eq!((verified.code, lines[1]), (2, last), "{name}");
+    }
+    let json = run(&["--json", "pipe", &differential]);
+    let report: Value = serde_json::from_str(&json.lines.join("\n")).unwrap();
+    assert_eq!((json.code, &report["ok"], &report["refused"][0]["argument"]), (2, &1.into(), &"pipe".into()));
+    dump.damage(&differential, |bytes| bytes.truncate(100));
+    assert_eq!(run(&["nowhere", &differential]).code, 1);
+}
+
+#[test]
+fn a_full_that_people_packed_anew_can_be_named() {
+    let dump = Dump::new(("none", ""));
+    for name in [dump.vm(), dump.ct()] {
+        let packed = Command::new("xz").arg("-0").arg(dump.path(&name)).status();
+        if !packed.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: no program xz");
+            return;
+        }
+    }
+    let named = Verified::new(
+        verify().current_dir(dump.dir.path()).args([dump.vm(), dump.ct()].map(|it| it + ".xz")),
+    );
+    let last = named.lines.last().map(String::as_str);
+    assert_eq!((named.code, last), (0, Some("2 checked, all of them restorable")), "{}", named.errors);
 }
 
 #[test]

@@ -1,25 +1,23 @@
 //! `pve-diff-backup verify`, also called as `pve-verify-backups`: is every differential restorable?
 
+mod arguments;
+
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
 use clap::Args as _;
 use indicatif::DecimalBytes;
 use serde::Serialize;
 
+use self::arguments::{Found, Left, Refused};
 use super::VERIFY_NAME;
 use super::exit::Exit;
 use super::progress::Progress;
-use super::say::{chat, say};
-use crate::backup::BackupName;
-use crate::backup::chain::Directory;
-use crate::backup::verify::{Content, Open, Task, Verdict, check, task, tasks};
+use super::say::{chat, count, say};
+use crate::backup::verify::{Content, Open, Task, Verdict, check};
 use crate::container;
-use crate::host::{Root, storage};
 use crate::text::shown;
 
 /// Decode every differential backup to its last byte and check the archive that comes out.
@@ -27,12 +25,14 @@ use crate::text::shown;
 /// Each differential of the directories is decoded against its full, as a restore would do, and the
 /// structure of the VMA or tar stream is checked. One line each is printed: OK or FAIL with the reason.
 ///
-/// Exit code: 0 all are well, 1 some failed, 2 wrong usage or nothing there to check.
+/// Exit code: 0 all are well, 1 some failed, 2 nothing was there to check, or not all that was named could be.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Directories with backups, names of storages (/etc/pve/storage.cfg), or single backups
+    /// Names of storages (/etc/pve/storage.cfg), directories with backups, or single backups
     ///
-    /// Of a directory without backups that has a folder `dump`, that is meant. Logs and notes among them are passed over.
+    /// A name without a slash is that of a storage, if there is one: a folder here of the same name is ./NAME. Of a directory
+    /// without backups that has a folder `dump`, that is meant. Logs and notes among them are passed over. What cannot be
+    /// checked is named, and all else is checked.
     #[arg(value_name = "PATH", default_value = ".", value_hint = clap::ValueHint::AnyPath)]
     paths: Vec<PathBuf>,
     /// Check full backups too
@@ -53,111 +53,24 @@ pub(super) fn command() -> clap::Command {
 
 /// Runs the command; `open` is how backups are read, `root` the host whose storages may be named.
 pub fn run(args: &Args, root: &Path, open: Open) -> anyhow::Result<ExitCode> {
-    let Found { work, fulls, left } = match collect(args, root) {
-        Ok(found) => found,
-        Err(error) => {
-            say!("{error:#}");
-            return Ok(Exit::Usage.into());
-        }
-    };
+    let found = arguments::collect(&args.paths, args.all, root);
+    // At once, though what they say counts at the end.
+    for Refused { argument, reason } in &found.refused {
+        say!("{argument}: {reason}");
+    }
     if !args.json {
-        for Left { file, advice } in &left {
+        for Left { file, advice } in &found.left {
             chat(&mut io::stdout(), format!("LEFT  {file}: {advice}\n").as_bytes())?;
         }
     }
-    let report = check_all(&work, left, open, args)?;
+    let fulls = found.fulls;
+    let report = check_all(found, open, args)?;
     let told = match args.json {
         true => serde_json::to_string_pretty(&report)?,
         false => report.summary(fulls),
     };
     chat(&mut io::stdout(), format!("{told}\n").as_bytes())?;
-    Ok(match report {
-        Report { failed: 1.., .. } => Exit::Failure,
-        // nothing at all is more likely the wrong directory than good news
-        Report { ok: 0, .. } if fulls == 0 => Exit::Usage,
-        _ => Exit::Success,
-    }
-    .into())
-}
-
-/// What the arguments name.
-#[derive(Default)]
-struct Found {
-    /// What to check.
-    work: Vec<Task>,
-    /// Number of full backups seen.
-    fulls: usize,
-    left: Vec<Left>,
-}
-
-/// An unfinished backup that people should look after.
-#[derive(Debug, Serialize)]
-struct Left {
-    file: String,
-    advice: String,
-}
-
-fn collect(args: &Args, root: &Path) -> anyhow::Result<Found> {
-    let mut found = Found::default();
-    for path in &args.paths {
-        let stored = match path.exists() {
-            true => None,
-            false => stored(path, root)?,
-        };
-        let path = stored.as_ref().unwrap_or(path);
-        if path.is_dir() {
-            let directory = scan(path)?;
-            found.fulls += directory.chains.len();
-            found.work.extend(tasks(&directory, args.all));
-            found.left.extend(directory.leftovers.iter().filter_map(|it| {
-                let advice = it.advice(&directory.path)?;
-                Some(Left { file: it.file.name.clone(), advice })
-            }));
-        } else if is_beside_backups(path) {
-            say!("{}: not a backup but what vzdump writes beside one: passed over", shown(path));
-        } else {
-            found.work.push(single(path)?);
-        }
-    }
-    Ok(found)
-}
-
-/// Where the storage named `id` keeps its backups, if it is one.
-fn stored(id: &Path, root: &Path) -> anyhow::Result<Option<PathBuf>> {
-    match id.to_str() {
-        Some(id) if !id.contains('/') => Ok(storage::backups(&Root::open(root)?, id)?),
-        _ => Ok(None),
-    }
-}
-
-/// The backups in a directory. Where it has none but a folder `dump`, it is the path of a storage, whose backups lie there.
-fn scan(path: &Path) -> anyhow::Result<Directory> {
-    let read = |path: &Path| {
-        Directory::scan(path).with_context(|| format!("cannot read the directory {}", shown(path)))
-    };
-    let directory = read(path)?;
-    let is_empty =
-        directory.chains.is_empty() && directory.orphans.is_empty() && directory.unusable.is_empty();
-    match path.join("dump") {
-        dump if is_empty && dump.is_dir() => read(&dump),
-        _ => Ok(directory),
-    }
-}
-
-/// Whether a file is a log, or notes or the mark of protection of a backup.
-fn is_beside_backups(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    path.is_file() && matches!(extension, Some("log" | "notes" | "protected"))
-}
-
-/// A backup named on the command line.
-fn single(path: &Path) -> anyhow::Result<Task> {
-    if !path.is_file() {
-        bail!("{}: no such file or directory, and no storage of that name", shown(path));
-    }
-    let name = path.file_name().and_then(|n| BackupName::parse(n.as_bytes()));
-    let Some(name) = name else { bail!("{}: not the name of a backup", shown(path)) };
-    Ok(task(path.parent().unwrap_or(Path::new("")), &name))
+    Ok(report.exit(fulls).into())
 }
 
 /// The result of a run.
@@ -167,8 +80,12 @@ struct Report {
     ok: usize,
     /// Number of those that cannot be restored.
     failed: usize,
+    /// Number of those that were removed before they were checked.
+    gone: usize,
     backups: Vec<Finding>,
     unfinished: Vec<Left>,
+    /// Arguments that nothing, or not all, could be checked of.
+    refused: Vec<Refused>,
 }
 
 /// The result of one backup.
@@ -216,20 +133,39 @@ impl Finding {
 
 impl Report {
     fn summary(&self, fulls: usize) -> String {
-        match (self.ok, self.failed) {
-            (0, 0) if fulls == 0 => "no backups here".into(),
-            (0, 0) => format!("no differential backups here ({fulls} full; --all checks those too)"),
+        let told = match (self.ok, self.failed) {
+            (0, 0) if self.gone > 0 => format!("nothing checked: {} removed meanwhile", self.gone),
+            (0, 0) if fulls > 0 => {
+                format!("no differential backups here ({fulls} full; --all checks those too)")
+            }
+            (0, 0) if self.refused.is_empty() => "no backups here".into(),
+            (0, 0) => "nothing checked".into(),
             (ok, 0) => format!("{ok} checked, all of them restorable"),
             (ok, failed) => format!("{} checked, {failed} NOT restorable", ok + failed),
+        };
+        match self.refused.len() {
+            0 => told,
+            refused => format!("{told}; {} could NOT be checked", count(refused, "argument")),
+        }
+    }
+
+    fn exit(&self, fulls: usize) -> Exit {
+        match self {
+            Report { failed: 1.., .. } => Exit::Failure,
+            // Nothing at all is more likely the wrong place than good news.
+            Report { ok: 0, gone, .. } if *gone > 0 || fulls == 0 => Exit::Usage,
+            Report { refused, .. } if !refused.is_empty() => Exit::Usage,
+            _ => Exit::Success,
         }
     }
 }
 
 /// Checks one after the other, with a line for each as soon as it is known.
-fn check_all(work: &[Task], unfinished: Vec<Left>, open: Open, args: &Args) -> anyhow::Result<Report> {
+fn check_all(found: Found, open: Open, args: &Args) -> anyhow::Result<Report> {
+    let Found { work, left: unfinished, refused, .. } = found;
     let sizes: Vec<u64> = work.iter().map(expected).collect();
     let progress = Progress::new(!args.quiet, Some(sizes.iter().sum()));
-    let mut report = Report { ok: 0, failed: 0, backups: Vec::new(), unfinished };
+    let mut report = Report { ok: 0, failed: 0, gone: 0, backups: Vec::new(), unfinished, refused };
     let mut end = 0;
     for ((task, number), size) in work.iter().zip(1..).zip(sizes) {
         progress.at(&task.name, Some((number, work.len())));
@@ -243,7 +179,7 @@ fn check_all(work: &[Task], unfinished: Vec<Left>, open: Open, args: &Args) -> a
         match finding.result {
             "ok" => report.ok += 1,
             "failed" => report.failed += 1,
-            _ => {}
+            _ => report.gone += 1,
         }
         if !args.json {
             progress.suspend(|| chat(&mut io::stdout(), format!("{}\n", finding.line()).as_bytes()))?;

@@ -1,5 +1,6 @@
 //! Where the storages of `/etc/pve/storage.cfg` keep their backups.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::pmxcfs::{Pmxcfs, PmxcfsError};
@@ -11,20 +12,76 @@ pub const PATH: &str = "etc/pve/storage.cfg";
 /// Largest file read: pmxcfs keeps none that is larger.
 const MAX: u64 = 1 << 20;
 
-/// The folder in which the storage named `id` keeps its backups, as it is reached from here. `None` where there is no such
-/// storage, or it is not one of plain files.
+/// Largest table of mounts read: a host with thousands has less.
+const MAX_MOUNTS: u64 = 16 << 20;
+
+/// Where a storage keeps its backups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In a folder, as it is reached from here.
+    Folder {
+        /// The folder.
+        dir: PathBuf,
+        /// Where its share or disk must be mounted, but nothing is.
+        unmounted: Option<PathBuf>,
+    },
+    /// In no files.
+    NoFiles {
+        /// The type of the storage.
+        kind: String,
+    },
+}
+
+/// Where the storage named `id` keeps its backups. `None` where there is no such storage.
 ///
 /// # Errors
 /// Where the file is there but cannot be read.
-pub fn backups(root: &Root, id: &str) -> Result<Option<PathBuf>, RootError> {
+pub fn backups(root: &Root, id: &str) -> Result<Option<Place>, RootError> {
     let path = root.resolve(PATH)?;
     let raw = match read_bounded(&path, MAX) {
         Ok(raw) => raw,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(RootError::Io { path, cause }),
     };
-    let found = parse(&String::from_utf8_lossy(&raw)).into_iter().rfind(|storage| storage.id == id);
-    found.map(|storage| root.resolve(storage.dir)).transpose()
+    let sections = parse(&String::from_utf8_lossy(&raw));
+    let Some(section) = sections.into_iter().rfind(|section| section.id == id) else { return Ok(None) };
+    let Some(dir) = section.dir() else { return Ok(Some(Place::NoFiles { kind: section.kind })) };
+    // What is mounted where is known of the running host alone.
+    let unmounted = section.mount().filter(|mount| root.is_running_host() && !is_mounted(mount));
+    Ok(Some(Place::Folder { dir: root.resolve(dir)?, unmounted }))
+}
+
+/// Whether something is mounted there. Where that cannot be told, it is taken for mounted.
+fn is_mounted(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    read_bounded(Path::new("/proc/self/mountinfo"), MAX_MOUNTS).map_or(true, |table| is_in(&table, &path))
+}
+
+/// Whether a table of mounts, as proc(5) describes mountinfo, has this mount point.
+fn is_in(table: &[u8], path: &Path) -> bool {
+    let points = table.split(|&b| b == b'\n').filter_map(|line| line.split(|&b| b == b' ').nth(4));
+    points.map(unescaped).any(|point| point == path.as_os_str().as_bytes())
+}
+
+/// A name of that table, in which white space and backslashes stand as `\040`.
+fn unescaped(name: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = name;
+    while let [first, tail @ ..] = rest {
+        let octal =
+            tail.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    bytes
 }
 
 /// The storages of plain files that this node keeps backups on.
@@ -33,18 +90,47 @@ pub fn backups(root: &Root, id: &str) -> Result<Option<PathBuf>, RootError> {
 /// Where the cluster's files cannot be read.
 pub fn for_backups(cluster: &Pmxcfs) -> Result<Vec<Storage>, PmxcfsError> {
     let config = cluster.read("storage.cfg")?.unwrap_or_default();
-    let mut storages = parse(&String::from_utf8_lossy(&config));
-    storages.retain(|storage| storage.serves(cluster.node()));
-    Ok(storages)
+    let sections = parse(&String::from_utf8_lossy(&config)).into_iter();
+    let serving = sections.filter(|section| section.serves(cluster.node()));
+    Ok(serving.filter_map(|it| it.dir().map(|dir| Storage { id: it.id, dir })).collect())
 }
 
 /// A storage of plain files.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
     /// Its name.
     pub id: String,
     /// Where its backups lie.
     pub dir: PathBuf,
+}
+
+/// The storages as the file tells them, whatever holds them.
+fn parse(config: &str) -> Vec<Section> {
+    let (mut found, mut section) = (Vec::new(), None);
+    for line in config.lines().filter(|line| !line.starts_with('#')).chain([""]) {
+        if line.trim().is_empty() {
+            found.extend(section.take());
+        } else if !line.starts_with([' ', '\t']) {
+            section = line.split_once(':').map(|(kind, id)| Section::new(kind.trim(), id.trim()));
+        } else if let Some(section) = &mut section {
+            let line = line.trim();
+            let (key, value) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+            section.set(key, value.trim());
+        }
+    }
+    found
+}
+
+/// What the file says of one storage.
+#[derive(Debug)]
+struct Section {
+    id: String,
+    kind: String,
+    path: Option<PathBuf>,
+    /// Where backups lie below the path.
+    folder: String,
+    /// Whether something must be mounted at the path; or at what other folder.
+    mountpoint: String,
     disabled: bool,
     /// What it holds.
     content: Vec<String>,
@@ -52,50 +138,61 @@ pub struct Storage {
     nodes: Vec<String>,
 }
 
-impl Storage {
+impl Section {
+    /// Like Proxmox VE: without `path`, network shares are mounted below `/mnt/pve`, and a storage's backups lie in `dump`,
+    /// unless `content-dirs` says otherwise.
+    fn new(kind: &str, id: &str) -> Section {
+        let is_share = matches!(kind, "nfs" | "cifs" | "glusterfs" | "cephfs");
+        Section {
+            id: id.to_owned(),
+            kind: kind.to_owned(),
+            path: is_share.then(|| Path::new("/mnt/pve").join(id)),
+            folder: "dump".into(),
+            mountpoint: if is_share { "yes" } else { "no" }.into(),
+            disabled: false,
+            content: Vec::new(),
+            nodes: Vec::new(),
+        }
+    }
+
+    fn set(&mut self, key: &str, value: &str) {
+        let list = || value.split(',').map(|one| one.trim().to_owned()).collect();
+        match key {
+            "path" => self.path = Some(value.into()),
+            "content-dirs" => {
+                let wanted = value.split(',').find_map(|one| one.trim().strip_prefix("backup="));
+                if let Some(folder) = wanted {
+                    self.folder = folder.trim_start_matches('/').to_owned();
+                }
+            }
+            "content" => self.content = list(),
+            "nodes" => self.nodes = list(),
+            "disable" => self.disabled = value != "0",
+            "is_mountpoint" => self.mountpoint = value.to_owned(),
+            _ => {}
+        }
+    }
+
     fn serves(&self, node: &str) -> bool {
         let has = |list: &[String], item: &str| list.iter().any(|it| it == item);
         !self.disabled && has(&self.content, "backup") && (self.nodes.is_empty() || has(&self.nodes, node))
     }
-}
 
-/// The storages as the file tells them. Like Proxmox VE: without `path`, network shares are mounted below `/mnt/pve`, and
-/// a storage's backups lie in `dump`, unless `content-dirs` says otherwise.
-fn parse(config: &str) -> Vec<Storage> {
-    let mut found = Vec::new();
-    let (mut storage, mut path, mut sub): (Option<Storage>, Option<String>, &str) = (None, None, "dump");
-    let list = |value: &str| value.split(',').map(|one| one.trim().to_owned()).collect();
-    let lines = config.lines().filter(|line| !line.starts_with('#')).chain([""]);
-    for line in lines {
-        if line.trim().is_empty() {
-            if let (Some(storage), Some(path)) = (storage.take(), &path) {
-                found.push(Storage { dir: Path::new(path).join(sub), ..storage });
-            }
-        } else if !line.starts_with([' ', '\t']) {
-            let Some((kind, id)) = line.split_once(':') else { continue };
-            let (kind, id) = (kind.trim(), id.trim());
-            let mounted = matches!(kind, "nfs" | "cifs" | "glusterfs" | "cephfs");
-            let ours = mounted || matches!(kind, "dir" | "btrfs");
-            storage = ours.then(|| Storage { id: id.to_owned(), ..Storage::default() });
-            (path, sub) = (mounted.then(|| format!("/mnt/pve/{id}")), "dump");
-        } else if let Some(storage) = &mut storage {
-            let line = line.trim();
-            let (key, value) =
-                line.split_once([' ', '\t']).map_or((line, ""), |(key, value)| (key, value.trim()));
-            match key {
-                "path" => path = Some(value.to_owned()),
-                "content-dirs" => {
-                    let wanted = value.split(',').find_map(|one| one.trim().strip_prefix("backup="));
-                    sub = wanted.map_or(sub, |folder| folder.trim_start_matches('/'));
-                }
-                "content" => storage.content = list(value),
-                "nodes" => storage.nodes = list(value),
-                "disable" => storage.disabled = value != "0",
-                _ => {}
-            }
+    /// Where its backups lie, if it is a storage of plain files. (Others have a path, too.)
+    fn dir(&self) -> Option<PathBuf> {
+        let of_files = matches!(&*self.kind, "nfs" | "cifs" | "glusterfs" | "cephfs" | "dir" | "btrfs");
+        let path = self.path.as_ref().filter(|_| of_files)?;
+        Some(path.join(&self.folder))
+    }
+
+    /// Where something must be mounted for it to be there.
+    fn mount(&self) -> Option<PathBuf> {
+        match &*self.mountpoint {
+            "no" | "off" | "0" | "false" => None,
+            "yes" | "on" | "1" | "true" => self.path.clone(),
+            other => Some(other.into()),
         }
     }
-    found
 }
 
 #[cfg(test)]
@@ -107,7 +204,7 @@ mod tests {
         let config = "dir: local\n\tpath /var/lib/vz\n\tcontent iso,backup\n\n# a share\nnfs: nas\n\texport /volume1\n\t\
                       server 192.0.2.1\n\ncifs: odd\n\tpath /mnt/odd\n\tcontent-dirs iso=images,backup=/deep/er\n\n\
                       pbs: server\n\tdatastore d\n\tserver 192.0.2.2\n\nlvmthin: local-lvm\n\tvgname pve";
-        let of = |id: &str| parse(config).into_iter().find(|it| it.id == id).map(|it| it.dir);
+        let of = |id: &str| parse(config).into_iter().find(|it| it.id == id).and_then(|it| it.dir());
         assert_eq!(of("local"), Some("/var/lib/vz/dump".into()));
         assert_eq!(of("nas"), Some("/mnt/pve/nas/dump".into()));
         assert_eq!(of("odd"), Some("/mnt/odd/deep/er".into()));
@@ -125,9 +222,27 @@ mod tests {
             dir: off\n\tdisable\n\tpath /srv/off\n\tcontent backup\n\n\
             dir: elsewhere\n\tpath /srv/elsewhere\n\tcontent backup\n\tnodes pve2,pve3\n\n\
             pbs: pbs\n\tserver x\n\tcontent backup\n";
-        let of = |node: &str| parse(config).into_iter().filter(|it| it.serves(node)).collect::<Vec<_>>();
-        let found: Vec<_> = of("pve1").iter().map(|it| format!("{} {}", it.id, it.dir.display())).collect();
+        let of = |node: &str| {
+            parse(config).into_iter().filter(|it| it.serves(node) && it.dir().is_some()).collect::<Vec<_>>()
+        };
+        let found: Vec<_> =
+            of("pve1").iter().map(|it| format!("{} {}", it.id, it.dir().unwrap().display())).collect();
         assert_eq!(found, ["local /var/lib/vz/dump", "nas /mnt/pve/nas/dump", "share /mnt/share/vz/b"]);
         assert_eq!(of("pve3").len(), 4);
+    }
+
+    #[test]
+    fn a_share_that_is_not_mounted_is_told_from_one_that_is() {
+        let table = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n35 22 0:42 / /mnt/pve/my\\040nas rw shared:7 - nfs s:/e rw\n";
+        assert!(is_in(table, Path::new("/")) && is_in(table, Path::new("/mnt/pve/my nas")));
+        assert!(!is_in(table, Path::new("/mnt/pve")) && !is_in(b"", Path::new("/")));
+        assert!(is_mounted(Path::new("/proc")) && !is_mounted(Path::new("/nowhere")));
+        let config = "nfs: nas\n\tserver s\n\ndir: usb\n\tpath /mnt/usb/a\n\tis_mountpoint /mnt/usb\n\n\
+                      dir: disk\n\tpath /mnt/disk\n\tis_mountpoint yes\n\ndir: local\n\tpath /var/lib/vz\n";
+        let mounts: Vec<_> = parse(config).iter().map(Section::mount).collect();
+        assert_eq!(
+            mounts,
+            [Some("/mnt/pve/nas".into()), Some("/mnt/usb".into()), Some("/mnt/disk".into()), None]
+        );
     }
 }

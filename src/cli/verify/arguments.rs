@@ -1,0 +1,182 @@
+//! What the arguments of `verify` name: storages, directories, single backups.
+
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::backup::BackupName;
+use crate::backup::chain::Directory;
+use crate::backup::names::Full;
+use crate::backup::verify::{Task, task, tasks};
+use crate::cli::say::say;
+use crate::host::storage::{self, Place};
+use crate::host::{Root, RootError};
+use crate::text::shown;
+
+/// What the arguments name.
+#[derive(Default)]
+pub(super) struct Found {
+    /// What to check.
+    pub work: Vec<Task>,
+    /// Number of full backups seen.
+    pub fulls: usize,
+    pub left: Vec<Left>,
+    pub refused: Vec<Refused>,
+}
+
+/// An unfinished backup that people should look after.
+#[derive(Debug, Serialize)]
+pub(super) struct Left {
+    pub file: String,
+    pub advice: String,
+}
+
+/// An argument of which nothing, or not all, can be checked.
+#[derive(Debug, Serialize)]
+pub(super) struct Refused {
+    /// As it was typed, made printable.
+    pub argument: String,
+    pub reason: String,
+}
+
+/// Finds out what each argument names. One that names nothing keeps none of the others from being checked.
+pub(super) fn collect(paths: &[PathBuf], all: bool, root: &Path) -> Found {
+    let mut found = Found::default();
+    for path in paths {
+        if let Err(reason) = found.add(path, all, root) {
+            found.refused.push(Refused { argument: shown(path), reason });
+        }
+    }
+    found
+}
+
+impl Found {
+    /// Adds what an argument names; `Err`: why nothing, or not all, of it can be checked.
+    fn add(&mut self, path: &Path, all: bool, root: &Path) -> Result<(), String> {
+        match place(path, root).map_err(|error| format!("cannot tell what storages there are: {error}"))? {
+            None => self.add_path(path, all),
+            Some(Place::NoFiles { kind }) => {
+                Err(format!("a storage of type {}, which holds no files of backups", shown(kind)))
+            }
+            Some(Place::Folder { dir, unmounted }) => {
+                tell_of_namesake(path, &dir);
+                let scanned = match dir.try_exists() {
+                    Ok(false) => Err("is not there: is its share or disk mounted?".into()),
+                    _ => self.add_directory(&dir, all),
+                };
+                scanned.map_err(|reason| {
+                    format!(
+                        "the storage {} keeps its backups in {}, which {reason}",
+                        shown(path),
+                        shown(&dir)
+                    )
+                })?;
+                unmounted.map_or(Ok(()), |at| {
+                    Err(format!(
+                        "nothing is mounted at {}, so that the backups of this storage are not there (what lies in {} \
+                         itself is checked)",
+                        shown(at),
+                        shown(&dir)
+                    ))
+                })
+            }
+        }
+    }
+
+    fn add_path(&mut self, path: &Path, all: bool) -> Result<(), String> {
+        let kind = match path.metadata() {
+            Ok(metadata) => metadata.file_type(),
+            Err(error) => return Err(missing(path, &error)),
+        };
+        if kind.is_dir() {
+            return self.add_directory(path, all).map_err(|reason| format!("a directory that {reason}"));
+        }
+        if !kind.is_file() {
+            let what = match () {
+                () if kind.is_fifo() => "a pipe",
+                () if kind.is_socket() => "a socket",
+                () => "a device",
+            };
+            return Err(format!("{what}, no backup"));
+        }
+        if is_beside_backups(path) {
+            say!("{}: not a backup but what vzdump writes beside one: passed over", shown(path));
+            return Ok(());
+        }
+        let name = backup_name(path).ok_or("not the name of a backup")?;
+        self.work.push(task(path.parent().unwrap_or(Path::new("")), &name));
+        Ok(())
+    }
+
+    fn add_directory(&mut self, path: &Path, all: bool) -> Result<(), String> {
+        let directory = scan(path).map_err(|error| format!("cannot be read: {error}"))?;
+        self.fulls += directory.chains.len();
+        self.work.extend(tasks(&directory, all));
+        self.left.extend(directory.leftovers.iter().filter_map(|it| {
+            let advice = it.advice(&directory.path)?;
+            Some(Left { file: it.file.name.clone(), advice })
+        }));
+        Ok(())
+    }
+}
+
+/// The storage that an argument names, if it can be the name of one: who means a file or folder here that is called like
+/// a storage writes `./NAME`, as Proxmox VE's own commands take names of storages.
+fn place(path: &Path, root: &Path) -> Result<Option<Place>, RootError> {
+    let mut parts = path.components();
+    let is_word = matches!(parts.next(), Some(Component::Normal(_))) && parts.next().is_none();
+    match path.to_str() {
+        Some(id) if is_word && !id.contains('/') && backup_name(path).is_none() => {
+            storage::backups(&Root::open(root)?, id)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Tells of a file or folder here that is called like the storage, unless it is the same place.
+fn tell_of_namesake(path: &Path, dir: &Path) {
+    let Ok(here) = path.canonicalize() else { return };
+    if !dir.canonicalize().is_ok_and(|dir| dir.starts_with(&here)) {
+        let name = shown(path);
+        say!("{name}: the storage of that name is meant, {}; what is here is ./{name}", shown(dir));
+    }
+}
+
+/// The name of a backup, a full under any of its names.
+fn backup_name(path: &Path) -> Option<BackupName> {
+    let name = path.file_name()?;
+    let packed = || Some(BackupName::Full(Full::parse_packed(name.to_str()?)?));
+    BackupName::parse(name.as_bytes()).or_else(packed)
+}
+
+/// Why there is nothing at a path.
+fn missing(path: &Path, error: &io::Error) -> String {
+    if error.kind() != ErrorKind::NotFound {
+        return format!("cannot be looked at: {error}");
+    }
+    match path.read_link() {
+        Ok(target) => format!("a symbolic link to {}, which is not there", shown(target)),
+        Err(_) if path.as_os_str().as_bytes().contains(&b'/') => "no such file or directory".into(),
+        Err(_) => "no such file or directory, and no storage of that name".into(),
+    }
+}
+
+/// The backups in a directory. Where it has none but a folder `dump`, it is the path of a storage, whose backups lie there.
+fn scan(path: &Path) -> io::Result<Directory> {
+    let directory = Directory::scan(path)?;
+    let is_empty =
+        directory.chains.is_empty() && directory.orphans.is_empty() && directory.unusable.is_empty();
+    match path.join("dump") {
+        dump if is_empty && dump.is_dir() => Directory::scan(&dump),
+        _ => Ok(directory),
+    }
+}
+
+/// Whether a file is a log, or notes or the mark of protection of a backup.
+fn is_beside_backups(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    matches!(extension, Some("log" | "notes" | "protected"))
+}
