@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::chain::Directory;
@@ -32,6 +33,8 @@ pub struct Source {
     pub base: Option<PathBuf>,
     /// What the stream must be.
     pub format: Format,
+    /// The folder that the file was seen in.
+    folder: Option<Folder>,
 }
 
 /// What came out of a check.
@@ -104,14 +107,14 @@ pub fn task(dir: &Path, name: &BackupName) -> Task {
         BackupName::Full(name) => full(dir, name),
         BackupName::Differential(differential) => {
             let base = Some(dir.join(differential.base().as_str()));
-            let source = Source { path: dir.join(name.as_str()), base, format: differential.base().format() };
+            let source = Source::new(dir, name.as_str(), base, differential.base().format());
             Task { name: name.as_str().to_owned(), source: Ok(source) }
         }
     }
 }
 
 fn full(dir: &Path, name: &Full) -> Task {
-    let source = Source { path: dir.join(name.as_str()), base: None, format: name.format() };
+    let source = Source::new(dir, name.as_str(), None, name.format());
     Task { name: name.as_str().to_owned(), source: Ok(source) }
 }
 
@@ -124,14 +127,40 @@ pub fn check(task: &Task, open: Open, progress: &dyn Fn(u64)) -> Verdict {
     match read(source, open, progress) {
         Ok((bytes, content)) => Verdict::Good { bytes, content },
         // pruned meanwhile; a full alone that vanishes still is a failure of its differential
-        Err(_) if is_gone(&source.path) => Verdict::Gone,
+        Err(_) if source.is_gone() => Verdict::Gone,
         Err(error) => Verdict::Bad(one_line(&error)),
     }
 }
 
-/// Whether there is certainly no such file: a storage that fails, or a folder that may not be searched, says nothing.
-fn is_gone(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+impl Source {
+    fn new(dir: &Path, name: &str, base: Option<PathBuf>, format: Format) -> Source {
+        Source { path: dir.join(name), base, format, folder: Folder::at(dir) }
+    }
+
+    /// Whether the file was certainly removed. A storage that fails, or a folder that may not be searched, says nothing; and
+    /// where another folder lies in the place of the one in which the file was seen, a share was unmounted or moved.
+    fn is_gone(&self) -> bool {
+        let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+        let dir = self.path.parent().unwrap_or(Path::new(""));
+        self.path.symlink_metadata().is_err_and(is_missing)
+            && self.folder.is_some()
+            && self.folder == Folder::at(dir)
+    }
+}
+
+/// Which folder it is, whatever its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Folder {
+    device: u64,
+    inode: u64,
+}
+
+impl Folder {
+    fn at(path: &Path) -> Option<Folder> {
+        let here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let metadata = here.metadata().ok()?;
+        Some(Folder { device: metadata.dev(), inode: metadata.ino() })
+    }
 }
 
 fn read(source: &Source, open: Open, progress: &dyn Fn(u64)) -> anyhow::Result<(u64, Content)> {
@@ -271,6 +300,32 @@ mod tests {
         assert_eq!(check(&tasks[1], &append, &|_| ()), Verdict::Gone);
         fs::remove_file(dir.path().join(CT)).unwrap();
         assert!(matches!(check(&tasks[0], &append, &|_| ()), Verdict::Bad(_)));
+    }
+
+    #[test]
+    fn what_cannot_be_seen_any_more_is_not_gone() {
+        let outer = directory();
+        let here = outer.path().join("storage");
+        let seen = || {
+            fs::create_dir(&here).unwrap();
+            fs::copy(outer.path().join(VM), here.join(VM)).unwrap();
+            fs::copy(outer.path().join(difference(VM)), here.join(difference(VM))).unwrap();
+            tasks(&Directory::scan(&here).unwrap(), false).remove(0)
+        };
+        let is_gone = |task: &Task| check(task, &append, &|_| ()) == Verdict::Gone;
+        let task = seen();
+        // Another folder in its place, as after an unmount; none at all; and a file, below which nothing can be looked up.
+        fs::rename(&here, outer.path().join("away")).unwrap();
+        assert!(!is_gone(&task));
+        fs::create_dir(&here).unwrap();
+        assert!(!is_gone(&task));
+        fs::remove_dir(&here).unwrap();
+        fs::write(&here, "").unwrap();
+        assert!(!is_gone(&task));
+        fs::remove_file(&here).unwrap();
+        let task = seen();
+        fs::remove_file(here.join(difference(VM))).unwrap();
+        assert!(is_gone(&task));
     }
 
     #[test]

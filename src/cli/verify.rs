@@ -197,3 +197,19 @@ fn expected(task: &Task) -> u64 {
     let own = || file.metadata().map_or(0, |metadata| metadata.len() * 2);
     container::content_size(file).unwrap_or_else(own)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_removed_meanwhile_is_not_called_good() {
+        let report =
+            |ok, gone| Report { ok, failed: 0, gone, backups: vec![], unfinished: vec![], refused: vec![] };
+        let told = |ok, gone, fulls| (report(ok, gone).summary(fulls), report(ok, gone).exit(fulls));
+        assert_eq!(told(0, 2, 1), ("nothing checked: 2 removed meanwhile".into(), Exit::Usage));
+        assert_eq!(told(3, 2, 1), ("3 checked, all of them restorable".into(), Exit::Success));
+        assert_eq!(told(0, 0, 0), ("no backups here".into(), Exit::Usage));
+        assert_eq!(told(0, 0, 1).1, Exit::Success);
+    }
+}
