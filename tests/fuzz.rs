@@ -138,4 +138,6 @@ targets! {
     container 3_000,
     vma 3_000,
     names 5_000,
+    peer_xdelta3 60,
+    peer_lzop 60,
 }

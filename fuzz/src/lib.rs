@@ -9,6 +9,7 @@
 
 #[path = "../../tests/bounds/corpus.rs"]
 pub mod corpus;
+pub mod peers;
 pub mod seeds;
 
 use std::fs::File;
@@ -21,7 +22,7 @@ use pve_diff_backup::matching::base::Base;
 use pve_diff_backup::matching::restore::{Differential, Options};
 use pve_diff_backup::matching::{Error, encode};
 use pve_diff_backup::vcdiff::{
-    AppHeader, Item, Limits, Reader, Secondary, TargetHasher, Window, varint, write_header,
+    self, AppHeader, Item, Limits, Reader, Secondary, TargetHasher, Window, varint, write_header,
 };
 use pve_diff_backup::vma;
 
@@ -40,6 +41,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("container", container),
     ("vma", vma),
     ("names", names),
+    ("peer_xdelta3", peers::xdelta3),
+    ("peer_lzop", peers::lzop),
 ];
 
 /// What is decompressed of an input at most: more would only take time.
@@ -61,7 +64,7 @@ pub fn vcdiff(data: &[u8]) -> bool {
         };
         assert_eq!(window.target_pos, total);
         total += window.target_len as u64;
-        if !apply(&window, &source, &mut out) {
+        if apply(&window, &source, &mut out).is_err() {
             good = false;
             continue;
         }
@@ -73,20 +76,23 @@ pub fn vcdiff(data: &[u8]) -> bool {
             panic!("encoded anew, it is no window")
         };
         let mut same = Vec::new();
-        assert!(apply(&again, &source, &mut same) && out == same, "encoded anew, it is another window");
+        assert!(
+            apply(&again, &source, &mut same).is_ok() && out == same,
+            "encoded anew, it is another window"
+        );
     }
     good
 }
 
-fn apply(window: &Window, source: &[u8], out: &mut Vec<u8>) -> bool {
+fn apply(window: &Window, source: &[u8], out: &mut Vec<u8>) -> Result<(), vcdiff::Error> {
     let mut read = |pos: u64, buf: &mut [u8]| {
         let from = usize::try_from(pos).ok().and_then(|pos| source.get(pos..)?.get(..buf.len()));
         buf.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     };
-    let done = window.apply(&mut read, out).is_ok();
-    assert!(!done || out.len() == window.target_len);
-    done
+    window.apply(&mut read, out)?;
+    assert!(out.len() == window.target_len);
+    Ok(())
 }
 
 /// Compressed sections: the first byte tells the compressor and where the bytes are parted into two windows.

@@ -37,10 +37,10 @@ pub fn target() -> Vec<u8> {
 /// If there is no such target.
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
-        "vcdiff" => deltas(),
+        "vcdiff" | "peer_xdelta3" => deltas(),
         "secondary" => sections(),
         "app_header" => app_headers(),
-        "lzop" => vec![packed(Compression::Lzo), two_lzop_members()],
+        "lzop" | "peer_lzop" => vec![packed(Compression::Lzo), two_lzop_members()],
         "lzo" => [base(), self::target(), vec![0; 1000]].iter().map(|data| lzo_of(data)).collect(),
         "seekable" => vec![seek_table(), mapped()],
         "base" => [containers(), vec![mapped(), seek_table(), base(), archive(Order::Sequential)]].concat(),
