@@ -1,8 +1,9 @@
 //! The backups of a directory: each full with the differentials that need it.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirEntry};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -42,10 +43,17 @@ pub struct Directory {
     pub leftovers: Vec<Leftover>,
     /// Fulls that were found damaged while a differential was made against them.
     pub damaged: Vec<Full>,
+    /// Bytes of each backup's file, and of each unfinished one's, by its name.
+    sizes: HashMap<String, u64>,
+    /// Names of the regular files that may belong to a backup, by their endings.
+    beside: HashSet<String>,
 }
 
 /// Ends the name of the note that is left beside a damaged full.
-const DAMAGED: &str = ".damaged";
+pub(super) const DAMAGED: &str = ".damaged";
+
+/// Ends of the names of files that lie beside backups.
+const BESIDE: [&str; 4] = [".log", ".notes", ".protected", DAMAGED];
 
 impl Directory {
     /// Reads a directory, not those below it. Other files than backups do not matter; a backup is a regular file itself,
@@ -54,55 +62,103 @@ impl Directory {
         let (mut fulls, mut differentials, mut unusable) =
             (Vec::new(), Vec::<Differential>::new(), Vec::new());
         let (mut packed, mut leftovers, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sizes, mut beside) = (HashMap::new(), HashSet::new());
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let name = entry.file_name();
             if let Some(left) = name.to_str().and_then(Unfinished::parse) {
+                if let Entry::File(size) = look(&entry) {
+                    sizes.insert(left.name.clone(), size);
+                }
                 leftovers.push(left);
                 continue;
             }
             damaged.extend(name.to_str().and_then(|it| Full::parse(it.strip_suffix(DAMAGED)?)));
             let parsed = BackupName::parse(name.as_bytes());
             if parsed.is_none() && !looks_like_differential(name.as_bytes()) {
-                if let (Some(full), None) = (name.to_str().and_then(Full::parse_packed), obstacle(&entry)) {
-                    packed.push(full);
+                let Some(text) = name.to_str() else { continue };
+                if let Some(full) = Full::parse_packed(text) {
+                    if let Entry::File(size) = look(&entry) {
+                        sizes.insert(text.to_owned(), size);
+                        packed.push(full);
+                    }
+                } else if BESIDE.iter().any(|end| text.ends_with(end))
+                    && entry.file_type().is_ok_and(|kind| kind.is_file())
+                {
+                    beside.insert(text.to_owned());
                 }
                 continue;
             }
-            match (parsed, obstacle(&entry)) {
-                (_, Some(reason)) => unusable.push(Unusable { name, reason }),
-                (Some(BackupName::Full(full)), None) => fulls.push(full),
-                (Some(BackupName::Differential(differential)), None) => differentials.push(differential),
-                (None, None) => {
-                    unusable.push(Unusable { name, reason: "the name is not that of a differential backup" })
+            let size = match look(&entry) {
+                Entry::File(size) => size,
+                Entry::Gone => continue,
+                Entry::Other(reason) => {
+                    unusable.push(Unusable { name, reason });
+                    continue;
                 }
+            };
+            let Some(parsed) = parsed else {
+                unusable.push(Unusable { name, reason: "the name is not that of a differential backup" });
+                continue;
+            };
+            sizes.insert(parsed.as_str().to_owned(), size);
+            match parsed {
+                BackupName::Full(full) => fulls.push(full),
+                BackupName::Differential(differential) => differentials.push(differential),
             }
         }
         // What Proxmox VE does not know is a backup only as the full of a differential.
-        packed.retain(|full: &Full| {
-            differentials.iter().any(|d| d.base().is_content_of(full))
-                && !fulls.iter().any(|other: &Full| other.is_content_of(full))
-        });
+        let needed: HashSet<_> = differentials.iter().map(|d| d.base().content()).collect();
+        let known: HashSet<_> = fulls.iter().map(Full::content).collect();
+        packed.retain(|full| needed.contains(&full.content()) && !known.contains(&full.content()));
         fulls.append(&mut packed);
         fulls.sort_by_cached_key(order);
         differentials.sort_by_cached_key(|d| (order(d.base()), d.stamp(), d.as_str().to_owned()));
         unusable.sort_by(|a, b| a.name.cmp(&b.name));
         let mut chains: Vec<_> =
             fulls.into_iter().map(|full| Chain { full, differentials: Vec::new() }).collect();
+        let exact: HashMap<_, _> = chains.iter().enumerate().map(|(at, it)| (it.full.clone(), at)).collect();
+        // The first of several counts.
+        let any: HashMap<_, _> =
+            chains.iter().enumerate().rev().map(|(at, it)| (it.full.content(), at)).collect();
         let mut orphans = Vec::new();
         for differential in differentials {
-            let exact = chains.iter().position(|c| c.full == *differential.base());
-            let any = || chains.iter().position(|c| c.full.is_content_of(differential.base()));
-            match exact.or_else(any) {
-                Some(at) => chains[at].differentials.push(differential),
+            let base = differential.base();
+            match exact.get(base).or_else(|| any.get(&base.content())) {
+                Some(&at) => chains[at].differentials.push(differential),
                 None => orphans.push(differential),
             }
         }
         leftovers.sort_by(|a, b| a.name.cmp(&b.name));
-        damaged.retain(|full| chains.iter().any(|chain| chain.full == *full));
+        damaged.retain(|full| exact.contains_key(full));
         damaged.sort_by_cached_key(order);
         let leftovers = unfinished::look_at(leftovers);
-        Ok(Directory { path: path.to_owned(), chains, orphans, unusable, leftovers, damaged })
+        let path = path.to_owned();
+        Ok(Directory { path, chains, orphans, unusable, leftovers, damaged, sizes, beside })
+    }
+
+    /// A directory without backups.
+    pub fn empty(path: &Path) -> Self {
+        Directory {
+            path: path.to_owned(),
+            chains: Vec::new(),
+            orphans: Vec::new(),
+            unusable: Vec::new(),
+            leftovers: Vec::new(),
+            damaged: Vec::new(),
+            sizes: HashMap::new(),
+            beside: HashSet::new(),
+        }
+    }
+
+    /// Bytes of the file of a backup, or of an unfinished one.
+    pub fn size_of(&self, backup: &str) -> u64 {
+        self.sizes.get(backup).copied().unwrap_or(0)
+    }
+
+    /// Whether there is a regular file of this name beside the backups: a log, notes, a mark of protection.
+    pub fn has_beside(&self, name: &str) -> bool {
+        self.beside.contains(name)
     }
 
     /// The differentials that cannot be restored without the full of this name, oldest first.
@@ -116,16 +172,26 @@ fn order(full: &Full) -> impl Ord + use<> {
     (full.kind(), full.vmid(), full.stamp(), full.as_str().to_owned())
 }
 
-/// Why an entry cannot be used as a backup: a directory, a pipe, a device, or a symbolic link (which may lead anywhere,
-/// on a storage that others can write to).
-fn obstacle(entry: &DirEntry) -> Option<&'static str> {
-    match entry.file_type() {
-        Ok(kind) if kind.is_file() => None,
-        Ok(kind) if kind.is_symlink() => {
-            Some("a symbolic link, which is not followed on a storage: put the file itself there")
+/// What has the name of a backup.
+enum Entry {
+    /// A regular file of so many bytes.
+    File(u64),
+    /// Nothing any more.
+    Gone,
+    /// Something that cannot be used as one, and why: a directory, a pipe, a device, or a symbolic link (which may lead
+    /// anywhere, on a storage that others can write to).
+    Other(&'static str),
+}
+
+fn look(entry: &DirEntry) -> Entry {
+    match entry.metadata() {
+        Ok(it) if it.is_file() => Entry::File(it.len()),
+        Ok(it) if it.is_symlink() => {
+            Entry::Other("a symbolic link, which is not followed on a storage: put the file itself there")
         }
-        Ok(_) => Some("no regular file"),
-        Err(_) => Some("its type cannot be told"),
+        Ok(_) => Entry::Other("no regular file"),
+        Err(error) if error.kind() == ErrorKind::NotFound => Entry::Gone,
+        Err(_) => Entry::Other("its type cannot be told"),
     }
 }
 

@@ -1,11 +1,13 @@
 //! Backup archives in a directory: their names, chains of a full and its differentials, verification.
 
 pub mod chain;
+pub mod inventory;
 pub mod names;
+pub mod offsite;
 mod stamp;
 pub mod tar;
 pub mod unfinished;
 pub mod verify;
 
-pub use names::{BackupName, Compression, Differential, Format, Full, GuestKind};
+pub use names::{BackupName, Compression, Differential, Format, Full, Guest, GuestKind};
 pub use stamp::Stamp;

@@ -34,6 +34,11 @@ pub enum GuestKind {
 
 impl GuestKind {
     const ALL: [Self; 3] = [Self::Lxc, Self::Openvz, Self::Qemu];
+
+    /// Reads the word that stands in names.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.to_string() == word)
+    }
 }
 
 impl fmt::Display for GuestKind {
@@ -43,6 +48,21 @@ impl fmt::Display for GuestKind {
             GuestKind::Openvz => "openvz",
             GuestKind::Qemu => "qemu",
         })
+    }
+}
+
+/// A guest, as names of backups tell of it: `qemu/101`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Guest {
+    /// Kind of guest.
+    pub kind: GuestKind,
+    /// Its number, 100 to 999999999.
+    pub vmid: u32,
+}
+
+impl fmt::Display for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}", self.kind, self.vmid))
     }
 }
 
@@ -110,7 +130,7 @@ impl Full {
     pub fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("vzdump-")?;
         let (kind, rest) = rest.split_once('-')?;
-        let kind = GuestKind::ALL.into_iter().find(|k| k.to_string() == kind)?;
+        let kind = GuestKind::parse(kind)?;
         let (vmid, rest) = rest.split_once('-')?;
         let (stamp, extensions) = rest.split_at_checked(Stamp::LEN)?;
         let (format, compression) = match extensions {
@@ -153,8 +173,17 @@ impl Full {
 
     /// Whether both names tell of the same content, whatever it is compressed with.
     pub fn is_content_of(&self, other: &Full) -> bool {
-        let content = |full: &Full| (full.kind, full.vmid, full.stamp, full.format);
-        content(self) == content(other)
+        self.content() == other.content()
+    }
+
+    /// What is equal for names that tell of the same content.
+    pub fn content(&self) -> Content {
+        Content { guest: self.guest(), stamp: self.stamp, format: self.format }
+    }
+
+    /// Whose backup it is.
+    pub fn guest(&self) -> Guest {
+        Guest { kind: self.kind, vmid: self.vmid }
     }
 
     /// The file name.
@@ -185,6 +214,14 @@ impl Full {
     pub fn log_name(&self) -> String {
         format!("{}.log", &self.text[..self.stem])
     }
+}
+
+/// What a full holds, by its name and whatever it is compressed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Content {
+    guest: Guest,
+    stamp: Stamp,
+    format: Format,
 }
 
 /// Proxmox VE's numbers: 100 to 999999999, without leading zeros.

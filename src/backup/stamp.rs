@@ -68,6 +68,14 @@ impl Stamp {
     }
 }
 
+impl Stamp {
+    /// The form for people, which orders by time as well: `2026-11-21 23:05:00`.
+    pub fn readable(self) -> String {
+        let Stamp { year, month, day, hour, minute, second } = self;
+        format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+    }
+}
+
 /// The form in names: `2026_11_21-23_05_00`.
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

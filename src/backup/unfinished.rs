@@ -18,7 +18,7 @@ use std::path::Path;
 use md5::{Digest, Md5};
 
 use super::Stamp;
-use super::names::Full;
+use super::names::{Full, Guest};
 
 /// Where a node's identity is found: for good, and until the next boot.
 const IDENTITIES: [&str; 2] = ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"];
@@ -28,6 +28,8 @@ const IDENTITIES: [&str; 2] = ["/etc/machine-id", "/proc/sys/kernel/random/boot_
 pub struct Unfinished {
     /// Its name.
     pub name: String,
+    /// Whose backup it would have become.
+    pub guest: Guest,
     /// The full that it needs, if it is a differential.
     pub base: Option<Full>,
     /// Who writes it, if its name says so: a node's name, and 8 hex digits.
@@ -53,19 +55,19 @@ impl Unfinished {
             Some((rest, node)) if is_node(node) => (rest, Some(node.to_owned())),
             _ => (rest, None),
         };
-        let base = match rest.split_once("--differential-") {
+        let (guest, base) = match rest.split_once("--differential-") {
             Some((base, rest)) => {
                 Stamp::parse(rest.strip_suffix(".vcdiff").unwrap_or(rest))?;
-                Some(Full::parse(base)?)
+                let base = Full::parse(base)?;
+                (base.guest(), Some(base))
             }
             None => {
                 let stem = [".vma", ".tar"].iter().find_map(|it| rest.strip_suffix(it)).unwrap_or(rest);
                 // Any guest may have a tar.
-                Full::parse(&format!("{stem}.tar"))?;
-                None
+                (Full::parse(&format!("{stem}.tar"))?.guest(), None)
             }
         };
-        Some(Unfinished { name: name.to_owned(), base, node })
+        Some(Unfinished { name: name.to_owned(), guest, base, node })
     }
 }
 

@@ -6,12 +6,14 @@
 
 mod allocator;
 pub mod archive;
+pub mod chains;
 pub mod compat;
 pub mod demo;
 pub mod exit;
 pub mod generate;
 pub mod installer;
 pub(crate) mod output;
+mod places;
 pub(crate) mod progress;
 pub(crate) mod say;
 pub mod selftest;
@@ -51,6 +53,7 @@ pve-diff-backup diff                  what would apply change?
 pve-diff-backup test                  would it work? (writes nothing)
 pve-diff-backup apply                 do it
 pve-diff-backup revert                undo it
+pve-diff-backup chains /mnt/usb       which backups depend on which, and what do they take?
 pve-diff-backup --root /mnt status    another host's disk, mounted at /mnt
 pve-diff-backup patch > our.patch     the change as a patch for patch -p1
 ";
@@ -174,6 +177,20 @@ pub enum Command {
     ///
     /// The exit code is 0 where nothing is to be done, else 1.
     Doctor,
+    /// List each guest's backups: what depends on what, what it takes and saves, what is odd
+    ///
+    /// Each full backup is followed by the differentials that need it, with date, size, the share of the full's size, what
+    /// that saves, protection and notes. Lines that begin with `!` tell what is odd: differentials whose full is missing,
+    /// what killed jobs left, empty files, full backups that no differential needs any more.
+    ///
+    /// Works on any directory, without Proxmox VE. Only names, sizes and notes are read, and no link is followed.
+    ///
+    /// With --files: the names of the files to copy so that a guest's backups can be restored elsewhere, for rsync and
+    /// rclone.
+    ///
+    /// The exit code is 1 where a directory could not be read, or --files would leave out differentials whose full is
+    /// missing; 2 where there are no backups.
+    Chains(chains::Args),
     /// Check that every differential backup can be restored
     Verify(verify::Args),
     /// Show it all on an example: a small host, two guests, four nights of backups, restore and revert
@@ -297,6 +314,7 @@ impl Command {
             | Command::Patch
             | Command::Test(_)
             | Command::Doctor
+            | Command::Chains(_)
             | Command::Verify(_)
             | Command::Demo(_)
             | Command::Selftest(_)
@@ -324,6 +342,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Revert(args) => installer::revert::run(global, args),
         Command::Reinstall(args) => installer::reinstall::run(global, args),
         Command::Doctor => installer::doctor::run(global),
+        Command::Chains(args) => chains::run(args, &global.root),
         Command::Verify(args) => verify::run(args, &global.root, &archive::open),
         Command::Demo(args) => demo::run(global, args),
         Command::Selftest(args) => selftest::run(args),

@@ -1,5 +1,6 @@
 //! `pve-diff-backup` on host trees built here: the real program, real files, real perl, patch and strace.
 
+mod chains;
 mod coexist;
 mod completions;
 mod crash;

@@ -1,19 +1,14 @@
 //! What the arguments of `verify` name: storages, directories, single backups.
 
-use std::io::{self, ErrorKind};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::backup::BackupName;
-use crate::backup::chain::Directory;
-use crate::backup::names::Full;
 use crate::backup::verify::{Task, task, tasks};
+use crate::cli::places::{backup_name, missing, place, scan, tell_of_namesake};
 use crate::cli::say::say;
-use crate::host::storage::{self, Place};
-use crate::host::{Root, RootError};
+use crate::host::storage::Place;
 use crate::text::shown;
 
 /// What the arguments name.
@@ -120,58 +115,6 @@ impl Found {
             Some(Left { file: it.file.name.clone(), advice })
         }));
         Ok(())
-    }
-}
-
-/// The storage that an argument names, if it can be the name of one: who means a file or folder here that is called like
-/// a storage writes `./NAME`, as Proxmox VE's own commands take names of storages.
-fn place(path: &Path, root: &Path) -> Result<Option<Place>, RootError> {
-    let mut parts = path.components();
-    let is_word = matches!(parts.next(), Some(Component::Normal(_))) && parts.next().is_none();
-    match path.to_str() {
-        Some(id) if is_word && !id.contains('/') && backup_name(path).is_none() => {
-            storage::backups(&Root::open(root)?, id)
-        }
-        _ => Ok(None),
-    }
-}
-
-/// Tells of a file or folder here that is called like the storage, unless it is the same place.
-fn tell_of_namesake(path: &Path, dir: &Path) {
-    let Ok(here) = path.canonicalize() else { return };
-    if !dir.canonicalize().is_ok_and(|dir| dir.starts_with(&here)) {
-        let name = shown(path);
-        say!("{name}: the storage of that name is meant, {}; what is here is ./{name}", shown(dir));
-    }
-}
-
-/// The name of a backup, a full under any of its names.
-fn backup_name(path: &Path) -> Option<BackupName> {
-    let name = path.file_name()?;
-    let packed = || Some(BackupName::Full(Full::parse_packed(name.to_str()?)?));
-    BackupName::parse(name.as_bytes()).or_else(packed)
-}
-
-/// Why there is nothing at a path.
-fn missing(path: &Path, error: &io::Error) -> String {
-    if error.kind() != ErrorKind::NotFound {
-        return format!("cannot be looked at: {error}");
-    }
-    match path.read_link() {
-        Ok(target) => format!("a symbolic link to {}, which is not there", shown(target)),
-        Err(_) if path.as_os_str().as_bytes().contains(&b'/') => "no such file or directory".into(),
-        Err(_) => "no such file or directory, and no storage of that name".into(),
-    }
-}
-
-/// The backups in a directory. Where it has none but a folder `dump`, it is the path of a storage, whose backups lie there.
-fn scan(path: &Path) -> io::Result<Directory> {
-    let directory = Directory::scan(path)?;
-    let is_empty =
-        directory.chains.is_empty() && directory.orphans.is_empty() && directory.unusable.is_empty();
-    match path.join("dump") {
-        dump if is_empty && dump.is_dir() => Directory::scan(&dump),
-        _ => Ok(directory),
     }
 }
 
