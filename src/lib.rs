@@ -13,6 +13,7 @@ pub mod container;
 pub mod host;
 pub mod jobs;
 pub mod matching;
+pub mod nbd;
 pub mod patching;
 pub mod text;
 pub mod upstream;

@@ -7,6 +7,7 @@ packages=(
 	gcc libc6-dev make pkg-config ca-certificates git
 	perl tar zstd lzop xz-utils gzip bzip2 ncompress xdelta3 patch strace cstream procps pigz dpkg-dev bsdutils zsh fish rsync
 	perltidy libperl-critic-perl
+	qemu-utils
 )
 
 have_rust() {

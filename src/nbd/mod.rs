@@ -1,0 +1,83 @@
+//! A client of the NBD protocol, for what QEMU exports of a disk: its dirty bitmap, and the bytes that it marks.
+//!
+//! [`Client::connect`] goes through the handshake (fixed newstyle, structured replies, the meta context
+//! `qemu:dirty-bitmap:NAME`), [`Client::dirty`] asks which ranges the bitmap marks, [`Client::reads`] reads ranges
+//! with several requests on their way at a time. Nothing else is ever asked for: QEMU's snapshots refuse to read what
+//! the bitmap does not mark.
+//!
+//! The server is believed nothing: every length is bounded before memory is taken for it, every answer has a time
+//! limit, and an answer that does not fit its question is an error. [`wire`] holds the messages as pure functions.
+//!
+//! Source: `doc/proto.md` of the NBD project.
+
+mod client;
+mod throttle;
+mod uri;
+pub mod wire;
+
+pub use client::{Client, Limits, Reads};
+pub use throttle::Throttle;
+pub use uri::Uri;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::text::shown;
+
+/// What can go wrong between us and a server.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address makes no sense.
+    #[error("{0:?} is no address of an NBD export: it has the form nbd+unix:///EXPORT?socket=PATH")]
+    Address(String),
+    /// Nobody listens there.
+    #[error("cannot connect to {}: {source}", shown(path))]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("the connection to the NBD server failed while waiting for {during}: {source}")]
+    Io {
+        /// What was being done.
+        during: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The server hung up.
+    #[error("the NBD server closed the connection instead of sending {during}")]
+    Closed {
+        /// What was expected.
+        during: &'static str,
+    },
+    /// The server took too long.
+    #[error("the NBD server did not send {during} within {} s", limit.as_secs())]
+    Late {
+        /// What was expected.
+        during: &'static str,
+        /// The time that it had.
+        limit: Duration,
+    },
+    /// The server does not want to.
+    #[error("the NBD server refused {what}: {why}")]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// Its reason.
+        why: String,
+    },
+    /// There is an export, but no such bitmap.
+    #[error("the NBD export {export:?} has no dirty bitmap {bitmap:?}")]
+    NoBitmap {
+        /// The export.
+        export: String,
+        /// The bitmap.
+        bitmap: String,
+    },
+    /// The server does not keep to the protocol.
+    #[error("the NBD server does not keep to the protocol: {0}")]
+    Protocol(&'static str),
+}

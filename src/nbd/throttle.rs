@@ -1,0 +1,45 @@
+//! A limit of bytes per second, shared by all disks of a guest.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Lets bytes through at a rate.
+pub struct Throttle {
+    /// Bytes per second.
+    rate: u64,
+    /// When the next byte may go.
+    free: Mutex<Instant>,
+}
+
+impl Throttle {
+    /// Bytes per second, at least 1.
+    pub fn new(rate: u64) -> Throttle {
+        Throttle { rate: rate.max(1), free: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits until these bytes may go. Nothing is saved up while nobody asks.
+    pub fn take(&self, bytes: u64) {
+        let now = Instant::now();
+        let begins = {
+            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            let begins = (*free).max(now);
+            *free = begins + Duration::from_secs_f64(bytes as f64 / self.rate as f64);
+            begins
+        };
+        std::thread::sleep(begins.saturating_duration_since(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_goes_than_the_rate_lets() {
+        let throttle = Throttle::new(1 << 20);
+        let began = Instant::now();
+        (0..4).for_each(|_| throttle.take(16 << 10));
+        // The first went at once.
+        assert!(began.elapsed() >= Duration::from_secs_f64(3.0 / 64.0));
+    }
+}

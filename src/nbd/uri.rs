@@ -1,0 +1,80 @@
+//! Addresses of exports.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use super::Error;
+
+/// Where an export is: `nbd+unix:///EXPORT?socket=PATH`, as QEMU and libnbd write it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uri {
+    /// The server's socket.
+    pub socket: PathBuf,
+    /// The export's name.
+    pub export: String,
+}
+
+/// Longest name of an export that the protocol allows.
+const MAX_NAME: usize = 4096;
+
+impl Uri {
+    /// Reads an address. Names and paths may be percent-encoded.
+    ///
+    /// # Errors
+    /// [`Error::Address`] where it has another form.
+    pub fn parse(text: &str) -> Result<Uri, Error> {
+        let parts = || {
+            let (export, socket) = text.strip_prefix("nbd+unix:///")?.split_once("?socket=")?;
+            let export = String::from_utf8(decoded(export)?).ok()?;
+            let socket = PathBuf::from(OsString::from_vec(decoded(socket)?));
+            let sane = export.len() <= MAX_NAME && !export.contains('\0') && socket.is_absolute();
+            sane.then_some(Uri { socket, export })
+        };
+        parts().ok_or_else(|| Error::Address(text.into()))
+    }
+}
+
+/// Undoes percent-encoding; `None` where a percent sign begins no code.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                (digit()? * 16 + digit()?) as u8
+            }
+            byte => byte,
+        });
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let uri = |text| Uri::parse(text).map(|uri| (uri.export, uri.socket)).ok();
+        let at = |export: &str, socket: &str| Some((export.to_owned(), PathBuf::from(socket)));
+        assert_eq!(uri("nbd+unix:///drive-scsi0?socket=/run/x/nbd"), at("drive-scsi0", "/run/x/nbd"));
+        assert_eq!(uri("nbd+unix:///?socket=/a"), at("", "/a"));
+        assert_eq!(uri("nbd+unix:///a%20b%2f?socket=/x%3fy"), at("a b/", "/x?y"));
+        for wrong in [
+            "",
+            "/run/nbd",
+            "nbd://host/x",
+            "nbd+unix:///x",
+            "nbd+unix:///x?socket=",
+            "nbd+unix:///x?socket=relative",
+            "nbd+unix:///x%2?socket=/a",
+            "nbd+unix:///x%ff?socket=/a",
+            "nbd+unix:///x%00?socket=/a",
+            "nbd+unix:///x?socket=/a%zz",
+        ] {
+            assert_eq!(uri(wrong), None, "{wrong}");
+        }
+    }
+}
