@@ -79,6 +79,20 @@ fn progress_is_shown_on_a_terminal_unless_it_is_unwanted() {
         let (status, shown) = on_terminal(dir.path(), &format!("{first} --quiet >{rest}"));
         assert_eq!((status, shown.as_str()), (0, ""), "{line}");
     }
+    // What is told meanwhile stands on lines of its own: the bar makes room for it, and comes back.
+    for line in [
+        format!("pve-xdelta3 vma verify -v {DIFFERENTIAL}"),
+        format!("pve-xdelta3 vma extract -v {DIFFERENTIAL} f"),
+    ] {
+        let (status, shown) = on_terminal(dir.path(), &line);
+        assert_eq!(status, 0, "{line}: {shown}");
+        assert!(shown.contains(" % ") && !shown.contains("0s left"), "{line}: {shown:?}");
+        for word in ["DEV: ", "OK: "] {
+            let at = shown.find(word).unwrap();
+            let before = shown[..at].rsplit(['\n', '\r']).next().unwrap();
+            assert!(before.is_empty() || before.ends_with("\x1b[2K"), "{line}: {shown:?}");
+        }
+    }
     // The guest and its date stay, however narrow the terminal is.
     let (_, shown) = on_terminal(dir.path(), &format!("stty cols 70; {VERIFY} . >g"));
     assert!(shown.contains("1/1 ") && shown.contains("qemu-101…2026_11_21-01_00_02"), "{shown:?}");
@@ -111,12 +125,19 @@ fn an_output_is_there_when_it_is_complete_and_only_then() {
 
     // What is there is not touched, unless that is asked for.
     fs::write(at("new"), "mine").unwrap();
+    std::os::unix::fs::symlink("new", at("link")).unwrap();
     let before = names(dir.path());
     for (line, reason) in [
         (format!("{restore} -o new"), "new exists already"),
         (format!("{restore} -o {FULL} --force"), "is the file that is read as"),
         (format!("{restore} -o {DIFFERENTIAL} --force"), "is the file that is read as"),
-        (format!("{restore} -o . --force"), "is no regular file"),
+        (format!("{restore} -o . --force"), ". is a folder: name a file in it"),
+        (
+            format!("{restore} -o /dev/null"),
+            "/dev/null is a device or the like: to write there, leave out --output, and > it",
+        ),
+        (format!("{restore} -o link -f"), "link is a symbolic link"),
+        (format!("{restore} -o new/x"), "cannot make new/x: Not a directory"),
         (format!("{restore} -o nowhere/new"), "cannot make nowhere/new"),
         (format!("{restore} --force"), "--output <FILE>"),
         (format!("pve-xdelta3 diff --base {FULL} -o {FULL} -f <day.vma"), "is the file that is read as"),
@@ -129,8 +150,11 @@ fn an_output_is_there_when_it_is_complete_and_only_then() {
     }
     assert_eq!(names(dir.path()), before);
     assert_eq!(fs::read(at("new")).unwrap(), b"mine");
+    // A guest's data is for its owner, whoever could read what was there.
+    fs::set_permissions(at("new"), fs::Permissions::from_mode(0o666)).unwrap();
     assert!(run(dir.path(), &format!("{restore} -o new --force")).status.success());
     assert!(fs::read(at("new")).unwrap() == day);
+    assert_eq!(at("new").metadata().unwrap().permissions().mode() & 0o7777, 0o600);
     assert_eq!(names(dir.path()), before);
 
     // Damage near the end: nothing is left, and what was there is still there.
@@ -145,9 +169,29 @@ fn an_output_is_there_when_it_is_complete_and_only_then() {
         let output = run(dir.path(), &line);
         assert_eq!(output.status.code(), Some(1), "{line}");
         assert!(errors(&output).contains(reason), "{line}: {}", errors(&output));
+        // Whose fault it is: the output is named where that cannot be written, the input where that is damaged.
+        let blames_output = errors(&output).contains("cannot make");
+        assert_eq!(blames_output, reason.contains("cannot make"), "{line}: {}", errors(&output));
     }
     assert_eq!(names(dir.path()), before);
     assert!(fs::read(at("new")).unwrap() == day);
+}
+
+#[test]
+fn wrong_usage_has_an_exit_code_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    for line in [
+        "pve-xdelta3 diff </dev/null",
+        "pve-xdelta3 full --level 99 </dev/null",
+        "pve-xdelta3 full --compress lzo --level 1 </dev/null",
+        "pve-xdelta3 diff --nonsense </dev/null",
+    ] {
+        assert_eq!(run(dir.path(), &format!("{line} >out")).status.code(), Some(2), "{line}");
+    }
+    for words in ["-V", "config", "test", "--version", "--help", "vma --help"] {
+        let output = run(dir.path(), &format!("pve-xdelta3 {words} >/dev/full 2>&1"));
+        assert_eq!(output.status.code(), Some(1), "{words}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod recompress;
 mod tools;
 
 use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -33,11 +34,13 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     let options = match args::parse(environment.as_deref(), args.get(1..).unwrap_or_default()) {
         Ok(options) => options,
         Err(Stop::Version) => {
-            version();
-            return ExitCode::SUCCESS;
+            return match version() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            };
         }
         Err(Stop::Help) => {
-            version();
+            let _ = version();
             say::text(format_args!("{USAGE}"));
             return ExitCode::FAILURE;
         }
@@ -71,9 +74,8 @@ fn dispatch(options: &Options) -> anyhow::Result<()> {
         Command::Merge => tools::merge(options),
         Command::Test => self_test(),
         Command::Config => {
-            version();
-            say::text(format_args!("{CONFIG}"));
-            Ok(())
+            version()?;
+            Ok(say::written(format_args!("{CONFIG}"))?)
         }
     }
 }
@@ -125,15 +127,15 @@ fn self_test() -> anyhow::Result<()> {
         }
         say::text(format_args!("."));
     }
-    say::text(format_args!(" success\n"));
-    Ok(())
+    Ok(say::written(format_args!(" success\n"))?)
 }
 
-fn version() {
-    say::text(format_args!(
+/// Like xdelta3, on standard error.
+fn version() -> io::Result<()> {
+    say::written(format_args!(
         "Xdelta version 3.0.11, as {NAME} {} understands it\n",
         env!("CARGO_PKG_VERSION")
-    ));
+    ))
 }
 
 /// What `-h` prints.

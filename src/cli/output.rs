@@ -1,8 +1,11 @@
 //! Where a command's data goes: standard output, or a file that is there when it is complete, and only then.
 
 use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -27,6 +30,32 @@ pub(crate) struct Destination {
     quiet: bool,
 }
 
+/// What a work writes to. It notes whether that failed.
+pub(crate) struct Output {
+    file: File,
+    failed: Arc<AtomicBool>,
+}
+
+impl Output {
+    fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|error| {
+            self.failed.fetch_or(error.kind() != io::ErrorKind::Interrupted, Ordering::Relaxed);
+        })
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(buf);
+        self.noted(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.file.flush();
+        self.noted(flushed)
+    }
+}
+
 impl Destination {
     /// Whether to show progress. In a pipe others speak on the terminal: vzdump and qmrestore have logs of their own there.
     pub fn progress(&self, in_a_pipe: bool) -> bool {
@@ -40,10 +69,10 @@ impl Destination {
     pub fn write<T>(
         &self,
         read: &[&Path],
-        work: impl FnOnce(File) -> anyhow::Result<T>,
+        work: impl FnOnce(Output) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let Some(path) = self.output.as_deref().filter(|path| *path != Path::new("-")) else {
-            return work(standard::output()?);
+            return work(Output { file: standard::output()?, failed: Arc::default() });
         };
         let shown = || format!("cannot make {}", named(path));
         let made = Made::default();
@@ -51,9 +80,14 @@ impl Destination {
         let done = made.all_or_nothing(|| {
             match fs::symlink_metadata(path).ok() {
                 None => {}
-                Some(there) if !there.is_file() => {
-                    bail!("{} is no regular file: it is not replaced", named(path))
+                Some(there) if there.is_dir() => bail!("{} is a folder: name a file in it", named(path)),
+                Some(there) if there.is_symlink() => {
+                    bail!("{} is a symbolic link, which is not replaced: name the file itself", named(path))
                 }
+                Some(there) if !there.is_file() => bail!(
+                    "{} is a device or the like: to write there, leave out --output, and > it",
+                    named(path)
+                ),
                 Some(_) if !self.force => {
                     bail!("{} exists already: choose another name, or replace it with --force", named(path))
                 }
@@ -70,7 +104,10 @@ impl Destination {
             let new = path.with_file_name(format!(".pve-xdelta3.{}.new", std::process::id()));
             let file = made.file(&new).with_context(shown)?;
             let disk = file.try_clone().with_context(shown)?;
-            let done = work(file).with_context(shown)?;
+            let failed = Arc::new(AtomicBool::new(false));
+            let done = work(Output { file, failed: Arc::clone(&failed) });
+            // Most errors are not the output's.
+            let done = if failed.load(Ordering::Relaxed) { done.with_context(shown) } else { done }?;
             // An error of the disk is known before anyone relies on the file.
             disk.sync_all().with_context(shown)?;
             // From here on a signal may leave the new file beside an old one, but takes neither away.

@@ -1,9 +1,10 @@
 //! Progress on standard error, for people: only where that is a terminal.
 
+use std::fmt::Write;
 use std::io::{self, IsTerminal, Read};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use crate::backup::BackupName;
 
@@ -25,13 +26,12 @@ impl Progress {
         }
         let (bar, template) = match expected {
             Some(bytes) => {
-                (ProgressBar::new(bytes), "{prefix}{percent:>3} % {eta} left {decimal_bytes_per_sec} {msg}")
+                (ProgressBar::new(bytes), "{prefix}{percent:>3} % {left}{decimal_bytes_per_sec} {msg}")
             }
             None => (ProgressBar::new_spinner(), "{prefix}{decimal_bytes} {decimal_bytes_per_sec} {msg}"),
         };
-        bar.set_style(
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style.with_key("left", left));
         // At once, however short the work is.
         bar.tick();
         bar.enable_steady_tick(Duration::from_millis(200));
@@ -74,6 +74,14 @@ impl Progress {
     /// It vanishes.
     pub fn end(&self) {
         self.0.finish_and_clear();
+    }
+}
+
+/// How much time is left, as long as that can be told: not before anything was done, nor behind what was expected.
+fn left(state: &ProgressState, text: &mut dyn Write) {
+    let left = state.eta();
+    if !left.is_zero() {
+        let _ = write!(text, "{:#} left ", HumanDuration(left));
     }
 }
 

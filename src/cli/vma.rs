@@ -22,10 +22,14 @@ use super::signals::remove_on_signals;
 use super::standard;
 use super::xdelta3::{BROKEN_PIPE, told};
 use crate::backup::Stamp;
+use crate::host::root::read_bounded;
 use crate::text::shown;
 use crate::vma::{
     Config, Device, Error, Header, MAX_DEVICE, Made, Order, Reader, Summary, Uuid, extract, write_archive,
 };
+
+/// Longest configuration file that an archive can hold.
+const MAX_CONFIG: u64 = u16::MAX as u64;
 
 /// Opens an archive by name (`-`: standard input) and gives its decompressed VMA stream. The full backup of a
 /// differential may be given.
@@ -180,7 +184,7 @@ impl Command {
             Command::Verify { archive, verbose, quiet } => {
                 let (mut reader, progress) = archive.watched(open, quiet)?;
                 if verbose {
-                    chat(out, header_lines(reader.header()).as_bytes())?;
+                    progress.suspend(|| chat(out, header_lines(reader.header()).as_bytes()))?;
                 }
                 while reader.next().with_context(|| archive.shown())?.is_some() {}
                 progress.end();
@@ -192,7 +196,7 @@ impl Command {
             Command::Extract { archive, directory, disks, verbose, quiet } => {
                 let (mut reader, progress) = archive.watched(open, quiet)?;
                 if verbose {
-                    chat(out, header_lines(reader.header()).as_bytes())?;
+                    progress.suspend(|| chat(out, header_lines(reader.header()).as_bytes()))?;
                 }
                 remove_on_signals(made)?;
                 let written = extract(&mut reader, &directory, disks.as_deref(), made)
@@ -239,7 +243,12 @@ fn create(
     let ctime = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
     let mut header = Header { uuid, ctime, configs: Vec::new(), devices: Vec::new() };
     if let Some(path) = config {
-        let data = fs::read(&path).with_context(|| shown(&path))?;
+        let data = read_bounded(&path, MAX_CONFIG).with_context(|| {
+            format!(
+                "cannot take {} for a configuration file, which has {MAX_CONFIG} bytes at most",
+                shown(&path)
+            )
+        })?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         header.configs.push(Config { name, data });
     }

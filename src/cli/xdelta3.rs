@@ -251,10 +251,15 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Err(e) if super::is_broken_pipe(&e) => ExitCode::from(BROKEN_PIPE),
         Err(e) => {
             say!("{}", told(&e));
-            ExitCode::FAILURE
+            if e.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
+
+/// A wrong command line, of which the parser cannot tell.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
 
 /// What is said where a word, which xdelta3's command line takes for a file that is not there, looks like a command of ours.
 fn meant(word: &OsStr) -> Option<String> {
@@ -288,8 +293,12 @@ impl Output {
             (How::Lzo, None) => Compression::Lzo,
             (How::Zstd, level @ (None | Some(1..=19))) => Compression::Zstd(level.unwrap_or(3) as i32),
             (How::Gzip, level @ (None | Some(1..=9))) => Compression::Gzip(level.unwrap_or(6)),
-            (How::Zstd | How::Gzip, Some(level)) => bail!("no level {level}: zstd has 1 to 19, gzip 1 to 9"),
-            (How::Lzo | How::None, Some(_)) => bail!("--level goes with zstd and gzip only: leave it out"),
+            (How::Zstd | How::Gzip, Some(level)) => {
+                bail!(Usage(format!("no level {level}: zstd has 1 to 19, gzip 1 to 9")))
+            }
+            (How::Lzo | How::None, Some(_)) => {
+                bail!(Usage("--level goes with zstd and gzip only: leave it out".into()))
+            }
         })
     }
 }
@@ -310,9 +319,11 @@ fn compress(args: FullArgs) -> anyhow::Result<()> {
 fn diff(args: DiffArgs) -> anyhow::Result<()> {
     let threads = args.output.threads.get();
     let how = args.output.compression()?;
+    let Some((path, found)) = args.base.get() else {
+        bail!(Usage("which full backup? Give it with --base".into()))
+    };
     let input = standard::input()?;
     let left = standard::left(&input);
-    let Some((path, found)) = args.base.get() else { bail!("which full backup? Give it with --base") };
     let options = encode::Options { threads, window: args.window << 20, far: encode::FAR, records: true };
     let opened = Base::open_found(&path, found).and_then(Base::full).and_then(|base| {
         if args.id.as_ref().is_some_and(|id| *id != hex(&base.identity)) {

@@ -311,9 +311,30 @@ fn files_of_guests_data_are_private_whatever_the_umask_says() {
         }
     }
     assert!(looked_at >= 9, "{looked_at}");
-    // Who has a file already says who may read it.
-    fs::set_permissions(dir.path("again"), fs::Permissions::from_mode(0o640)).unwrap();
-    let run = dir.run(&["-d", "-f", "-s", "disk.raw", "delta", "again"]);
-    assert_eq!(run.code, Some(0), "{}", run.error);
-    assert_eq!(fs::metadata(dir.path("again")).unwrap().permissions().mode() & 0o777, 0o640);
+    // Who has a file already says who may read it, but it is not for all.
+    for (before, after) in [(0o640, 0o640), (0o666, 0o660)] {
+        fs::set_permissions(dir.path("again"), fs::Permissions::from_mode(before)).unwrap();
+        let run = dir.run(&["-d", "-f", "-s", "disk.raw", "delta", "again"]);
+        assert_eq!(run.code, Some(0), "{}", run.error);
+        assert_eq!(fs::metadata(dir.path("again")).unwrap().permissions().mode() & 0o777, after);
+    }
+}
+
+#[test]
+fn a_configuration_file_is_read_as_far_as_an_archive_holds_it() {
+    let dir = Dir::new();
+    dir.file("disk.raw", &[7; 65_536]);
+    for (size, code) in [(65_535, 0), (65_536, 1), (1 << 40, 1)] {
+        File::create(dir.path("100.conf")).unwrap().set_len(size).unwrap();
+        let ran = dir.run(&["vma", "create", "new.vma", "drive-scsi0=disk.raw", "-c", "100.conf"]);
+        assert_eq!(
+            (ran.code, dir.path("new.vma").exists()),
+            (Some(code), code == 0),
+            "{size}: {}",
+            ran.error
+        );
+        let _ = fs::remove_file(dir.path("new.vma"));
+    }
+    let endless = dir.run(&["vma", "create", "new.vma", "drive-scsi0=disk.raw", "-c", "/dev/zero"]);
+    endless.failed_with(&["cannot take /dev/zero for a configuration file", "65535 bytes at most"]);
 }

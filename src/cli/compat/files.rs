@@ -1,8 +1,8 @@
 //! Inputs and outputs of a command.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
@@ -131,7 +131,12 @@ impl Output {
         let failed = || format!("file open failed: write: {}", shown(path));
         let file = private().create(true).truncate(true).open(path).with_context(failed)?;
         let made = Made::default();
-        if file.metadata()?.is_file() {
+        let metadata = file.metadata()?;
+        if metadata.is_file() {
+            // Who has a file already says who may read it, but a guest's data is not for all. Some shares have no modes.
+            if metadata.mode() & 0o7 != 0 {
+                let _ = file.set_permissions(Permissions::from_mode(metadata.mode() & 0o770));
+            }
             made.adopt(path);
             remove_on_signals(&made).with_context(failed)?;
         }
