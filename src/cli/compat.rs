@@ -12,6 +12,7 @@ mod files;
 mod own;
 mod print;
 mod recompress;
+mod stage;
 mod tools;
 
 use std::ffi::OsString;
@@ -21,10 +22,9 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use self::args::{Command, Options, Setting, Stop};
-use super::say::{self, say};
+use super::exit::BROKEN_PIPE;
+use super::say::{self, HELPER as NAME, say, told};
 use crate::vcdiff::secondary;
-
-use super::xdelta3::NAME;
 
 /// Runs a command line, whose first word is the program's name.
 ///
@@ -51,9 +51,9 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     };
     match dispatch(&options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if files::is_broken_pipe(&error) => ExitCode::from(super::xdelta3::BROKEN_PIPE),
+        Err(error) if files::is_broken_pipe(&error) => ExitCode::from(BROKEN_PIPE),
         Err(error) => {
-            say!("{}", super::xdelta3::told(&error));
+            say!("{}", told(&error));
             ExitCode::FAILURE
         }
     }
@@ -249,7 +249,7 @@ pub(super) const DIFFERENCES: [&str; 13] = [
 pub(super) const EXIT: [(u8, &str); 3] = [
     (0, "done; also -V"),
     (1, "anything else, also wrong usage and -h; what was written is incomplete"),
-    (super::xdelta3::BROKEN_PIPE, "the reader of the output went away; xdelta3 is ended by SIGPIPE then"),
+    (BROKEN_PIPE, "the reader of the output went away; xdelta3 is ended by SIGPIPE then"),
 ];
 
 const CONFIG: &str = "\

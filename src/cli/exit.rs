@@ -6,6 +6,9 @@ use crate::host::Origin;
 use crate::patching::refusal::Refusal;
 use crate::patching::transaction::TransactionError;
 
+/// Status of a program that SIGPIPE ended, as shells report it. vzdump and pvesm know it from `pve-xdelta3`.
+pub const BROKEN_PIPE: u8 = 141;
+
 /// Why a command ended as it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -19,7 +19,10 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// The program's name.
+/// The name of the program that makes and restores backups.
+pub(crate) const HELPER: &str = "pve-xdelta3";
+
+/// The name under which the program speaks.
 static NAME: Mutex<&str> = Mutex::new("");
 
 /// Tells under which name the program speaks from now on.
@@ -89,6 +92,18 @@ pub(crate) fn chat(out: &mut impl Write, text: &[u8]) -> anyhow::Result<()> {
         Err(error) if super::is_broken_pipe(&error) => Ok(()),
         result => result,
     }
+}
+
+/// An error with its causes, each told once: some messages hold those of their causes already.
+pub(super) fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
+    }
+    text
 }
 
 /// A number of things in words: `1 file`, `2 files`.

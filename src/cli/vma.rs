@@ -16,11 +16,11 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueHint};
 
 use super::archive;
+use super::exit::BROKEN_PIPE;
 use super::progress::{Progress, Watched};
-use super::say::{chat, print, say};
+use super::say::{chat, print, say, told};
 use super::signals::remove_on_signals;
 use super::standard;
-use super::xdelta3::{BROKEN_PIPE, told};
 use crate::backup::Stamp;
 use crate::host::root::read_bounded;
 use crate::text::shown;

@@ -13,9 +13,10 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::archive;
+use super::exit::BROKEN_PIPE;
 use super::output::Destination;
 use super::progress::{Progress, Watched};
-use super::say::{self, say};
+use super::say::{self, HELPER as NAME, say, told};
 use super::standard;
 use super::vma;
 use crate::container::source::{Found, Pass};
@@ -25,12 +26,6 @@ use crate::matching::restore::{self, Differential, Options};
 use crate::matching::sliding::WINDOW;
 use crate::matching::{BaseProblem, Error, encode, full};
 use crate::text::shown;
-
-/// The program's name.
-pub(super) const NAME: &str = "pve-xdelta3";
-
-/// Status of a program that SIGPIPE ended, as shells report it. vzdump and pvesm know it.
-pub(super) const BROKEN_PIPE: u8 = 141;
 
 /// Differential backups of Proxmox VE: the program behind vzdump's compressor.
 #[derive(Parser)]
@@ -272,18 +267,6 @@ fn meant(word: &OsStr) -> Option<String> {
     Some(format!(
         "there is a command of that kind: was pve-xdelta3 {command} meant? (see pve-xdelta3 --help)"
     ))
-}
-
-/// An error with its causes, each told once: some messages hold those of their causes already.
-pub(super) fn told(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text += if text.is_empty() { "" } else { ": " };
-            text += &cause;
-        }
-    }
-    text
 }
 
 impl Output {

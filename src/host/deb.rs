@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::dpkg::{Origin, md5_hex};
-use super::root::{Root, RootError, read_bounded};
+use super::dpkg::Origin;
+use super::root::{Root, RootError};
 use super::scratch::Scratch;
 use super::version::{Version, VersionError};
 
@@ -90,18 +90,13 @@ impl Deb {
         dpkg_deb(&file, dir.path(), &["--raw-extract".as_ref(), file.as_os_str(), unpacked.as_os_str()])?;
         tame(&unpacked)?;
         let root = Root::open(&unpacked)?;
-        let list = root.resolve("DEBIAN/md5sums")?;
-        let sums = match read_bounded(&list, MAX_LIST) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(cause) => return Err(DebError::Io { path: list, cause }),
-        };
+        let sums = root.read("DEBIAN/md5sums", MAX_LIST)?.unwrap_or_default();
         Ok(Self {
             package: package.to_owned(),
             version,
             architecture: field("Architecture").unwrap_or_default().to_owned(),
             root,
-            sums,
+            sums: String::from_utf8_lossy(&sums).into_owned(),
             _dir: dir,
         })
     }
@@ -111,22 +106,12 @@ impl Deb {
     /// # Errors
     /// [`DebError`]; beyond `max` bytes too.
     pub fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>, DebError> {
-        let path = self.root.resolve(path)?;
-        match read_bounded(&path, max) {
-            Ok(content) => Ok(Some(content)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(DebError::Io { path, cause }),
-        }
+        Ok(self.root.read(path, max)?)
     }
 
     /// Whether `content` is what the package's own checksums say of `path`.
     pub fn origin(&self, path: &str, content: &[u8]) -> Origin {
-        let mut sums = self.sums.lines().filter_map(|line| line.split_once(char::is_whitespace));
-        match sums.find(|(_, name)| name.trim_start().trim_start_matches("./") == path) {
-            None => Origin::Unknown,
-            Some((md5, _)) if md5.eq_ignore_ascii_case(&md5_hex(content)) => Origin::Pristine,
-            Some(_) => Origin::Modified,
-        }
+        Origin::of(&self.sums, path, content)
     }
 
     /// Its files, as the root of a host.

@@ -4,7 +4,7 @@
 //! a file trigger (run by dpkg while it holds its lock) sees what dpkg sees: `status` is overlaid with the
 //! not yet merged records in `updates/`, as dpkg itself does when it starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -101,12 +101,24 @@ pub enum DpkgError {
     Root(#[from] RootError),
 }
 
+impl Origin {
+    /// Where `content` comes from, by the md5 that `sums` (the text of a package's `md5sums`) has for `file`.
+    pub fn of(sums: &str, file: &str, content: &[u8]) -> Self {
+        let mut lines = sums.lines().filter_map(|line| line.split_once(char::is_whitespace));
+        match lines.find(|(_, name)| name.trim_start().trim_start_matches("./") == file) {
+            None => Self::Unknown,
+            Some((md5, _)) if md5.eq_ignore_ascii_case(&md5_hex(content)) => Self::Pristine,
+            Some(_) => Self::Modified,
+        }
+    }
+}
+
 impl Dpkg {
     /// Reads the database below `root`, keeping only the packages in `wanted`.
     ///
     /// # Errors
     /// [`DpkgError`]; a package that is not installed is no error.
-    pub fn open(root: &Root, wanted: &[&str]) -> Result<Self, DpkgError> {
+    pub fn open(root: &Root, wanted: &BTreeSet<&str>) -> Result<Self, DpkgError> {
         let dir = root.resolve("var/lib/dpkg")?;
         let status = dir.join("status");
         let mut packages = BTreeMap::new();
@@ -144,11 +156,7 @@ impl Dpkg {
     /// # Errors
     /// [`DpkgError::Io`] where the package's list of checksums cannot be read.
     pub fn origin(&self, package: &str, file: &str, content: &[u8]) -> Result<Origin, DpkgError> {
-        Ok(match self.recorded_md5(package, file)? {
-            None => Origin::Unknown,
-            Some(md5) if md5 == md5_hex(content) => Origin::Pristine,
-            Some(_) => Origin::Modified,
-        })
+        Ok(Origin::of(&self.info(package, "md5sums")?.unwrap_or_default(), file, content))
     }
 
     /// Whether `package` lists `file` (relative to the root) as its own.
@@ -158,16 +166,6 @@ impl Dpkg {
     pub fn owns(&self, package: &str, file: &str) -> Result<bool, DpkgError> {
         let list = self.info(package, "list")?.unwrap_or_default();
         Ok(list.lines().any(|line| line.trim_start_matches('/') == file))
-    }
-
-    /// The md5 recorded for `file`, in hex.
-    fn recorded_md5(&self, package: &str, file: &str) -> Result<Option<String>, DpkgError> {
-        let sums = self.info(package, "md5sums")?.unwrap_or_default();
-        Ok(sums
-            .lines()
-            .filter_map(|line| line.split_once(char::is_whitespace))
-            .find(|(_, path)| path.trim_start().trim_start_matches("./") == file)
-            .map(|(md5, _)| md5.to_ascii_lowercase()))
     }
 
     /// The text of `info/PACKAGE.KIND`, or of `info/PACKAGE:ARCH.KIND` for packages that can be installed for
@@ -223,7 +221,7 @@ fn merge(
     packages: &mut BTreeMap<String, Option<Package>>,
     path: &Path,
     text: &str,
-    wanted: &[&str],
+    wanted: &BTreeSet<&str>,
 ) -> Result<(), DpkgError> {
     for stanza in text.split("\n\n") {
         let field = |name: &str| {
@@ -232,7 +230,7 @@ fn merge(
                 key.eq_ignore_ascii_case(name).then(|| value.trim())
             })
         };
-        let Some(name) = field("Package").filter(|name| wanted.contains(name)) else { continue };
+        let Some(name) = field("Package").filter(|name| wanted.contains(*name)) else { continue };
         let state = field("Status").and_then(|s| s.split_whitespace().nth(2)).unwrap_or_default();
         let in_place = ["installed", "triggers-awaited", "triggers-pending", "half-configured", "unpacked"]
             .contains(&state);
@@ -280,7 +278,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let opened = Dpkg::open(&Root::open(dir.path()).unwrap(), &["a", "b", "c"]);
+        let opened = Dpkg::open(&Root::open(dir.path()).unwrap(), &BTreeSet::from(["a", "b", "c"]));
         (dir, opened)
     }
 

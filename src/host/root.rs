@@ -104,6 +104,19 @@ impl Root {
         Ok(self.join(&real))
     }
 
+    /// What the regular file `path` holds, which is looked up as [`Root::resolve`] does; `None` where it does not exist.
+    ///
+    /// # Errors
+    /// [`RootError`]; a file of more than `max` bytes is one too, as in [`read_bounded`].
+    pub fn read(&self, path: impl AsRef<Path>, max: u64) -> Result<Option<Vec<u8>>, RootError> {
+        let path = self.resolve(path)?;
+        match read_bounded(&path, max) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(RootError::Io { path, cause }),
+        }
+    }
+
     /// `path` (as [`Root::resolve`] gave it) as seen from inside the root, without a leading slash.
     pub fn inside<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.dir).unwrap_or_else(|_| relative(path))
@@ -131,6 +144,11 @@ pub fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
         true => Err(io::ErrorKind::FileTooLarge.into()),
         false => Ok(bytes),
     }
+}
+
+/// Whether a path that a file of ours names is relative and leads to a place below the root.
+pub fn is_inside(path: &str) -> bool {
+    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// `path` without a leading slash.
@@ -180,6 +198,26 @@ mod tests {
         let (_dir, root) = tree();
         symlink("/usr/lib/real", root.dir().join("usr/name")).unwrap();
         assert_eq!(root.resolve("usr/name").unwrap(), root.dir().join("usr/lib/real"));
+    }
+
+    #[test]
+    fn only_paths_below_the_root_are_inside() {
+        assert!(is_inside("usr/lib/x") && is_inside("x"));
+        for path in ["", "/usr", "../x", "usr/../x", ".", "./usr"] {
+            assert!(!is_inside(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_none_and_other_failures_are_errors() {
+        let (_dir, root) = tree();
+        std::fs::write(root.dir().join("usr/file"), "four").unwrap();
+        assert_eq!(root.read("usr/file", 4).unwrap().as_deref(), Some(&b"four"[..]));
+        assert_eq!(root.read("usr/nothing", 4).unwrap(), None);
+        for path in ["usr/lib", "usr/file/x"] {
+            assert!(matches!(root.read(path, 4), Err(RootError::Io { .. })), "{path}");
+        }
+        assert!(matches!(root.read("usr/file", 3), Err(RootError::Io { .. })));
     }
 
     #[test]

@@ -37,12 +37,7 @@ pub enum Place {
 /// # Errors
 /// Where the file is there but cannot be read.
 pub fn backups(root: &Root, id: &str) -> Result<Option<Place>, RootError> {
-    let path = root.resolve(PATH)?;
-    let raw = match read_bounded(&path, MAX) {
-        Ok(raw) => raw,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(cause) => return Err(RootError::Io { path, cause }),
-    };
+    let Some(raw) = root.read(PATH, MAX)? else { return Ok(None) };
     let sections = parse(&String::from_utf8_lossy(&raw));
     let Some(section) = sections.into_iter().rfind(|section| section.id == id) else { return Ok(None) };
     let Some(dir) = section.dir() else { return Ok(Some(Place::NoFiles { kind: section.kind })) };

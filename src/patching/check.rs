@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::plan::Change;
+use super::change::Change;
 use super::refusal::Refusal;
 use super::survey::Survey;
 use super::{code, template};

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use similar::{Algorithm, ChangeTag, DiffTag, TextDiff};
 
-use super::plan::Change;
+use super::change::Change;
 
 /// Lines of context, as `diff -u` has them.
 const CONTEXT: usize = 3;

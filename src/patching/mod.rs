@@ -5,6 +5,7 @@
 //! staged copy, and [`transaction`], the only part that writes below the root, replaces all files or none.
 
 pub mod anchors;
+pub mod change;
 pub mod check;
 mod code;
 pub mod diff;
@@ -16,7 +17,9 @@ pub mod patchset;
 pub mod pattern;
 pub mod plan;
 pub mod record;
+pub mod recording;
 pub mod refusal;
+pub mod revert;
 pub mod survey;
 pub mod template;
 pub mod text;

@@ -4,12 +4,8 @@
 //! host that still holds them is refused, with the way back to Proxmox' own files. They are known by words that no
 //! release of Proxmox has in these files, and only where a file is not what its package shipped.
 
-use std::io;
-
-use super::survey::SurveyError;
 use super::text::strip;
-use crate::host::root::read_bounded;
-use crate::host::{Dpkg, Origin, PACKAGES, Root, hint};
+use crate::host::{Dpkg, DpkgError, Origin, Root, hint};
 
 /// What their scripts edited, in any of their 30 versions, and the package that ships it.
 const FILES: [(&str, &str); 14] = [
@@ -49,21 +45,15 @@ pub struct Found {
     pub line: usize,
 }
 
-/// All files below `root` that hold lines of theirs, our own lines aside.
+/// All files below `root`, whose packages are in `dpkg`, that hold lines of theirs, our own lines aside.
 ///
 /// # Errors
-/// [`SurveyError`]; files and packages that are not there are none.
-pub fn find(root: &Root) -> Result<Vec<Found>, SurveyError> {
-    let dpkg = Dpkg::open(root, &PACKAGES)?;
+/// [`DpkgError`]; files and packages that are not there are none.
+pub fn find(root: &Root, dpkg: &Dpkg) -> Result<Vec<Found>, DpkgError> {
     let mut found = Vec::new();
     for (package, file) in FILES {
         let Some(installed) = dpkg.package(package) else { continue };
-        let path = root.resolve(file)?;
-        let content = match read_bounded(&path, MAX_FILE) {
-            Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(cause) => return Err(SurveyError::Read { path, cause }),
-        };
+        let Some(content) = root.read(file, MAX_FILE)? else { continue };
         let content = strip(&content).rest;
         let Some(line) = first_line(&content) else { continue };
         if dpkg.origin(package, file, &content)? != Origin::Pristine {

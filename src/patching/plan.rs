@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::change::Change;
 use super::insert::insert;
 use super::near::{nearest, spot, told};
 use super::patchset::{Fact, Generation, Hunk, PackageSpec, PatchSet, is_ours};
 use super::pattern::Pattern;
-use super::record::Record;
 use super::refusal::{Place, Refusal};
-use super::sha256_hex;
 use super::survey::{FileView, Survey};
 use super::text::{Line, lines, strip};
 use crate::host::{Origin, Version, hint};
@@ -67,19 +66,6 @@ pub enum FileState {
     Missing,
     /// Somebody else's file where one of ours should go.
     Foreign,
-}
-
-/// One file to be replaced, created or deleted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// Its path relative to the root.
-    pub path: String,
-    /// What it holds now; `None`: it does not exist.
-    pub before: Option<Vec<u8>>,
-    /// What it is to hold; `None`: it is deleted.
-    pub after: Option<Vec<u8>>,
-    /// Modification time to give it, in seconds and nanoseconds since 1970; `None`: the time of the change.
-    pub mtime: Option<(i64, i64)>,
 }
 
 /// How a host stands as a whole.
@@ -386,9 +372,7 @@ impl<'a> Plan<'a> {
             })
             .collect())
     }
-}
 
-impl Plan<'_> {
     /// All that the plan does to a pristine host, however much of it is done already.
     pub fn from_pristine(&self) -> Vec<Change> {
         let change = |file: &PlannedFile| Change {
@@ -399,25 +383,4 @@ impl Plan<'_> {
         };
         self.files.iter().map(change).collect()
     }
-}
-
-/// What `revert` does: take out all our lines and delete all our files, of whatever version, wherever the
-/// sets or our record say they may be. A file that becomes what it was before gets its old time stamp back.
-pub fn revert(survey: &Survey, record: Option<&Record>) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for (path, view) in &survey.files {
-        let (Some(content), Some(stripped)) = (&view.content, &view.stripped) else { continue };
-        let after = match () {
-            () if view.payload && is_ours(content) => None,
-            () if view.payload => continue,
-            () if !stripped.markers.is_empty() => Some(stripped.rest.clone()),
-            () => continue,
-        };
-        let sha256 = after.as_deref().map(sha256_hex);
-        let mtime = record
-            .and_then(|record| record.files.iter().find(|file| file.path == *path && file.before == sha256))
-            .and_then(|file| file.before_mtime);
-        changes.push(Change { path: path.clone(), before: Some(content.clone()), after, mtime });
-    }
-    changes
 }

@@ -5,16 +5,11 @@
 //! files it speaks of.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::Plan;
-use super::sha256_hex;
-use super::survey::Survey;
-use crate::host::root::read_bounded;
+use crate::host::root::is_inside;
 use crate::host::{Root, RootError};
 
 /// Where the record lies, relative to the root.
@@ -24,7 +19,7 @@ pub const PATH: &str = "var/lib/pve-diff-backup/applied.json";
 pub const PATCH_PATH: &str = "var/lib/pve-diff-backup/applied.patch";
 
 /// The form of the record written here.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// Largest record read.
 const MAX: u64 = 4 << 20;
@@ -66,14 +61,6 @@ pub struct RecordedFile {
 /// The record cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// It cannot be read.
-    #[error("{}: {cause}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
-    },
     /// It is of another form or damaged.
     #[error("{}: {what}; `revert` and `apply` do not need this file: delete it and try again", path.display())]
     Damaged {
@@ -82,7 +69,7 @@ pub enum RecordError {
         /// What is wrong.
         what: String,
     },
-    /// A path cannot be followed.
+    /// It cannot be read.
     #[error(transparent)]
     Root(#[from] RootError),
 }
@@ -93,12 +80,8 @@ impl Record {
     /// # Errors
     /// [`RecordError`]
     pub fn read(root: &Root) -> Result<Option<Self>, RecordError> {
+        let Some(bytes) = root.read(PATH, MAX)? else { return Ok(None) };
         let path = root.resolve(PATH)?;
-        let bytes = match read_bounded(&path, MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(cause) => return Err(RecordError::Io { path, cause }),
-        };
         let damaged = |what: String| RecordError::Damaged { path: path.clone(), what };
         let record: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if record.format != FORMAT {
@@ -108,44 +91,6 @@ impl Record {
             return Err(damaged("it names a path outside the root".to_owned()));
         }
         Ok(Some(record))
-    }
-
-    /// The record of `plan` once it is carried out. `mtime` gives the present modification time of a file; that
-    /// of a file that already held our lines is taken from the `old` record instead.
-    pub fn of_plan(
-        plan: &Plan,
-        survey: &Survey,
-        old: Option<&Self>,
-        mtime: &dyn Fn(&str) -> Option<(i64, i64)>,
-    ) -> Self {
-        let packages = plan.set.packages.keys().filter_map(|name| {
-            survey.packages.get(name).map(|package| (name.clone(), package.version.to_string()))
-        });
-        let files = plan.files.iter().map(|file| {
-            let before = file.pristine.as_deref().map(sha256_hex);
-            let recorded = old.and_then(|old| {
-                old.files.iter().find(|other| other.path == file.path && other.before == before)
-            });
-            let before_mtime = match (&before, recorded) {
-                (None, _) => None,
-                (Some(_), _) if file.current == file.pristine => mtime(&file.path),
-                (Some(_), Some(recorded)) => recorded.before_mtime,
-                (Some(_), None) => None,
-            };
-            let after = file.patched.as_deref().map(sha256_hex).unwrap_or_default();
-            RecordedFile { path: file.path.clone(), before, after, before_mtime }
-        });
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        Self {
-            format: FORMAT,
-            program: env!("CARGO_PKG_VERSION").to_owned(),
-            time: now,
-            set: plan.set.name.clone(),
-            set_version: plan.set.version,
-            verified: plan.unverified.is_empty(),
-            packages: packages.collect(),
-            files: files.collect(),
-        }
     }
 
     /// Whether both say the same, times and program versions aside.
@@ -160,10 +105,4 @@ impl Record {
         json.push(b'\n');
         json
     }
-}
-
-/// Whether a path read from a file of ours is relative and stays below the root.
-pub(super) fn is_inside(path: &str) -> bool {
-    use std::path::{Component, Path};
-    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }

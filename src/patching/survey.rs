@@ -1,18 +1,15 @@
 //! What a host holds, read once: packages, and every file that patch sets speak of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::PathBuf;
 
 use super::patchset::{PatchSet, is_ours};
 use super::record::Record;
 use super::text::{Stripped, strip};
 use crate::host::dpkg::{Diversion, Package};
-use crate::host::root::read_bounded;
-use crate::host::{Dpkg, DpkgError, Origin, PACKAGES, Root, RootError};
+use crate::host::{Dpkg, DpkgError, Origin, PACKAGES, Root};
 
 /// Far larger than any file of Proxmox that is patched (a bundle of scripts has some 3 MiB).
-const MAX_FILE: u64 = 64 << 20;
+pub(super) const MAX_FILE: u64 = 64 << 20;
 
 /// A host as plans see it.
 #[derive(Debug)]
@@ -42,35 +39,18 @@ pub struct FileView {
     pub diverted: Option<Diversion>,
 }
 
-/// A host cannot be surveyed.
-#[derive(Debug, thiserror::Error)]
-pub enum SurveyError {
-    /// dpkg's database is unusable.
-    #[error(transparent)]
-    Dpkg(#[from] DpkgError),
-    /// A path cannot be followed.
-    #[error(transparent)]
-    Root(#[from] RootError),
-    /// A file cannot be read.
-    #[error("{}: {cause}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
-    },
-}
-
 impl Survey {
-    /// Reads what the sets and our own record (which may be of an older set) speak of below `root`.
+    /// Reads what the sets and our own record (which may be of an older set) speak of below `root`, whose packages are in
+    /// `dpkg`.
     ///
     /// # Errors
-    /// [`SurveyError`]; a missing file or package is none.
-    pub fn read(root: &Root, sets: &[PatchSet], record: Option<&Record>) -> Result<Self, SurveyError> {
-        let mut wanted: BTreeSet<&str> = PACKAGES.into_iter().collect();
-        wanted.extend(sets.iter().flat_map(|set| set.packages.keys().map(String::as_str)));
-        let dpkg = Dpkg::open(root, &wanted.into_iter().collect::<Vec<_>>())?;
-
+    /// [`DpkgError`]; a missing file or package is none.
+    pub fn read(
+        root: &Root,
+        dpkg: &Dpkg,
+        sets: &[PatchSet],
+        record: Option<&Record>,
+    ) -> Result<Self, DpkgError> {
         let mut kinds: BTreeMap<&str, Kind> = BTreeMap::new();
         for file in record.iter().flat_map(|record| &record.files) {
             kinds.insert(&file.path, if file.before.is_none() { Kind::Payload } else { Kind::Recorded });
@@ -84,9 +64,11 @@ impl Survey {
         }
         let mut files = BTreeMap::new();
         for (path, kind) in kinds {
-            files.insert(path.to_owned(), view(root, &dpkg, path, kind)?);
+            files.insert(path.to_owned(), view(root, dpkg, path, kind)?);
         }
-        let packages = dpkg.packages().map(|package| (package.name.clone(), package.clone())).collect();
+        let wanted = packages(sets);
+        let concerned = dpkg.packages().filter(|package| wanted.contains(package.name.as_str()));
+        let packages = concerned.map(|package| (package.name.clone(), package.clone())).collect();
         Ok(Self { packages, files })
     }
 
@@ -100,6 +82,12 @@ impl Survey {
     }
 }
 
+/// The packages that patch sets deal with.
+pub fn packages(sets: &[PatchSet]) -> BTreeSet<&str> {
+    let named = sets.iter().flat_map(|set| set.packages.keys().map(String::as_str));
+    PACKAGES.into_iter().chain(named).collect()
+}
+
 /// What a file is to us.
 #[derive(Clone, Copy)]
 enum Kind<'a> {
@@ -111,17 +99,12 @@ enum Kind<'a> {
     Recorded,
 }
 
-fn view(root: &Root, dpkg: &Dpkg, path: &str, kind: Kind) -> Result<FileView, SurveyError> {
+fn view(root: &Root, dpkg: &Dpkg, path: &str, kind: Kind) -> Result<FileView, DpkgError> {
     let package = match kind {
         Kind::Shipped(package) => Some(package),
         Kind::Payload | Kind::Recorded => None,
     };
-    let real = root.resolve(path)?;
-    let content = match read_bounded(&real, MAX_FILE) {
-        Ok(content) => Some(content),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(cause) => return Err(SurveyError::Read { path: real, cause }),
-    };
+    let content = root.read(path, MAX_FILE)?;
     let stripped = content.as_deref().map(strip);
     let origin = match (package, &stripped) {
         (Some(package), Some(stripped)) => Some(dpkg.origin(package, path, &stripped.rest)?),

@@ -1,12 +1,9 @@
 //! A host as it will be: what is installed now, with package files in the place of the packages they will replace.
 
-use super::survey::Survey;
+use super::survey::{MAX_FILE, Survey};
 use super::text::strip;
 use crate::host::dpkg::Package;
 use crate::host::{Deb, DebError};
-
-/// As in [`Survey`].
-const MAX_FILE: u64 = 64 << 20;
 
 /// `survey` after the installation of `debs`. A file that another one has displaced (dpkg-divert) stays what it is: the
 /// package's will not be the one in use either.

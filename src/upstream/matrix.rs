@@ -8,14 +8,15 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use super::host::{Clones, History};
-use crate::host::{Root, Version};
+use crate::host::{Dpkg, Root, Version};
 use crate::patching::anchors;
+use crate::patching::change::Change;
 use crate::patching::check::{self, Outcome, Trust};
 use crate::patching::diff;
 use crate::patching::patchset::PatchSet;
-use crate::patching::plan::{self, Change, Plan, PlannedFile};
+use crate::patching::plan::{self, Plan, PlannedFile};
 use crate::patching::sha256_hex;
-use crate::patching::survey::Survey;
+use crate::patching::survey::{Survey, packages};
 use crate::patching::text::strip;
 use crate::patching::verified::Verified;
 
@@ -125,7 +126,7 @@ impl Walk<'_> {
     /// Tries the host as it is, on which a release of `package` is new.
     fn try_host(&mut self, package: &str, version: &Version) -> anyhow::Result<()> {
         let root = Root::open(self.host.root())?;
-        let survey = Survey::read(&root, self.sets, None)?;
+        let survey = Survey::read(&root, &Dpkg::open(&root, &packages(self.sets))?, self.sets, None)?;
         let mut faults = Vec::new();
         let mut anchors = 0;
         match plan::choose(self.sets, &survey) {

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::encode::Stage;
+use super::stage::Stage;
 use crate::matching;
 use crate::vcdiff::{Inst, MAX_SEGMENT, Window};
 

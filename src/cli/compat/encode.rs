@@ -15,14 +15,12 @@ use super::cut::{Cutter, Tee};
 use super::files::{self, Counted, Output};
 use super::own::Matcher;
 use super::print::letter;
+use super::stage::Stage;
 use crate::cli::say::say;
 use crate::container::{self, Kind, Parts, read_full};
 use crate::matching::base::{Base, Content};
 use crate::matching::{self, encode};
-use crate::vcdiff::{
-    AppHeader, EndRecord, Inst, Item, Limits, Reader, TargetHasher, Window, WindowBuilder, secondary,
-    write_header,
-};
+use crate::vcdiff::{AppHeader, EndRecord, Item, Limits, Reader, TargetHasher, WindowBuilder, write_header};
 
 /// Encodes the input against the source.
 pub fn run(options: &Options) -> anyhow::Result<()> {
@@ -202,59 +200,6 @@ fn restage(
         }
     }
     Ok(record.ok_or(matching::Error::Internal("the encoder's delta has no end"))?)
-}
-
-/// The last stage: repetitions, secondary compression, output.
-pub(super) struct Stage<'a, W> {
-    pub builder: WindowBuilder,
-    matcher: Option<Matcher>,
-    secondary: Option<secondary::Encoder>,
-    checksums: bool,
-    bytes: Vec<u8>,
-    windows: u64,
-    out: &'a mut W,
-}
-
-impl<W: Write> Stage<'_, W> {
-    pub fn start(&mut self) {
-        if let Some(matcher) = &mut self.matcher {
-            matcher.start();
-        }
-    }
-
-    pub fn add(&mut self, data: &[u8]) {
-        match &mut self.matcher {
-            Some(matcher) => matcher.add(data, &mut self.builder),
-            None => self.builder.add(data),
-        }
-    }
-
-    fn window(&mut self, window: &Window) -> anyhow::Result<()> {
-        let (pos, len) = window.source.map_or((0, 0), |s| (s.pos, s.len));
-        self.start();
-        for inst in window.instructions() {
-            match inst? {
-                Inst::Add { data } => self.add(data),
-                Inst::Run { byte, len } => self.builder.run(byte, len),
-                Inst::Copy { len: n, addr } if addr < len => self.builder.copy_source(pos + addr, n),
-                Inst::Copy { len: n, addr } => self.builder.copy_target((addr - len) as usize, n),
-            }
-        }
-        self.finish(window.adler32)
-    }
-
-    pub fn finish(&mut self, adler32: Option<u32>) -> anyhow::Result<()> {
-        let adler32 = adler32.filter(|_| self.checksums);
-        self.builder.finish_with(adler32, self.secondary.as_mut(), &mut self.bytes);
-        self.windows += 1;
-        self.write()
-    }
-
-    fn write(&mut self) -> anyhow::Result<()> {
-        self.out.write_all(&self.bytes).context("write failed")?;
-        self.bytes.clear();
-        Ok(())
-    }
 }
 
 /// The pipe from the engine's thread to the last stage. Its end without [`finish`](container::Encoder::finish)

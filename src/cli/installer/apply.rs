@@ -13,8 +13,8 @@ use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
 use crate::cli::say::{count as counted, println_quietly, say};
 use crate::jobs::Mode;
+use crate::patching::change::Change;
 use crate::patching::check::{self, Checked, Modules, Outcome};
-use crate::patching::plan::Change;
 use crate::patching::transaction;
 
 /// Options of `apply`.

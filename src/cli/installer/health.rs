@@ -8,7 +8,8 @@ use super::{Host, View, backups, hook, stale_lines};
 use crate::cli::exit::{Exit, Refused};
 use crate::host::{Dpkg, hint, tasks, without_perl_variables};
 use crate::jobs::OPTION;
-use crate::patching::plan::{Change, Overall, Plan};
+use crate::patching::change::Change;
+use crate::patching::plan::{Overall, Plan};
 use crate::patching::refusal::Refusal;
 
 /// What backups and their restores run, relative to the root, and the package that brings it.
@@ -138,7 +139,7 @@ pub(super) fn complaints(
 
 /// What is wrong with the programs that our lines and people run.
 fn programs(host: &Host) -> Vec<String> {
-    let names = [HELPER.1, VERIFIER.1];
+    let names = std::collections::BTreeSet::from([HELPER.1, VERIFIER.1]);
     let dpkg = Dpkg::open(&host.root, &names).ok();
     let version = |name: &str| Some(dpkg.as_ref()?.package(name)?.version.without_epoch().to_owned());
     let mut wrong = Vec::new();

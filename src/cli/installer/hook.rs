@@ -19,9 +19,8 @@ use crate::cli::exit::Exit;
 use crate::cli::say::{println_quietly, say};
 use crate::host::hint;
 use crate::host::notify::{self, Severity};
-use crate::host::root::read_bounded;
 use crate::jobs::Mode;
-use crate::patching::plan::Change;
+use crate::patching::change::Change;
 use crate::patching::sha256_hex;
 use crate::patching::transaction::{self, TransactionError};
 
@@ -152,11 +151,8 @@ fn is_wanted(host: &Host, view: &View) -> anyhow::Result<bool> {
 
 /// Why the last hook left the host without our lines, if it did.
 pub(super) fn read_note(host: &Host) -> anyhow::Result<Option<String>> {
-    match read_bounded(&host.root.resolve(NOTE)?, MAX_NOTE) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let note = host.root.read(NOTE, MAX_NOTE)?;
+    Ok(note.map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned()))
 }
 
 /// The change of the note to `text`; `None` where it is no change.

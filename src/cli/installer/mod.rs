@@ -22,17 +22,19 @@ use anyhow::Context as _;
 use super::Global;
 use super::exit::{Exit, Refused, Stop};
 use crate::cli::say::{println_quietly, say};
-use crate::host::root::read_bounded;
 use crate::host::services::{self, Reload};
-use crate::host::{Origin, Root, RootError, hint, scratch};
+use crate::host::{Dpkg, Origin, Root, hint, scratch};
+use crate::patching::change::{Change, in_order};
 use crate::patching::check::Trust;
 use crate::patching::diff;
 use crate::patching::originals::{self, Found};
 use crate::patching::patchset::{self, PatchSet};
-use crate::patching::plan::{self, Change, Plan};
+use crate::patching::plan::{self, Plan};
 use crate::patching::record::{self, Record, RecordError};
+use crate::patching::recording;
 use crate::patching::refusal::Refusal;
-use crate::patching::survey::Survey;
+use crate::patching::revert as reverting;
+use crate::patching::survey::{Survey, packages};
 use crate::patching::transaction::{self, Recovery, Session};
 use crate::patching::verified::Verified;
 
@@ -167,8 +169,9 @@ impl Host {
             }
             Err(error) => return Err(error.into()),
         };
-        let survey = Survey::read(&self.root, &self.sets, record.as_ref())?;
-        let originals = originals::find(&self.root)?;
+        let dpkg = Dpkg::open(&self.root, &packages(&self.sets))?;
+        let survey = Survey::read(&self.root, &dpkg, &self.sets, record.as_ref())?;
+        let originals = originals::find(&self.root, &dpkg)?;
         Ok(View { survey, record, originals })
     }
 
@@ -249,14 +252,14 @@ impl Host {
 
     /// What an older version of ours put into files, or as files, that the plan has no use for.
     fn stale(&self, plan: &Plan, view: &View) -> Vec<Change> {
-        let mut changes = plan::revert(&view.survey, view.record.as_ref());
+        let mut changes = reverting::changes(&view.survey, view.record.as_ref());
         changes.retain(|change| !plan.files.iter().any(|file| file.path == change.path));
         changes
     }
 
     /// All that a revert changes, the record last.
     fn revert_changes(&self, view: &View) -> anyhow::Result<Vec<Change>> {
-        let mut changes = in_order(plan::revert(&view.survey, view.record.as_ref()));
+        let mut changes = in_order(reverting::changes(&view.survey, view.record.as_ref()));
         changes.extend(self.own_file(record::PATCH_PATH, None)?);
         changes.extend(self.own_file(record::PATH, None)?);
         Ok(changes)
@@ -273,7 +276,7 @@ impl Host {
             diff::write_proven(&mut patch, &change)?;
         }
         let mut changes = Vec::from_iter(self.own_file(record::PATCH_PATH, Some(patch))?);
-        let mut record = Record::of_plan(plan, &view.survey, view.record.as_ref(), &mtime);
+        let mut record = recording::record(plan, &view.survey, view.record.as_ref(), &mtime);
         record.verified = self.is_verified(plan);
         if !view.record.as_ref().is_some_and(|old| old.same_as(&record)) {
             changes.extend(self.own_file(record::PATH, Some(record.to_json()))?);
@@ -283,12 +286,7 @@ impl Host {
 
     /// The change of a file in our folder; `None` where it is none.
     fn own_file(&self, path: &str, after: Option<Vec<u8>>) -> anyhow::Result<Option<Change>> {
-        let real = self.root.resolve(path)?;
-        let before = match read_bounded(&real, MAX_OWN) {
-            Ok(bytes) => Some(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(cause) => return Err(RootError::Io { path: real, cause }.into()),
-        };
+        let before = self.root.read(path, MAX_OWN)?;
         let change = Change { path: path.to_owned(), before, after, mtime: None };
         Ok((change.before != change.after).then_some(change))
     }
@@ -306,16 +304,6 @@ impl Host {
             }
         }
     }
-}
-
-/// New files first and deletions last: at no moment does a line of ours refer to a file that is not there.
-fn in_order(mut changes: Vec<Change>) -> Vec<Change> {
-    changes.sort_by_key(|change| match (&change.before, &change.after) {
-        (None, _) => 0,
-        (Some(_), Some(_)) => 1,
-        (Some(_), None) => 2,
-    });
-    changes
 }
 
 /// Asks a question that can be answered with yes or no. `yes` answers it; without a terminal nobody can.

@@ -87,7 +87,7 @@ pub(super) fn look(host: &Host) -> Result<Option<Seen>, String> {
 /// Whether this host's vzdump knows the option, whoever taught it that.
 pub(super) fn knows_option(root: &Root) -> bool {
     DEFINITIONS.iter().any(|path| {
-        let content = root.resolve(path).ok().and_then(|path| read_bounded(&path, MAX_FILE).ok());
+        let content = root.read(path, MAX_FILE).ok().flatten();
         content.is_some_and(|content| {
             content.split(|byte| *byte == b'\n').any(|line| {
                 let rest = line.trim_ascii_start().strip_prefix(jobs::OPTION.as_bytes());
@@ -99,7 +99,7 @@ pub(super) fn knows_option(root: &Root) -> bool {
 
 /// Whether the option is set for all jobs.
 pub(super) fn has_default(root: &Root) -> bool {
-    let defaults = root.resolve(DEFAULTS).ok().and_then(|path| read_bounded(&path, MAX_FILE).ok());
+    let defaults = root.read(DEFAULTS, MAX_FILE).ok().flatten();
     let defaults = String::from_utf8_lossy(&defaults.unwrap_or_default()).into_owned();
     defaults.lines().any(|line| line.trim_start().starts_with(&format!("{}:", jobs::OPTION)))
 }

@@ -7,8 +7,8 @@ use super::Host;
 use crate::cli::Global;
 use crate::cli::exit::Exit;
 use crate::cli::say::count;
+use crate::patching::change::Change;
 use crate::patching::diff;
-use crate::patching::plan::Change;
 
 /// Options of `diff`.
 #[derive(Debug, clap::Args)]

@@ -9,7 +9,7 @@ use crate::cli::exit::Exit;
 use crate::cli::say::count as counted;
 use crate::host::Origin;
 use crate::jobs::Mode;
-use crate::patching::plan::Change;
+use crate::patching::change::Change;
 use crate::patching::record;
 
 /// Options of `revert`.

@@ -13,7 +13,8 @@ use crate::cli::Global;
 use crate::cli::exit::Exit;
 use crate::cli::say::{ForPeople, say};
 use crate::host::{Origin, PACKAGES, hint};
-use crate::patching::plan::{Change, FileState, Overall, Plan};
+use crate::patching::change::Change;
+use crate::patching::plan::{FileState, Overall, Plan};
 
 /// Options of `status`.
 #[derive(Debug, clap::Args)]

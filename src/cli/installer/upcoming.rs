@@ -6,13 +6,14 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Host, View, apply, in_order};
+use super::{Host, View, apply};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Refused};
 use crate::cli::say::count;
 use crate::host::{Deb, hint};
+use crate::patching::change::{Change, in_order};
 use crate::patching::check::{self, Checked, Trust};
-use crate::patching::plan::{Change, Plan};
+use crate::patching::plan::Plan;
 use crate::patching::refusal::Refusal;
 use crate::patching::text::strip;
 use crate::patching::upcoming;

@@ -3,9 +3,7 @@
 //! Two files hold jobs: `jobs.cfg` (since pve-manager 7.0-15), which pvescheduler reads, and `vzdump.cron` before it, which
 //! cron still runs where it was not converted. What does not read as a job is passed over, as Proxmox does.
 
-use std::io;
-
-use crate::host::root::{Root, RootError, read_bounded};
+use crate::host::root::{Root, RootError};
 use crate::jobs::cron;
 use crate::jobs::sections::{self, Value};
 
@@ -49,18 +47,11 @@ pub enum Source {
 /// # Errors
 /// Where a file cannot be read.
 pub fn read(root: &Root) -> Result<Vec<Job>, RootError> {
-    let mut jobs = parse_jobs_cfg(&content(root, JOBS_CFG)?);
-    jobs.extend(parse_vzdump_cron(&String::from_utf8_lossy(&content(root, VZDUMP_CRON)?)));
+    let mut jobs = parse_jobs_cfg(&root.read(JOBS_CFG, MAX_FILE)?.unwrap_or_default());
+    jobs.extend(parse_vzdump_cron(&String::from_utf8_lossy(
+        &root.read(VZDUMP_CRON, MAX_FILE)?.unwrap_or_default(),
+    )));
     Ok(jobs)
-}
-
-fn content(root: &Root, path: &str) -> Result<Vec<u8>, RootError> {
-    let path = root.resolve(path)?;
-    match read_bounded(&path, MAX_FILE) {
-        Ok(bytes) => Ok(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(cause) => Err(RootError::Io { path, cause }),
-    }
 }
 
 /// The jobs of the scheduler, as [`sections::jobs`] reads them; a value that Proxmox refuses counts for none.

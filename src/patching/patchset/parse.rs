@@ -1,13 +1,13 @@
 //! Reading and checking `patchset.yaml`.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
 
 use serde::Deserialize;
 
 use super::{
     Fact, Generation, Hunk, Indent, PackageSpec, PatchSet, Payload, Range, SetError, TAG_WITHIN, is_ours,
 };
+use crate::host::root::is_inside;
 use crate::host::version::Version;
 use crate::patching::pattern::Pattern;
 use crate::patching::sha256_hex;
@@ -250,8 +250,7 @@ fn checked_generations(
 
 /// A path that stays below the folder it is relative to.
 fn checked_path(path: String) -> Result<String, String> {
-    let plain = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_)));
-    match plain && !path.is_empty() {
+    match is_inside(&path) {
         true => Ok(path),
         false => Err(format!("path '{path}' must be relative, without '..'")),
     }

@@ -7,10 +7,11 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::folders::{create_dirs, is_missing, remove_empty_folders, sync_dir};
 use super::journal::Entry;
 use super::{At, Fault, beside};
 use crate::host::root::read_bounded;
-use crate::patching::plan::Change;
+use crate::patching::change::Change;
 use crate::patching::sha256_hex;
 
 /// A staged file is never larger than this: what `Survey` reads, and the lines inserted.
@@ -21,9 +22,8 @@ const NEW: &str = ".pve-diff-backup-new";
 const OLD: &str = ".pve-diff-backup-old";
 const DRAFT: &str = ".pve-diff-backup-tmp";
 
-/// Mode of files and folders we create.
+/// Mode of files we create.
 const FILE_MODE: u32 = 0o644;
-const DIR_MODE: u32 = 0o755;
 
 /// A file, its staged successor, and the second name of the old file.
 #[derive(Debug)]
@@ -190,34 +190,6 @@ pub(super) fn sync_dirs(items: &[Item]) -> At<()> {
     dirs.into_iter().try_for_each(sync_dir)
 }
 
-/// Flushes one folder. Some network file systems cannot; they do not order anything anyway.
-pub(super) fn sync_dir(dir: &Path) -> At<()> {
-    match File::open(dir).and_then(|dir| dir.sync_all()) {
-        Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(Fault::io(dir, error)),
-        _ => Ok(()),
-    }
-}
-
-/// Creates `dir` and what is missing above it, mode 0755 whatever the umask.
-pub(super) fn create_dirs(dir: &Path) -> At<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    if let Some(above) = dir.parent() {
-        create_dirs(above)?;
-    }
-    let made = match fs::create_dir(dir) {
-        Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(DIR_MODE)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    };
-    made.map_err(|cause| Fault::io(dir, cause))?;
-    match dir.parent() {
-        Some(above) => sync_dir(above),
-        None => Ok(()),
-    }
-}
-
 /// Removes what an interrupted run left beside `target`, where there is anything.
 pub(super) fn sweep(target: &Path) -> At<()> {
     for ending in [NEW, OLD, DRAFT] {
@@ -229,37 +201,12 @@ pub(super) fn sweep(target: &Path) -> At<()> {
     Ok(())
 }
 
-/// Removes the folders above `target` that are empty, as far up as that, but not `root`.
-pub(super) fn remove_empty_folders(target: &Path, root: &Path) -> At<()> {
-    for dir in target.ancestors().skip(1).take_while(|dir| *dir != root) {
-        match fs::remove_dir(dir) {
-            Ok(()) => {}
-            // Not made yet, or removed before an interruption.
-            Err(error) if is_missing(dir, &error) => {}
-            Err(_) if holds_something(dir) => break,
-            Err(cause) => return Err(Fault::io(dir, cause)),
-        }
-    }
-    Ok(())
-}
-
 /// Removes a file that may be gone already.
 fn remove(path: &Path) -> At<()> {
     match fs::remove_file(path) {
         Err(error) if !is_missing(path, &error) => Err(Fault::io(path, error)),
         _ => Ok(()),
     }
-}
-
-/// Whether `error`, met in removing `path`, means that it is not there. A read-only file system refuses without looking.
-fn is_missing(path: &Path, error: &io::Error) -> bool {
-    let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    missing(error) || fs::symlink_metadata(path).is_err_and(|error| missing(&error))
-}
-
-/// Whether a folder is not empty, also where a read-only file system does not let us try.
-fn holds_something(dir: &Path) -> bool {
-    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// The sha256 of a file; `None` where it does not exist.

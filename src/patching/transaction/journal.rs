@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{At, Fault, TransactionError, files};
-use crate::host::root::read_bounded;
-use crate::patching::record::is_inside;
+use super::folders::sync_dir;
+use super::{At, Fault, TransactionError};
+use crate::host::root::{is_inside, read_bounded};
 
 /// The form of the journal written here.
 const FORMAT: u32 = 1;
@@ -59,7 +59,7 @@ impl Journal {
             let _ = std::fs::remove_file(&draft);
             Fault::io(&path, cause)
         })?;
-        files::sync_dir(dir).inspect_err(|_| {
+        sync_dir(dir).inspect_err(|_| {
             // No target has been touched: without the journal all is as it was.
             let _ = std::fs::remove_file(&path);
         })
@@ -92,7 +92,7 @@ impl Journal {
     pub fn remove(dir: &Path) -> At<()> {
         let path = Self::path(dir);
         match std::fs::remove_file(&path) {
-            Ok(()) => files::sync_dir(dir),
+            Ok(()) => sync_dir(dir),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(cause) => Err(Fault::io(&path, cause)),
         }

@@ -14,6 +14,7 @@
 //! gives back the recorded old time with the old content.
 
 mod files;
+mod folders;
 mod journal;
 
 use std::io;
@@ -25,7 +26,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use self::files::Item;
 use self::journal::{Entry, Journal};
-use super::plan::Change;
+use super::change::Change;
 use super::sha256_hex;
 use crate::host::scratch::STATE_DIR;
 use crate::host::{Root, RootError, hint};
@@ -189,7 +190,7 @@ impl<'a> Session<'a> {
         let dir = root.resolve(STATE_DIR)?;
         let fail = |cause| TransactionError::Write { path: dir.clone(), cause };
         loop {
-            files::create_dirs(&dir)?;
+            folders::create_dirs(&dir)?;
             let lock = match rustix::fs::open(&dir, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
                 Ok(lock) => lock,
                 Err(rustix::io::Errno::NOENT) => continue,
@@ -294,7 +295,7 @@ impl<'a> Session<'a> {
         for path in ours {
             let target = self.root.resolve(path)?;
             if !target.exists() {
-                files::remove_empty_folders(&target, self.root.dir())?;
+                folders::remove_empty_folders(&target, self.root.dir())?;
             }
         }
         Ok(())
