@@ -15,6 +15,7 @@ pub mod jobs;
 pub mod matching;
 pub mod nbd;
 pub mod patching;
+pub mod service;
 pub mod text;
 pub mod upstream;
 pub mod vcdiff;

@@ -66,6 +66,12 @@ fn replaced(bytes: &[u8], is_unwanted: impl Fn(char) -> bool) -> String {
     }
 }
 
+/// A number of things in words: `1 file`, `2 files`.
+pub fn count(number: usize, thing: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{ending}")
+}
+
 /// What a file is that is not what it should be, by its first bytes, four of which suffice for most.
 pub fn what_it_is(bytes: &[u8]) -> &'static str {
     match bytes {

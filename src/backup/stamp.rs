@@ -74,6 +74,15 @@ impl Stamp {
         let Stamp { year, month, day, hour, minute, second } = self;
         format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
     }
+
+    /// A time in seconds since 1970 for people: `2026-11-21 23:05 UTC`.
+    pub fn shown_utc(seconds: u64) -> String {
+        match i64::try_from(seconds).ok().and_then(Self::from_unix_utc) {
+            // Without the seconds.
+            Some(stamp) => format!("{} UTC", &stamp.readable()[..16]),
+            None => format!("{seconds} s after 1970"),
+        }
+    }
 }
 
 /// The form in names: `2026_11_21-23_05_00`.
@@ -140,6 +149,7 @@ mod tests {
         ] {
             assert_eq!(Stamp::from_unix_utc(seconds).unwrap().to_string(), text);
         }
+        assert_eq!(Stamp::shown_utc(951_782_399), "2000-02-28 23:59 UTC");
         assert_eq!(Stamp::from_unix_utc(i64::MAX), None);
         assert_eq!(Stamp::from_unix_utc(i64::MIN), None);
     }

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use crate::host::Origin;
 use crate::patching::refusal::Refusal;
 use crate::patching::transaction::TransactionError;
+use crate::service::Refused;
+use crate::service::reinstall::ReinstallError;
 
 /// Status of a program that SIGPIPE ended, as shells report it. vzdump and pvesm know it from `pve-xdelta3`.
 pub const BROKEN_PIPE: u8 = 141;
@@ -119,6 +121,11 @@ impl Exit {
         if let Some(Stop(exit, _)) = error.downcast_ref() {
             return *exit;
         }
+        match error.downcast_ref::<ReinstallError>() {
+            Some(ReinstallError::NothingInstalled) => return Self::NotInstalled,
+            Some(ReinstallError::Apt { .. }) => return Self::Apt,
+            None => {}
+        }
         match error.downcast_ref::<TransactionError>() {
             Some(TransactionError::Locked { .. }) => Self::Locked,
             Some(TransactionError::Write { .. } | TransactionError::Changed { .. }) => Self::NotWritten,
@@ -133,11 +140,6 @@ impl From<Exit> for ExitCode {
         Self::from(exit as u8)
     }
 }
-
-/// All that speaks against a plan.
-#[derive(Debug, thiserror::Error)]
-#[error("refused, nothing was changed:\n{}", .0.iter().map(Refusal::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct Refused(pub Vec<Refusal>);
 
 /// An end with a code of its own and a reason.
 #[derive(Debug, thiserror::Error)]

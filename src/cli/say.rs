@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use anyhow::Context;
 
+pub(crate) use crate::text::count;
 use crate::text::{escaped, harmless};
 
 /// Writes a message to standard error, behind the program's name; where that fails, it is left unsaid.
@@ -104,10 +105,4 @@ pub(super) fn told(error: &anyhow::Error) -> String {
         }
     }
     text
-}
-
-/// A number of things in words: `1 file`, `2 files`.
-pub(crate) fn count(number: usize, thing: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{number} {thing}{ending}")
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::dpkg::Origin;
+use super::program::{Program, ProgramError};
 use super::root::{Root, RootError};
 use super::scratch::Scratch;
 use super::version::{Version, VersionError};
@@ -31,8 +32,8 @@ pub struct Deb {
 #[derive(Debug, thiserror::Error)]
 pub enum DebError {
     /// dpkg-deb does not start.
-    #[error("dpkg-deb does not start: {0}; it unpacks package files, and every Debian has it")]
-    NoDpkg(io::Error),
+    #[error("{0}; it unpacks package files, and every Debian has it")]
+    NoDpkg(ProgramError),
     /// dpkg-deb refuses the file.
     #[error("{}: no package file that dpkg-deb can unpack: {said}", file.display())]
     Refused {
@@ -141,14 +142,15 @@ fn tame(dir: &Path) -> Result<(), DebError> {
 /// Runs dpkg-deb; gives what it printed. What it unpacks for itself, with the modes that the package asks for, goes into
 /// `private` as well, where nobody else gets in.
 fn dpkg_deb(file: &Path, private: &Path, arguments: &[&std::ffi::OsStr]) -> Result<String, DebError> {
-    let command = duct::cmd("dpkg-deb", arguments).env("TMPDIR", private);
-    let ran = command.stdin_null().stdout_capture().stderr_capture().unchecked().run();
-    let output = ran.map_err(DebError::NoDpkg)?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(DebError::Refused {
-            file: file.to_owned(),
-            said: String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "),
-        }),
+    let refused = |said: String| DebError::Refused { file: file.to_owned(), said };
+    let ran = match Program::new("dpkg-deb", arguments).env("TMPDIR", private).run() {
+        Ok(ran) => ran,
+        Err(error @ ProgramError::Start { .. }) => return Err(DebError::NoDpkg(error)),
+        Err(error) => return Err(refused(error.to_string())),
+    };
+    match (ran.succeeded(), ran.whole) {
+        (true, true) => Ok(ran.out()),
+        (true, false) => Err(refused("it has more to say of it than is read".to_owned())),
+        (false, _) => Err(refused(ran.err().trim().replace('\n', "; "))),
     }
 }

@@ -4,7 +4,7 @@
 //! dpkg's own files (no dpkg needed: the folder may be a mounted disk), [`services`] is the one place that
 //! talks to systemd, [`notify`] the one that tells people who are not there, [`pmxcfs`] the one that knows the
 //! settings shared by a cluster, [`cluster`] knows the other nodes, [`storage`] where backups lie, [`scratch`] makes
-//! temporary folders, [`hint`] words the commands that messages tell people to run.
+//! temporary folders, [`program`] starts other programs, [`hint`] words the commands that messages tell people to run.
 
 pub mod cluster;
 pub mod deb;
@@ -12,6 +12,7 @@ pub mod dpkg;
 pub mod hint;
 pub mod notify;
 pub mod pmxcfs;
+pub mod program;
 pub mod root;
 pub mod scratch;
 pub mod services;
@@ -21,6 +22,7 @@ pub mod version;
 
 pub use deb::{Deb, DebError};
 pub use dpkg::{Dpkg, DpkgError, Origin};
+pub use program::{Program, ProgramError};
 pub use root::{Root, RootError};
 pub use scratch::Scratch;
 pub use version::Version;
@@ -28,11 +30,3 @@ pub use version::Version;
 /// The packages of Proxmox VE that patch sets deal with.
 pub const PACKAGES: [&str; 5] =
     ["pve-manager", "libpve-storage-perl", "libpve-guest-common-perl", "qemu-server", "pve-container"];
-
-/// Variables by which whoever calls us could have any Perl program run code of theirs (perlrun(1)).
-pub const PERL_VARIABLES: [&str; 4] = ["PERL5LIB", "PERLLIB", "PERL5OPT", "PERL5DB"];
-
-/// `command`, which is or may run a Perl program, without those variables.
-pub fn without_perl_variables(command: duct::Expression) -> duct::Expression {
-    PERL_VARIABLES.iter().fold(command, |command, name| command.env_remove(name))
-}

@@ -5,8 +5,8 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use super::program::Program;
 use super::root::Root;
-use super::without_perl_variables;
 
 /// Where the journal (or syslog) listens.
 const JOURNAL: &str = "/dev/log";
@@ -52,7 +52,7 @@ pub fn message(root: &Root, subject: &str, text: &str) -> bool {
     }
     let through_proxmox = || {
         let known = root.resolve(TEMPLATE).is_ok_and(|path| path.exists());
-        known && runs(without_perl_variables(duct::cmd!("perl", "-e", PERL, subject, text).stdin_null()))
+        known && runs(&Program::new("perl", ["-e", PERL, subject, text]), "")
     };
     let by_mail = || {
         let mail = format!(
@@ -63,21 +63,14 @@ pub fn message(root: &Root, subject: &str, text: &str) -> bool {
             .into_iter()
             .filter_map(|path| root.resolve(path).ok())
             .find(|path| path.exists());
-        sendmail.is_some_and(|program| runs(duct::cmd!(program, "-i", "--", "root").stdin_bytes(mail)))
+        sendmail.is_some_and(|program| runs(&Program::new(program, ["-i", "--", "root"]), &mail))
     };
     through_proxmox() || by_mail()
 }
 
-/// Whether `command` succeeds in time. What it says is nobody's.
-fn runs(command: duct::Expression) -> bool {
-    let Ok(handle) = command.stdout_null().stderr_null().unchecked().start() else { return false };
-    match handle.wait_timeout(PATIENCE) {
-        Ok(Some(output)) => output.status.success(),
-        Ok(None) | Err(_) => {
-            let _ = handle.kill();
-            false
-        }
-    }
+/// Whether `program`, which reads `input`, succeeds in time. What it says is nobody's.
+fn runs(program: &Program, input: &str) -> bool {
+    program.clone().limit(PATIENCE).keep(0).run_with(input).is_ok_and(|ran| ran.succeeded())
 }
 
 #[cfg(test)]
@@ -95,8 +88,8 @@ mod tests {
 
     #[test]
     fn only_success_counts() {
-        assert!(runs(duct::cmd!("sh", "-c", "cat >/dev/null").stdin_bytes("x")));
-        assert!(!runs(duct::cmd!("sh", "-c", "exit 3").stdin_null()));
-        assert!(!runs(duct::cmd!("/nonexistent/program").stdin_null()));
+        assert!(runs(&Program::new("sh", ["-c", "cat >/dev/null"]), "x"));
+        assert!(!runs(&Program::new("sh", ["-c", "exit 3"]), ""));
+        assert!(!runs(&Program::new("/nonexistent/program", [""]), ""));
     }
 }

@@ -1,5 +1,6 @@
 //! Proxmox' daemons: the one place that talks to systemd, or to dpkg in its stead.
 
+use super::program::Program;
 use super::root::Root;
 
 /// The daemons that hold patched modules in memory.
@@ -67,9 +68,9 @@ pub fn reload(root: &Root) -> Reload {
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    match duct::cmd(program, arguments).stderr_to_stdout().stdout_capture().unchecked().run() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+    match Program::new(program, arguments).merged().run() {
+        Ok(ran) if ran.succeeded() => Ok(()),
+        Ok(ran) => Err(ran.out().trim().to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -26,7 +26,7 @@ use super::refusal::Refusal;
 use super::survey::Survey;
 use super::{code, template};
 use crate::host::scratch::STATE_DIR;
-use crate::host::{Root, Scratch, without_perl_variables};
+use crate::host::{Program, ProgramError, Root, Scratch};
 
 /// Where Proxmox' modules lie, relative to the root.
 const PERL_LIB: &str = "usr/share/perl5";
@@ -252,28 +252,15 @@ fn run(libs: &[PathBuf], tree: &Tree, module: &str, how: How) -> Result<(), Fail
         }
         path.push(lib);
     }
-    // The variables are dropped by the outermost of these wrappers, before ours is set within.
-    let started = without_perl_variables(duct::cmd("perl", arguments).dir("/").env("PERL5LIB", path))
-        .stdin_null()
-        .stderr_to_stdout()
-        .stdout_capture()
-        .unchecked()
-        .start();
-    let handle = match started {
-        Ok(handle) => handle,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Failed::NoPerl("there is no perl here".to_owned()));
+    let perl = Program::new("perl", arguments).dir("/").env("PERL5LIB", path).limit(TIMEOUT).merged();
+    match perl.run() {
+        Ok(ran) if ran.succeeded() && ran.out.ends_with(b"loaded") => Ok(()),
+        Ok(ran) => Err(Failed::Said(shorten(&ran.out()))),
+        Err(ProgramError::Start { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+            Err(Failed::NoPerl("there is no perl here".to_owned()))
         }
-        Err(error) => return Err(Failed::NoPerl(format!("perl does not start: {error}"))),
-    };
-    match handle.wait_timeout(TIMEOUT) {
-        Ok(Some(output)) if output.status.success() && output.stdout.ends_with(b"loaded") => Ok(()),
-        Ok(Some(output)) => Err(Failed::Said(shorten(&String::from_utf8_lossy(&output.stdout)))),
-        Ok(None) => {
-            let _ = handle.kill();
-            Err(Failed::Said(format!("perl did not end within {} s", TIMEOUT.as_secs())))
-        }
-        Err(error) => Err(Failed::Said(error.to_string())),
+        Err(error @ ProgramError::Start { .. }) => Err(Failed::NoPerl(error.to_string())),
+        Err(error @ ProgramError::Slow { .. }) => Err(Failed::Said(error.to_string())),
     }
 }
 

@@ -1,15 +1,23 @@
 //! Reading clones: the one place that runs git, and it only ever reads.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::ffi::OsStr;
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use crate::host::program::{Conversation, Program, ProgramError};
 
 /// Larger than any file of Proxmox' sources that is read (a change log of 25 years has some 400 KiB).
 const MAX_BLOB: u64 = 64 << 20;
 
+/// The list of all commits, or of all files, is shorter.
+const MAX_OUTPUT: usize = 256 << 20;
+
 /// A clone cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
+    /// git does not run to its end.
+    #[error("{0}; it reads the clones")]
+    Start(ProgramError),
     /// git itself does not work.
     #[error("git {what} in {}: {cause}", dir.display())]
     Run {
@@ -47,9 +55,7 @@ pub struct Commit {
 #[derive(Debug)]
 pub struct Clone {
     dir: PathBuf,
-    child: Child,
-    requests: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    objects: Conversation,
 }
 
 impl Clone {
@@ -70,16 +76,10 @@ impl Clone {
     }
 
     fn open(dir: PathBuf) -> Result<Self, GitError> {
-        let fail = |cause| GitError::Run { dir: dir.clone(), what: "cat-file".to_owned(), cause };
-        let mut child = git(&dir, &["cat-file", "--batch"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .map_err(fail)?;
-        let pipes = child.stdin.take().zip(child.stdout.take());
-        let (requests, answers) = pipes.ok_or_else(|| fail(io::ErrorKind::BrokenPipe.into()))?;
-        Ok(Self { dir, child, requests, answers: BufReader::new(answers) })
+        match git(&dir, &["cat-file", "--batch"]).converse() {
+            Ok(objects) => Ok(Self { dir, objects }),
+            Err(error) => Err(GitError::Start(error)),
+        }
     }
 
     /// All commits of all branches that touch one of `paths`, newest first.
@@ -136,23 +136,23 @@ impl Clone {
     /// [`GitError`]
     pub fn read(&mut self, object: &str) -> Result<Option<Vec<u8>>, GitError> {
         let (mut line, mut content) = (String::new(), Vec::new());
-        let mut asked = || -> io::Result<Option<u64>> {
-            self.requests.write_all(format!("{object}\n").as_bytes())?;
-            self.requests.flush()?;
-            self.answers.read_line(&mut line)?;
+        let asked = self.objects.ask(|requests, answers| {
+            requests.write_all(format!("{object}\n").as_bytes())?;
+            requests.flush()?;
+            answers.read_line(&mut line)?;
             if line.ends_with(" missing\n") {
                 return Ok(None);
             }
-            let size = line.trim_end().rsplit_once(" blob ").and_then(|(_, size)| size.parse().ok());
+            let size = line.trim_end().rsplit_once(" blob ").and_then(|(_, size)| size.parse::<u64>().ok());
             match size {
                 Some(size) if size <= MAX_BLOB => {
-                    (&mut self.answers).take(size + 1).read_to_end(&mut content)?;
+                    answers.take(size + 1).read_to_end(&mut content)?;
                     Ok(Some(size))
                 }
                 _ => Err(io::Error::other(format!("unexpected answer '{}'", line.trim_end()))),
             }
-        };
-        let size = asked().map_err(|cause| GitError::Run {
+        });
+        let size = asked.map_err(|cause| GitError::Run {
             dir: self.dir.clone(),
             what: format!("cat-file of {object}"),
             cause,
@@ -166,13 +166,11 @@ impl Clone {
 
     fn output(&self, arguments: &[&str]) -> Result<Vec<u8>, GitError> {
         let what = arguments[0];
-        let output = git(&self.dir, arguments)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|cause| GitError::Run { dir: self.dir.clone(), what: what.to_owned(), cause })?;
-        match output.status.success() {
-            true => Ok(output.stdout),
-            false => Err(self.said(what, String::from_utf8_lossy(&output.stderr).trim())),
+        let ran = git(&self.dir, arguments).keep(MAX_OUTPUT).run().map_err(GitError::Start)?;
+        match (ran.succeeded(), ran.whole) {
+            (true, true) => Ok(ran.out),
+            (true, false) => Err(self.said(what, "it says more than is read")),
+            (false, _) => Err(self.said(what, ran.err().trim())),
         }
     }
 
@@ -181,18 +179,11 @@ impl Clone {
     }
 }
 
-impl Drop for Clone {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn git(dir: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new("git");
+fn git(dir: &Path, arguments: &[&str]) -> Program {
+    let mut words: Vec<&OsStr> = ["-c", "safe.directory=*", "--git-dir"].map(OsStr::new).into();
+    words.push(dir.as_os_str());
+    words.extend(arguments.iter().map(OsStr::new));
     // A clone of somebody else's (of another user's, or a mirror) is only read: its configuration must not make git fetch
     // what is missing, by a command of its choice (the former variable is for git from 2.44 on).
-    command.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "");
-    command.arg("-c").arg("safe.directory=*").arg("--git-dir").arg(dir).args(arguments);
-    command
+    Program::new("git", words).env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "")
 }

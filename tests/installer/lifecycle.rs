@@ -285,3 +285,38 @@ fn the_embedded_sets_on_the_host_tree_of_this_repository() {
     run("revert").ok();
     assert_eq!(crate::support::snapshot(&root), before);
 }
+
+/// How often a run of the program opens dpkg's database.
+fn opens_of_the_database(host: &Host, arguments: &[&str]) -> usize {
+    use rustix::fs::inotify;
+    // Two events that are the same, one after the other, count as one: so each end is asked for, too.
+    let flags = inotify::WatchFlags::OPEN | inotify::WatchFlags::CLOSE_NOWRITE;
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, host.path("var/lib/dpkg/status"), flags).unwrap();
+    host.run(arguments).ok();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(&watch, &mut buffer);
+    let events = std::iter::from_fn(|| events.next().ok().map(|event| event.events()));
+    events.filter(|events| events.contains(inotify::ReadFlags::OPEN)).count()
+}
+
+#[test]
+fn a_run_reads_the_host_once() {
+    let host = Host::new();
+    let opens = |arguments: &[&str]| opens_of_the_database(&host, arguments);
+    assert_eq!(opens(&["test"]), 1);
+    assert_eq!(opens(&["hook", "triggered"]), 1, "not meant to be patched");
+    assert_eq!(opens(&["apply"]), 1);
+    for arguments in [&["hook", "triggered"][..], &["hook", "configure", "1.0"], &["diff"], &["hook", "jobs"]]
+    {
+        assert!(opens(arguments) <= 1, "{arguments:?}");
+    }
+    assert_eq!(opens_with_failure(&host), 1);
+    assert_eq!(opens(&["hook", "remove"]), 1);
+}
+
+/// The same of a trigger that cannot patch the host: an anchor is gone.
+fn opens_with_failure(host: &Host) -> usize {
+    host.edit(STORAGE, "sub archive_info {", "sub archive_infos {");
+    opens_of_the_database(host, &["hook", "triggered"])
+}

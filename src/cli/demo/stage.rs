@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::host::Program;
+
 /// What the host's programs need beyond themselves: program, how to ask whether it is there, Debian package.
 const NEEDED: [(&str, &[&str], &str); 3] = [
     // a Debian without the package perl has a perl without these
@@ -31,10 +33,9 @@ impl Stage {
     /// Where a program is missing, saying which package has it.
     pub fn open(dir: &Path, patches: Option<&Path>) -> anyhow::Result<Self> {
         for (program, arguments, package) in NEEDED {
-            let found =
-                duct::cmd(program, arguments).stdin_null().stdout_null().stderr_null().unchecked().run();
+            let found = Program::new(program, arguments).run();
             ensure!(
-                found.is_ok_and(|output| output.status.success()),
+                found.is_ok_and(|ran| ran.succeeded()),
                 "the demo needs {program}; apt-get install {package}"
             );
         }
@@ -96,24 +97,21 @@ impl Stage {
     fn run(&self, program: &Path, shown: &str, arguments: Vec<OsString>) -> anyhow::Result<String> {
         let line = arguments.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         say(format_args!("   $ {shown} {line}"))?;
-        let output = duct::cmd(program, arguments)
+        let ran = Program::new(program, arguments)
             .dir(&self.dir)
             // the names of backups have the local time
             .env("TZ", "UTC")
             .env("LC_ALL", "C")
-            .stdin_null()
-            .stderr_to_stdout()
-            .stdout_capture()
-            .unchecked()
+            .merged()
             .run()
             .with_context(|| {
                 format!(
-                    "{} cannot be started; if its folder is mounted noexec, use --keep DIR with another one",
+                    "{} cannot be run; if its folder is mounted noexec, use --keep DIR with another one",
                     program.display()
                 )
             })?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(output.status.success(), "`{shown} {line}` failed ({}):\n{said}", output.status);
+        let said = ran.out();
+        ensure!(ran.succeeded(), "`{shown} {line}` failed ({}):\n{said}", ran.status);
         Ok(said)
     }
 }

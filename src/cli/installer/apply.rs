@@ -4,18 +4,18 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::cluster::{self, ChangeArgs, Operation};
-use super::{Host, LoadArgs, View, options};
+use super::{Console, LoadArgs, open, print_json, print_refusal};
 use crate::cli::Global;
-use crate::cli::exit::{Exit, Refused};
-use crate::cli::say::{count as counted, println_quietly, say};
-use crate::jobs::Mode;
-use crate::patching::change::Change;
-use crate::patching::check::{self, Checked, Modules, Outcome};
-use crate::patching::transaction;
+use crate::cli::exit::Exit;
+use crate::patching::check::Trust;
+use crate::service::Host;
+use crate::service::apply::{Tested, apply, test as try_apply};
+use crate::service::check::describe;
+use crate::service::upcoming::Upcoming;
+use crate::text::count;
 
 /// Options of `apply`.
 #[derive(Debug, Default, clap::Args)]
@@ -55,42 +55,80 @@ pub struct TestArgs {
 /// # Errors
 /// What speaks against it.
 pub fn test(global: &Global, args: &TestArgs) -> anyhow::Result<ExitCode> {
-    if !args.deb.is_empty() {
-        return super::upcoming::run(global, &args.deb, &args.load.trust()?, args.json);
-    }
-    let host = Host::open(global)?;
-    host.settle()?;
-    let view = host.view()?;
-    let tested = host.plan_changes(&view).map_err(anyhow::Error::from).and_then(|(plan, changes)| {
-        let checked = check(&args.load.trust()?.modules(&host.root, &[])?, &view, &changes)?;
-        transaction::check_writable(&host.root, &changes)?;
-        Ok((plan, changes, checked))
-    });
-    let (plan, changes, checked) = match tested {
-        Err(error) if args.json => return print_refusal(&error),
-        tested => tested?,
+    let host = open(global)?;
+    let tested = match args.deb.is_empty() {
+        true => test_host(&host, &args.load.trust()?, args.json),
+        false => test_packages(&host, &args.deb, &args.load.trust()?, args.json),
     };
-    if args.json {
-        print_json(&json!({
+    match tested {
+        Err(error) if args.json => print_refusal(&error),
+        tested => tested.map(|()| Exit::Success.into()),
+    }
+}
+
+/// Tries the host as it is.
+fn test_host(host: &Host, trust: &Trust, json: bool) -> anyhow::Result<()> {
+    let console = Console::new();
+    let view = host.view(&console)?;
+    let Tested { plan, changes, checked } = try_apply(host, &view, trust, &console)?;
+    if json {
+        return print_json(&json!({
             "ok": true,
             "exit": 0,
             "set": plan.set.name,
             "verified": host.is_verified(&plan),
             "changes": changes.iter().map(|change| &change.path).collect::<Vec<_>>(),
             "modules": checked,
-        }))?;
-        return Ok(Exit::Success.into());
+        }));
     }
-    host.announce(&plan, &view);
+    host.announce(&plan, &view, &console);
     let mut out = io::stdout().lock();
-    describe_all(&checked).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    describe(&checked).iter().try_for_each(|line| writeln!(out, "{line}"))?;
     match changes.len() {
         0 => writeln!(out, "There is nothing to do: the host is patched.")?,
-        count => {
-            writeln!(out, "`apply` would change {}; nothing speaks against it.", counted(count, "file"))?
+        number => {
+            writeln!(out, "`apply` would change {}; nothing speaks against it.", count(number, "file"))?;
         }
     }
-    Ok(Exit::Success.into())
+    Ok(())
+}
+
+/// Tries the host as it would be with the package files `debs` installed.
+fn test_packages(host: &Host, debs: &[PathBuf], trust: &Trust, json: bool) -> anyhow::Result<()> {
+    let console = Console::new();
+    let upcoming = Upcoming::new(host.view(&console)?, debs)?;
+    let tried = upcoming.try_out(host, trust, &console)?;
+    let (plan, upgrades) = (&tried.plan, &upcoming.upgrades);
+    if json {
+        let verdicts = host.verified().judge(plan);
+        let upgrades = upgrades.iter().map(|upgrade| {
+            let from = upgrade.from.as_deref().unwrap_or_default();
+            json!({"name": upgrade.package, "from": from, "to": upgrade.to})
+        });
+        return print_json(&json!({
+            "ok": true,
+            "exit": 0,
+            "set": plan.set.name,
+            "verified": host.is_verified(plan),
+            "never_tried": verdicts.iter().flatten().flat_map(|v| &v.unknown).collect::<Vec<_>>(),
+            "packages": upgrades.collect::<Vec<_>>(),
+            "modules": tried.checked,
+        }));
+    }
+    host.announce(plan, &upcoming.view, &console);
+    let mut out = io::stdout().lock();
+    describe(&tried.checked).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    for upgrade in upgrades {
+        let from = upgrade.from.as_deref().unwrap_or("not installed");
+        writeln!(out, "{} {from} -> {}", upgrade.package, upgrade.to)?;
+    }
+    writeln!(
+        out,
+        "After this upgrade `apply` would give {} our lines and take them out again to the byte; nothing speaks \
+         against it.",
+        count(tried.files, "file")
+    )?;
+    Ok(())
 }
 
 /// Patches the host.
@@ -101,102 +139,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(change) = args.cluster.change(Operation::Apply, args.yes, args.no_restart) {
         return cluster::change(global, &change);
     }
-    let host = Host::open(global)?;
-    let (session, recovered) = host.session()?;
-    let view = host.view()?;
-    let (plan, mut changes) = host.plan_changes(&view)?;
-    host.announce(&plan, &view);
-    let mut checked = check(&args.load.trust()?.modules_at(&host.root)?, &view, &changes)?;
-    checked.retain(|checked| checked.outcome != Outcome::Loads);
-    describe_all(&checked).iter().for_each(|line| say!("warning: {line}"));
-    let count = changes.len();
-    changes.extend(host.record_changes(&plan, &view)?);
-    changes.extend(super::hook::forget_failure(&host)?);
-    session.commit("apply", &changes)?;
-
-    match count {
-        0 => println_quietly(&format!(
-            "There is nothing to do: the host is patched ({} {}).",
-            plan.set.name, plan.set.version
-        )),
-        _ => println_quietly(&format!(
-            "patched {} ({} {})",
-            counted(count, "file"),
-            plan.set.name,
-            plan.set.version
-        )),
-    }
-    if count > 0 || recovered {
-        host.reload(args.no_restart);
-    }
-    options::settle(&host, Mode::Keep);
+    let (host, console) = (open(global)?, Console::new());
+    apply(&host.lock(&console)?, &args.load.trust()?, !args.no_restart, &console)?;
     Ok(Exit::Success.into())
-}
-
-/// Loads the changed modules; broken ones become refusals.
-fn check(how: &Modules, view: &View, changes: &[Change]) -> anyhow::Result<Vec<Checked>> {
-    // Hidden where standard error is no terminal.
-    let bar = ProgressBar::new_spinner();
-    let (checked, broken) = check::files(
-        how,
-        &view.survey,
-        changes,
-        |_| true,
-        |path| {
-            bar.set_message(format!("checking {path}"));
-            bar.tick();
-        },
-    )?;
-    bar.finish_and_clear();
-    match broken.is_empty() {
-        true => Ok(checked),
-        false => Err(Refused(broken).into()),
-    }
-}
-
-/// The modules' outcomes, for people.
-pub(super) fn describe_all(checked: &[Checked]) -> Vec<String> {
-    let (left, tried): (Vec<_>, Vec<_>) =
-        checked.iter().partition(|checked| checked.outcome == Outcome::NotLoaded);
-    let mut lines: Vec<String> = tried.into_iter().map(describe).collect();
-    if !left.is_empty() {
-        lines.push(format!(
-            "{} Perl modules were not loaded: their code is not the running host's, and runs only with --load-modules",
-            left.len()
-        ));
-    }
-    lines
-}
-
-fn describe(checked: &Checked) -> String {
-    match &checked.outcome {
-        Outcome::NotLoaded => format!("/{}: not loaded", checked.path),
-        Outcome::Loads => format!("/{}: loads", checked.path),
-        Outcome::Compiles(reason) => format!(
-            "/{}: compiles, but could not be loaded, as it cannot without our lines either: {reason}",
-            checked.path
-        ),
-        Outcome::NotCheckable(reason) => {
-            format!(
-                "/{}: could not be checked, as it does not load without our lines either: {reason}",
-                checked.path
-            )
-        }
-    }
-}
-
-/// What speaks against a plan, as JSON; gives its exit code.
-pub(super) fn print_refusal(error: &anyhow::Error) -> anyhow::Result<ExitCode> {
-    let exit = Exit::of_error(error);
-    let reasons = match error.downcast_ref::<Refused>() {
-        Some(Refused(refusals)) => refusals.iter().map(ToString::to_string).collect(),
-        None => vec![format!("{error:#}")],
-    };
-    print_json(&json!({"ok": false, "exit": exit as u8, "reasons": reasons}))?;
-    Ok(exit.into())
-}
-
-pub(super) fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
-    writeln!(io::stdout().lock(), "{value:#}")?;
-    Ok(())
 }

@@ -3,39 +3,35 @@
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use super::Host;
-use super::health::{self, Standing, utc};
-use super::options::{self, Seen};
+use super::{Console, open};
+use crate::backup::Stamp;
 use crate::cli::Global;
 use crate::cli::exit::Exit;
 use crate::cli::say::ForPeople;
+use crate::service::health::{Health, examine};
+use crate::service::options::Seen;
 
 /// Examines the host, its programs, its backup jobs and their settings; changes nothing.
 ///
 /// # Errors
 /// Where the host cannot be read.
 pub fn run(global: &Global) -> anyhow::Result<ExitCode> {
-    let host = Host::open(global)?;
-    host.settle()?;
-    let view = host.view()?;
-    let standing = Standing::of(&host, &view);
-    let seen = options::look(&host);
-    let advice = health::complaints(&host, &view, &standing, &seen)?;
+    let Health { seen, complaints } = examine(&open(global)?, &Console::new())?;
     let mut out = ForPeople(BufWriter::new(io::stdout().lock()));
     match &seen {
         Ok(None) => writeln!(out, "No cluster file system is mounted at /etc/pve, or it is for root only.")?,
         Ok(Some(seen)) => print(seen, &mut out)?,
         Err(_) => {}
     }
-    match advice.is_empty() {
+    match complaints.is_empty() {
         true => writeln!(out, "Nothing is to be done.")?,
         false => writeln!(out, "To be done:")?,
     }
-    for advice in &advice {
+    for advice in &complaints {
         writeln!(out, "* {}", advice.replace('\n', "\n  "))?;
     }
     out.flush()?;
-    Ok(if advice.is_empty() { Exit::Success } else { Exit::Failure }.into())
+    Ok(if complaints.is_empty() { Exit::Success } else { Exit::Failure }.into())
 }
 
 /// The settings as they are and as they are remembered, and the nodes.
@@ -58,7 +54,7 @@ fn print(seen: &Seen, out: &mut impl Write) -> io::Result<()> {
                     "{} {}",
                     if node.patched { "since" } else { "not since" },
                     // The day is enough.
-                    &utc(node.since)[..10]
+                    &Stamp::shown_utc(node.since)[..10]
                 ),
                 node.program
             )?,

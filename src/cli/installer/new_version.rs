@@ -8,8 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use indicatif::ProgressBar;
 
-use super::upcoming::Upcoming;
-use super::{Host, LoadArgs};
+use super::{Console, LoadArgs, open};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Stop};
 use crate::cli::say::{count as counted, say};
@@ -19,6 +18,9 @@ use crate::patching::check::{Outcome, Trust};
 use crate::patching::embedded;
 use crate::patching::sha256_hex;
 use crate::patching::verified::{self, Verified};
+use crate::service::Host;
+use crate::service::check::describe;
+use crate::service::upcoming::Upcoming;
 use crate::upstream::matrix::{self, Counts, Report};
 
 /// The major releases of Proxmox VE that there are files of.
@@ -64,7 +66,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
         return Err(Stop(Exit::Usage, text.to_owned()).into());
     }
     let trust = args.load.trust()?;
-    let host = Host::open(global)?;
+    let host = open(global)?;
     let digests = digests(&host, patches)?;
     match &args.clones {
         Some(clones) => {
@@ -78,7 +80,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
 /// What each set is now, in short.
 fn digests(host: &Host, patches: Option<&Path>) -> anyhow::Result<BTreeMap<String, String>> {
     let mut digests = BTreeMap::new();
-    for set in &host.sets {
+    for set in host.sets() {
         let path = format!("{}/patchset.yaml", set.name);
         let yaml = match patches {
             Some(dir) => read_bounded(&dir.join(&path), MAX_SET).with_context(|| path.clone())?,
@@ -100,7 +102,8 @@ fn try_one(
     trust: &Trust,
     write: Option<&Path>,
 ) -> anyhow::Result<ExitCode> {
-    let upcoming = Upcoming::new(host, debs)?;
+    let console = Console::new();
+    let upcoming = Upcoming::new(host.view(&console)?, debs)?;
     let mut out = io::stdout().lock();
     for (name, package) in &upcoming.view.survey.packages {
         writeln!(out, "{name} {}", package.version)?;
@@ -110,10 +113,10 @@ fn try_one(
     for finding in anchors::examine(&plan) {
         writeln!(out, "{finding}")?;
     }
-    let tried = upcoming.try_out(host, trust)?;
-    super::apply::describe_all(&tried.checked).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    let tried = upcoming.try_out(host, trust, &console)?;
+    describe(&tried.checked).iter().try_for_each(|line| writeln!(out, "{line}"))?;
     let set = &tried.plan.set.name;
-    let mut verified = Verified::clone(&host.verified);
+    let mut verified = host.verified().clone();
     if !verified.knows(set) {
         verified.begin(set, digests.get(set).cloned().unwrap_or_default());
     }
@@ -122,7 +125,7 @@ fn try_one(
     for file in &tried.plan.files {
         let (Some(package), Some(pristine)) = (&file.package, &file.pristine) else { continue };
         let Some(installed) = upcoming.view.survey.packages.get(package) else { continue };
-        let known = host.verified.knows_file(set, file) == Some(true);
+        let known = host.verified().knows_file(set, file) == Some(true);
         let state = if known { "known" } else { "new" };
         writeln!(out, "/{}: {state}: {} {}", file.path, package, installed.version)?;
         news += usize::from(!known);
@@ -135,7 +138,7 @@ fn try_one(
                         --perl-lib, or --root a host that has it";
             return Err(Stop(Exit::ModuleBroken, text.to_owned()).into());
         }
-        if host.verified.is_outdated(set) {
+        if host.verified().is_outdated(set) {
             let text = "not written: the set's hunks have changed since verified.yaml was written, so all it names must be \
                         tried anew: new-version --clones DIR --write";
             return Err(Stop(Exit::Failure, text.to_owned()).into());
@@ -156,7 +159,7 @@ fn try_all(
     write: Option<&Path>,
 ) -> anyhow::Result<ExitCode> {
     let bar = ProgressBar::new_spinner();
-    let report = matrix::run(clones, series, &host.sets, digests, trust, &|release| {
+    let report = matrix::run(clones, series, host.sets(), digests, trust, &|release| {
         bar.set_message(release.to_owned());
         bar.tick();
     })?;

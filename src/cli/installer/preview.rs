@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use super::Host;
+use super::{Console, open};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
 use crate::cli::say::count;
@@ -43,9 +43,8 @@ pub fn patch(global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 fn changes(global: &Global) -> anyhow::Result<Vec<Change>> {
-    let host = Host::open(global)?;
-    host.settle()?;
-    Ok(host.plan_changes(&host.view()?)?.1)
+    let (host, console) = (open(global)?, Console::new());
+    Ok(host.plan_changes(&host.view(&console)?, &console)?.1)
 }
 
 fn print(write: impl FnOnce(&mut BufWriter<io::StdoutLock>) -> io::Result<()>) -> anyhow::Result<ExitCode> {

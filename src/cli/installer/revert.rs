@@ -3,14 +3,10 @@
 use std::process::ExitCode;
 
 use super::cluster::{self, ChangeArgs, Operation};
-use super::{Host, options, println_quietly};
+use super::{Console, open};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
-use crate::cli::say::count as counted;
-use crate::host::Origin;
-use crate::jobs::Mode;
-use crate::patching::change::Change;
-use crate::patching::record;
+use crate::service::revert::revert;
 
 /// Options of `revert`.
 #[derive(Debug, Default, clap::Args)]
@@ -34,37 +30,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(change) = args.cluster.change(Operation::Revert, args.yes, args.no_restart) {
         return cluster::change(global, &change);
     }
-    let host = Host::open(global)?;
-    if revert(&host)? {
-        host.reload(args.no_restart);
-    }
+    let (host, console) = (open(global)?, Console::new());
+    revert(&host.lock(&console)?, !args.no_restart, &console)?;
     Ok(Exit::Success.into())
-}
-
-/// Reverts `host`; tells whether files were changed.
-pub(super) fn revert(host: &Host) -> anyhow::Result<bool> {
-    let (session, recovered) = host.session()?;
-    let view = host.view()?;
-    let mut changes = host.revert_changes(&view)?;
-    let ours = |change: &&Change| ![record::PATH, record::PATCH_PATH].contains(&change.path.as_str());
-    let count = changes.iter().filter(ours).count();
-    changes.extend(super::hook::forget_failure(host)?);
-    // First, so that no job meets a vzdump that refuses it, wherever this run may be killed.
-    options::settle(host, Mode::Leave);
-    if let Err(error) = session.commit("revert", &changes) {
-        options::settle(host, Mode::Keep);
-        return Err(error.into());
-    }
-    match count {
-        0 => println_quietly("There is nothing to do: nothing of ours is there."),
-        _ => println_quietly(&format!("reverted {}", counted(count, "file"))),
-    }
-    for (path, file) in &view.survey.files {
-        if file.origin == Some(Origin::Modified) && changes.iter().any(|change| change.path == *path) {
-            println_quietly(&format!(
-                "/{path}: is not as its package shipped it: somebody else's edits stay"
-            ));
-        }
-    }
-    Ok(recovered || count > 0)
 }

@@ -1,14 +1,20 @@
 //! Running the programs of Proxmox VE: the one place of the self-test that does.
 
 use std::ffi::{OsStr, OsString};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::cli::say::{self, println_quietly};
-use crate::host::PERL_VARIABLES;
+use crate::host::Program;
+
+/// The longest backup or restore of a guest.
+const LIMIT: Duration = Duration::from_secs(86_400);
+
+/// More than the log of a backup or restore, which has a line for each percent or second.
+const KEPT: usize = 64 << 20;
 
 /// Lines of a failed program's output that are shown.
 const TAIL: usize = 20;
@@ -55,19 +61,10 @@ impl Shell {
     /// Runs a program; gives its exit code (none if it was killed) and what it printed.
     pub(super) fn status(&self, words: &[OsString]) -> anyhow::Result<(Option<i32>, String)> {
         println_quietly(&format!("$ {}", show(words)));
-        let mut command = Command::new(&words[0]);
-        for name in PERL_VARIABLES {
-            command.env_remove(name);
-        }
-        let result = command
-            .args(&words[1..])
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| format!("cannot run {}", words[0].display()))?;
-        let mut output = String::from_utf8_lossy(&result.stdout).into_owned();
-        output += &String::from_utf8_lossy(&result.stderr);
-        Ok((result.status.code(), output))
+        let program = Program::new(&words[0], &words[1..]).env("LC_ALL", "C").limit(LIMIT).keep(KEPT);
+        let ran = program.run().with_context(|| format!("cannot run {}", words[0].display()))?;
+        ensure!(ran.whole, "{} says more than is read", words[0].display());
+        Ok((ran.status.code(), ran.out() + &ran.err()))
     }
 }
 

@@ -1,15 +1,10 @@
 //! Our program on the nodes of the cluster: on the own one as a process, on the others through root's SSH, with the
 //! options by which Proxmox' own tools do it (`PVE::SSHInfo`).
 
-use std::fs::File;
-use std::io::{self, Read, Seek};
-use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
-use duct::Expression;
-
 use super::Node;
-use crate::host::Root;
+use crate::host::{Program, ProgramError, Root};
 use crate::text::harmless;
 
 /// Our program, in the PATH of a node.
@@ -20,9 +15,6 @@ const SSH_FAILED: i32 = 255;
 
 /// A shell's exit code where there is no such program.
 const NO_SUCH_PROGRAM: i32 = 127;
-
-/// The most that is read of what a node says.
-const MAX_OUTPUT: u64 = 4 << 20;
 
 /// What a program is run for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +64,8 @@ pub enum RemoteError {
     #[error("broke off: {0}")]
     BrokeOff(String),
     /// The program that connects cannot be run here.
-    #[error("cannot run {0}: {1}")]
-    Start(String, io::Error),
+    #[error("{0}")]
+    Start(ProgramError),
 }
 
 /// Runs `pve-diff-backup ARGUMENTS` on `node` of the cluster of the host below `root`.
@@ -91,9 +83,16 @@ pub fn run(root: &Root, node: &Node, arguments: &[&str], purpose: Purpose) -> Re
         true => ("/proc/self/exe", arguments.iter().map(ToString::to_string).collect()),
         false => ("ssh", ssh(root, node, arguments)),
     };
-    let start = |cause| RemoteError::Start(program.to_owned(), cause);
-    let answer = bounded(&duct::cmd(program, words), purpose, purpose.limit()).map_err(start)?;
-    let Some((code, out, err)) = answer else { return Err(RemoteError::Slow(purpose.limit())) };
+    let program = Program::new(program, words).limit(purpose.limit());
+    let program = match purpose {
+        Purpose::Look => program,
+        Purpose::Change => program.in_own_group(),
+    };
+    let ran = program.run().map_err(|error| match error {
+        ProgramError::Slow { limit, .. } => RemoteError::Slow(limit),
+        error @ ProgramError::Start { .. } => RemoteError::Start(error),
+    })?;
+    let (code, out, err) = (ran.status.code(), ran.out(), ran.err());
     match code {
         None => Err(RemoteError::BrokeOff(last_line(&err))),
         Some(SSH_FAILED) if !node.own => Err(why(&err, &out)),
@@ -135,41 +134,6 @@ fn ssh(root: &Root, node: &Node, arguments: &[&str]) -> Vec<String> {
     words.extend([format!("root@{address}"), "--".to_owned(), PROGRAM.to_owned()]);
     words.extend(arguments.iter().map(ToString::to_string));
     words
-}
-
-/// Runs `command` until its end or `limit`, which is `None`. Exit code, output and errors; what it says goes to
-/// files, so that a node that never stops talking cannot fill our memory.
-fn bounded(
-    command: &Expression,
-    purpose: Purpose,
-    limit: Duration,
-) -> io::Result<Option<(Option<i32>, String, String)>> {
-    let (out, err) = (tempfile::tempfile()?, tempfile::tempfile()?);
-    let handle = command
-        .stdin_null()
-        .stdout_file(out.try_clone()?)
-        .stderr_file(err.try_clone()?)
-        .unchecked()
-        .before_spawn(move |command| {
-            // A Ctrl-C goes to the terminal's process group.
-            if purpose == Purpose::Change {
-                command.process_group(0);
-            }
-            Ok(())
-        })
-        .start()?;
-    let Some(code) = handle.wait_timeout(limit)?.map(|output| output.status.code()) else {
-        handle.kill()?;
-        return Ok(None);
-    };
-    Ok(Some((code, text(out)?, text(err)?)))
-}
-
-fn text(mut file: File) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.take(MAX_OUTPUT).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Words that ssh only has once it is connected: what it started over there may go on.
@@ -227,25 +191,6 @@ mod tests {
             since.contains(&"GlobalKnownHostsFile=none".to_owned())
                 && since.contains(&"root@pve2".to_owned())
         );
-    }
-
-    #[test]
-    fn output_is_bounded_and_signals_are_no_exit_codes() {
-        let run = |script: &str| {
-            let limit = Duration::from_secs(60);
-            bounded(&duct::cmd("sh", ["-c", script]), Purpose::Look, limit).unwrap().unwrap()
-        };
-        let (code, out, err) = run("head -c 5000000 /dev/zero; echo no >&2; exit 3");
-        assert_eq!((code, out.len() as u64, err.as_str()), (Some(3), MAX_OUTPUT, "no\n"));
-        assert_eq!(run("kill -9 $$").0, None);
-    }
-
-    #[test]
-    fn a_node_that_never_answers_is_given_up() {
-        let limit = Duration::from_millis(10);
-        for purpose in [Purpose::Look, Purpose::Change] {
-            assert!(bounded(&duct::cmd("sleep", ["1000"]), purpose, limit).unwrap().is_none());
-        }
     }
 
     #[test]

@@ -4,14 +4,12 @@
 //! its caller: what cannot be done is said, and done the next time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::Host;
-use crate::cli::say::{println_quietly, say};
+use super::listener::Listener;
 use crate::host::Root;
 use crate::host::notify::{self, Severity};
 use crate::host::pmxcfs::{self, Pmxcfs, PmxcfsError};
@@ -55,30 +53,31 @@ enum OptionsError {
 }
 
 /// Does what `mode` asks for, and says what was done to which job, also in the journal.
-pub(super) fn settle(host: &Host, mode: Mode) {
-    let notes = match work(host, mode) {
+pub(super) fn settle(root: &Root, mode: Mode, listener: &dyn Listener) {
+    let notes = match work(root, mode) {
         Ok(Some(seen)) => seen.notes,
-        Ok(None) if mode == Mode::Leave && pmxcfs::is_unmounted(&host.root) => vec![UNSEEN.to_owned()],
+        Ok(None) if mode == Mode::Leave && pmxcfs::is_unmounted(root) => vec![UNSEEN.to_owned()],
         Ok(None) => Vec::new(),
         Err(error) => {
-            say!("warning: the settings of backup jobs could not be looked after: {error}");
-            notify::journal(&host.root, Severity::Error, &error.to_string());
+            listener
+                .warn(&format!("warning: the settings of backup jobs could not be looked after: {error}"));
+            notify::journal(root, Severity::Error, &error.to_string());
             Vec::new()
         }
     };
     for note in notes {
-        println_quietly(&note);
-        notify::journal(&host.root, Severity::Notice, &note);
+        listener.done(&note);
+        notify::journal(root, Severity::Notice, &note);
     }
     if mode == Mode::Leave {
-        elsewhere(&host.root).iter().for_each(|note| println_quietly(note));
+        elsewhere(root).iter().for_each(|note| listener.done(note));
     }
 }
 
 /// How the settings stand, for `status` and `doctor`; what is new in them is remembered. `None` where there are none
 /// to be seen.
-pub(super) fn look(host: &Host) -> Result<Option<Seen>, String> {
-    match work(host, Mode::Observe) {
+pub(super) fn look(root: &Root) -> Result<Option<Seen>, String> {
+    match work(root, Mode::Observe) {
         Err(OptionsError::Pmxcfs(error)) if error.is_denied() => Ok(None),
         seen => seen.map_err(|error| error.to_string()),
     }
@@ -151,7 +150,7 @@ fn crontabs(root: &Root) -> Vec<std::path::PathBuf> {
 
 /// How the settings stand; as JSON in this form.
 #[derive(Debug, Serialize)]
-pub(super) struct Seen {
+pub struct Seen {
     /// This node's name.
     pub node: String,
     /// Backup jobs with the option, or with one in our copy, by ID.
@@ -166,39 +165,15 @@ pub(super) struct Seen {
 
 /// A backup job.
 #[derive(Debug, Serialize)]
-pub(super) struct SeenJob {
+pub struct SeenJob {
     /// Its value in jobs.cfg.
     pub days: Option<u32>,
     /// Its value in our copy.
     pub copy: Option<u32>,
 }
 
-impl Seen {
-    /// The lines of `status`; nothing where there is nothing of interest.
-    pub(super) fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        if !self.jobs.is_empty() || !self.waiting.is_empty() {
-            writeln!(out, "jobs:")?;
-        }
-        for (id, job) in &self.jobs {
-            let text = match (job.days, job.copy) {
-                (Some(0), _) => "always full".to_owned(),
-                (Some(days), _) => format!("full backup every {days} days"),
-                (None, Some(days)) => {
-                    format!("full backup every {days} days, dropped by a node without our lines")
-                }
-                (None, None) => continue,
-            };
-            writeln!(out, "  {id:<28} {text}")?;
-        }
-        for line in &self.waiting {
-            writeln!(out, "  vzdump.cron: without --fullbackup {} for now: {}", line.days, line.line)?;
-        }
-        Ok(())
-    }
-}
-
-fn work(host: &Host, mode: Mode) -> Result<Option<Seen>, OptionsError> {
-    let root = host.root.clone();
+fn work(root: &Root, mode: Mode) -> Result<Option<Seen>, OptionsError> {
+    let root = root.clone();
     let patched = mode != Mode::Leave && knows_option(&root);
     pmxcfs::within(LIMIT, move || {
         let Some(pmxcfs) = Pmxcfs::find(&root)? else { return Ok(None) };

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use super::Host;
 use crate::backup::chain::Directory;
+use crate::host::Root;
 use crate::host::pmxcfs::{Pmxcfs, within};
 use crate::host::storage::{self, Storage};
 
@@ -17,11 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SHOWN: usize = 3;
 
 /// What people should look after; nothing where this is not the running host.
-pub(super) fn advice(host: &Host) -> Vec<String> {
-    if !host.root.is_running_host() {
+pub(super) fn advice(root: &Root) -> Vec<String> {
+    if !root.is_running_host() {
         return Vec::new();
     }
-    let root = host.root.clone();
+    let root = root.clone();
     let storages = within(PATIENCE, move || match Pmxcfs::find(&root)? {
         Some(cluster) => storage::for_backups(&cluster),
         None => Ok(Vec::new()),

@@ -1,0 +1,192 @@
+//! What is not as it should be on a host, and what to do about it: what `doctor` prints, and `status` counts.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::host::{Host, OUR_PACKAGES, View};
+use super::listener::Listener;
+use super::options::{self, Seen};
+use super::standing::Standing;
+use super::{backups, pending};
+use crate::backup::Stamp;
+use crate::host::{Program, ProgramError, Root, hint, tasks};
+use crate::jobs::OPTION;
+
+/// What backups and their restores run, relative to the root, and the package that brings it.
+const HELPER: (&str, &str) = ("usr/bin/pve-xdelta3", OUR_PACKAGES[0]);
+
+/// What people run to check backups; it is there only where packages are installed.
+const VERIFIER: (&str, &str) = ("usr/bin/pve-verify-backups", OUR_PACKAGES[1]);
+
+/// Version of this program, and of those that belong to it.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long a program may take to tell its version.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Jobs that failed longer ago, and were not run since, are past.
+const RECENT: Duration = Duration::from_secs(31 * 86_400);
+
+/// What `doctor` tells.
+pub struct Health {
+    /// The settings of backup jobs; `None` where there are none to be seen, or why they cannot be.
+    pub seen: Result<Option<Seen>, String>,
+    /// All that is not as it should be, and what to do about it.
+    pub complaints: Vec<String>,
+}
+
+/// Examines the host, its programs, its backup jobs and their settings; changes nothing.
+///
+/// # Errors
+/// Where the host cannot be read.
+pub fn examine(host: &Host, listener: &dyn Listener) -> anyhow::Result<Health> {
+    let view = host.view(listener)?;
+    let standing = Standing::of(host, &view);
+    let seen = options::look(host.root());
+    let complaints = complaints(host, &view, &standing, &seen)?;
+    Ok(Health { seen, complaints })
+}
+
+/// All that is not as it should be. `seen` are the settings of backup jobs, or why they cannot be seen.
+pub(super) fn complaints(
+    host: &Host,
+    view: &View,
+    standing: &Standing,
+    seen: &Result<Option<Seen>, String>,
+) -> anyhow::Result<Vec<String>> {
+    let mut all = Vec::new();
+    if let Some(note) = pending::read(host)? {
+        all.push(format!(
+            "The last installation or upgrade could not patch this host: {note}\nOnce that is put right: {}",
+            hint::ours("apply")
+        ));
+    }
+    all.extend(standing.complaint(host, view));
+    // What is of no use to a host without our lines is no complaint there.
+    if view.survey.holds_ours() {
+        all.extend(programs(host.root(), view));
+        all.extend(failed_jobs(host.root()));
+    }
+    match seen {
+        Err(error) => all.push(format!("The settings of backup jobs cannot be seen: {error}")),
+        Ok(Some(seen)) => all.extend(advise(seen)),
+        Ok(None) => {}
+    }
+    if !options::knows_option(host.root()) {
+        all.extend(options::elsewhere(host.root()));
+    }
+    all.extend(backups::advice(host.root()));
+    Ok(all)
+}
+
+/// What is wrong with the programs that our lines and people run.
+fn programs(root: &Root, view: &View) -> Vec<String> {
+    let version = |name: &str| Some(view.ours.get(name)?.without_epoch().to_owned());
+    let mut wrong = Vec::new();
+    for (path, package) in [HELPER, VERIFIER] {
+        // Who copied the programs may have left this one out.
+        if package == VERIFIER.1 && version(package).is_none() {
+            continue;
+        }
+        if let Some(what) = fault(root, path) {
+            let needed =
+                if package == HELPER.1 { ": no differential backup can be made or restored" } else { "" };
+            wrong.push(format!(
+                "/{path} {what}{needed}. Install it anew: {}",
+                hint::inside(&format!("apt install --reinstall {package}"))
+            ));
+        }
+    }
+    if let (Some(helper), Some(own)) = (version(HELPER.1), version(VERIFIER.1))
+        && helper != own
+    {
+        wrong.push(format!(
+            "The packages {} {helper} and {} {own} belong to different versions. Install the same of both: {}",
+            HELPER.1,
+            VERIFIER.1,
+            hint::inside(&format!("apt install {} {}", HELPER.1, VERIFIER.1))
+        ));
+    }
+    wrong
+}
+
+/// Why a program of ours is none that can be used.
+fn fault(root: &Root, path: &str) -> Option<String> {
+    let real = match root.resolve(path) {
+        Ok(real) => real,
+        Err(error) => return Some(format!("cannot be found ({error})")),
+    };
+    match std::fs::metadata(&real) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some("is missing".to_owned()),
+        Err(error) => return Some(format!("cannot be looked at ({error})")),
+        Ok(metadata) if !metadata.is_file() => return Some("is no file".to_owned()),
+        Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
+            return Some("is not executable".to_owned());
+        }
+        Ok(_) => {}
+    }
+    // A foreign host's programs are not run: see `Trust`.
+    if !root.is_running_host() {
+        return None;
+    }
+    match Program::new(real, ["--version"]).limit(PATIENCE).merged().run() {
+        Ok(ran) => {
+            let said: String = ran.out().lines().next().unwrap_or_default().chars().take(80).collect();
+            let same = ran.succeeded() && said.split_whitespace().last() == Some(VERSION);
+            (!same).then(|| {
+                format!("is not of version {VERSION}, as this program is (it says `{}`)", said.escape_debug())
+            })
+        }
+        Err(ProgramError::Start { cause, .. }) => Some(format!("does not start ({cause})")),
+        Err(ProgramError::Slow { limit, .. }) => {
+            Some(format!("does not tell its version within {} s", limit.as_secs()))
+        }
+    }
+}
+
+/// Backup jobs with the option whose last run failed.
+fn failed_jobs(root: &Root) -> Vec<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = now.saturating_sub(RECENT).as_secs();
+    let by_default = options::has_default(root);
+    let concerns = |job: &str| by_default || job.contains(&format!("--{OPTION}"));
+    tasks::failed(root, since, concerns)
+        .into_iter()
+        .map(|task| {
+            let error = task.error.map(|error| format!("\n{error}")).unwrap_or_default();
+            format!(
+                "The last run of `{}` failed on {} ({}).{error}\nIts log: {}",
+                task.job,
+                Stamp::shown_utc(task.end),
+                task.status,
+                hint::file(&task.log)
+            )
+        })
+        .collect()
+}
+
+fn advise(seen: &Seen) -> Vec<String> {
+    let mut advice = seen.notes.clone();
+    let without: Vec<&str> = seen
+        .nodes
+        .iter()
+        .filter(|(name, node)| **name != seen.node && !node.as_ref().is_some_and(|node| node.patched))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let in_use = !seen.jobs.is_empty() || !seen.waiting.is_empty();
+    if in_use && !without.is_empty() {
+        advice.push(format!(
+            "{} without our lines: jobs make full backups there, and each job saved there drops `{OPTION}` from all. \
+             Install pve-diff-backup there: apt install pve-diff-backup",
+            without.join(", ")
+        ));
+    }
+    for line in &seen.waiting {
+        advice.push(format!(
+            "vzdump.cron: `{}` makes full backups until all nodes that run it are patched; then --{OPTION} {} comes \
+             back by itself",
+            line.line, line.days
+        ));
+    }
+    advice
+}
