@@ -14,8 +14,8 @@ use std::fmt;
 
 use super::Stamp;
 
-/// What stands between a full's name and the time of a differential.
-const DIFFERENTIAL: &str = "--differential-";
+/// What stands between the name of a full backup and the time of the differential.
+pub const DIFFERENTIAL: &str = "--differential-";
 /// Extension of a differential, before that of its compression.
 const VCDIFF: &str = ".vcdiff";
 /// What a full may be compressed with; `.tgz` is another name for `.tar.gz`.

@@ -18,7 +18,7 @@ use std::path::Path;
 use md5::{Digest, Md5};
 
 use super::Stamp;
-use super::names::{Full, Guest};
+use super::names::{DIFFERENTIAL, Full, Guest};
 
 /// Where a node's identity is found: for good, and until the next boot.
 const IDENTITIES: [&str; 2] = ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"];
@@ -55,7 +55,7 @@ impl Unfinished {
             Some((rest, node)) if is_node(node) => (rest, Some(node.to_owned())),
             _ => (rest, None),
         };
-        let (guest, base) = match rest.split_once("--differential-") {
+        let (guest, base) = match rest.split_once(DIFFERENTIAL) {
             Some((base, rest)) => {
                 Stamp::parse(rest.strip_suffix(".vcdiff").unwrap_or(rest))?;
                 let base = Full::parse(base)?;

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, bail};
 
 use super::say::say;
 use super::standard;
-use crate::backup::names::full_forms;
+use crate::backup::names::{DIFFERENTIAL, full_forms};
 use crate::container::source::{self, Found, Refused};
 use crate::container::{self, read_full};
 use crate::matching::Error;
@@ -19,9 +19,6 @@ use crate::matching::restore::{self, Differential, Options};
 use crate::matching::sliding::WINDOW;
 use crate::text;
 use crate::vcdiff::{self, AppHeader};
-
-/// What stands between the name of a full backup and the time of the differential.
-const MARK: &[u8] = b"--differential-";
 
 /// All processors.
 pub fn processors() -> usize {
@@ -159,7 +156,7 @@ pub(super) fn input(name: &OsStr, found: Found) -> anyhow::Result<File> {
 /// Where the name is not that of a differential.
 pub fn full_beside(differential: &Path) -> anyhow::Result<PathBuf> {
     let name = differential.file_name().unwrap_or_default().as_bytes();
-    let Some(at) = name.windows(MARK.len()).position(|w| w == MARK) else {
+    let Some(at) = memchr::memmem::find(name, DIFFERENTIAL.as_bytes()) else {
         bail!(
             "which full backup does {} need? Its name does not tell (FULL--differential-DATE.vcdiff…): give it with --base",
             text::shown(differential)
