@@ -114,6 +114,13 @@ counted() { # NAME COMMAND...: its last line counts; what it says of skipped par
 	return "$code"
 }
 
+licences() { # debian/copyright names every crate that is linked in
+	debian/copyright.pl | diff -u debian/copyright - || {
+		echo "debian/copyright is out of date: debian/copyright.pl >debian/copyright"
+		return 1
+	}
+}
+
 critic() { perl_files | xargs -0 perlcritic --profile .perlcriticrc; }
 
 step "format" cargo fmt --check
@@ -125,6 +132,7 @@ step "Perl tests" perl_tests
 step "perltidy" tidy
 step "perlcritic" critic
 step "shell scripts" shell
+step "licences" licences
 step "old kernels" counted "old kernels" tests/old-kernel.sh
 step "other Perls" counted "other Perls" tests/perls.sh
 step "packages" counted packages tests/packages.sh

@@ -24,6 +24,12 @@ life() {
 	"${environment[@]}" chroot "$work/life" bash /tests/life.sh
 }
 
+installed() {
+	mount -t proc proc "$work/installed/proc"
+	cp -r debian/tests "$work/installed/tests/of-packages"
+	"${environment[@]}" chroot "$work/installed" bash /tests/installed.sh
+}
+
 jobs() {
 	mount -t proc proc "$work/jobs/proc"
 	mount -t tmpfs run "$work/jobs/run"

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 suite=$1
 # Of this format: another list of packages is another file.
 base=target/chroot-$suite.tar
-include=perl,systemd-sysv,openssh-server,openssh-client,iproute2
+include=perl,systemd-sysv,openssh-server,openssh-client,iproute2,xdelta3,zstd
 mkdir -p target
 [ "$(cat "$base.list" 2>/dev/null)" != "$include" ] || [ ! -e "$base" ] || exit 0
 exec 3>&1 >"$base.log" 2>&1
