@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 
 use super::exit::Exit;
-use super::places::{missing, place, scan, tell_of_namesake};
+use super::places::{missing, needs_root, place, scan, tell_of_namesake};
 use super::say::{count, print, say};
 use crate::backup::Stamp;
 use crate::backup::chain::Directory;
@@ -100,6 +100,7 @@ struct Looked {
 
 /// Runs the command; `root` is the host whose storages may be named.
 pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
+    needs_root(&args.places, root)?;
     let looked = match places(&args.places, root) {
         Ok(places) => look_at_once(places),
         Err(error) => {
@@ -118,6 +119,12 @@ fn places(named: &[PathBuf], root: &Path) -> anyhow::Result<Vec<Place>> {
     let mut found = named.iter().map(|path| one(path, root)).collect::<anyhow::Result<Vec<_>>>()?;
     if named.is_empty() {
         found = storages(root)?;
+        if found.is_empty() && root != Path::new("/") {
+            bail!(
+                "--root {}: no storage there keeps backups: name one, or a directory without --root",
+                shown(root)
+            );
+        }
         if found.is_empty() {
             found.push(Place::of(Path::new(".")));
         }

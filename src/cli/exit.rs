@@ -19,7 +19,7 @@ pub enum Exit {
     Success = 0,
     /// Any other failure.
     Failure = 1,
-    /// Unknown option or argument (given by the parser of the command line).
+    /// An option or argument is unknown (that is found by the parser of the command line), or would be ignored.
     Usage = 2,
     /// `status`: nothing is patched.
     Unpatched = 3,
@@ -66,7 +66,7 @@ impl Exit {
     pub const TABLE: [(Self, &'static str); 22] = [
         (Self::Success, "done; status: patched and current"),
         (Self::Failure, "any other failure"),
-        (Self::Usage, "unknown option or argument"),
+        (Self::Usage, "unknown option or argument, or one that the command would ignore"),
         (Self::Unpatched, "status: nothing is patched"),
         (Self::Mixed, "status: partly patched, or by an older version; apply brings it up to date"),
         (Self::Unsupported, "no patch set is meant for the files of this release"),

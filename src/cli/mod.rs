@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use self::exit::Exit;
+use self::exit::{Exit, Stop};
 use self::say::say;
 
 /// The name under which the program behaves as its command `verify`.
@@ -328,8 +328,58 @@ impl Command {
     }
 }
 
+impl Command {
+    /// The first option of those that all commands have which was given, but which this one would ignore: whoever gives it
+    /// means something by it that would not happen.
+    fn ignored(&self, global: &Global) -> Option<&'static str> {
+        let (root, patches, color) = (
+            global.root != Path::new("/"),
+            global.patches.is_some(),
+            // The other values ask for nothing where nothing is coloured.
+            global.color == Color::Always,
+        );
+        let no_root = |why| root.then_some(why);
+        let no_patches = || patches.then_some("--patches: this command uses no patch sets; leave it out");
+        let no_color = || color.then_some("--color always: this command colours nothing; leave it out");
+        match self {
+            // It must never fail the installation that calls it.
+            Command::Hook(_) | Command::Diff(_) => None,
+            Command::Status(_)
+            | Command::Patch
+            | Command::Test(_)
+            | Command::Apply(_)
+            | Command::Revert(_)
+            | Command::Reinstall(_)
+            | Command::Doctor => no_color(),
+            Command::NewVersion(args) if args.is_of_clones() => {
+                no_root("--root: with --clones the hosts are those of the clones; leave it out")
+                    .or_else(no_color)
+            }
+            Command::NewVersion(_) => no_color(),
+            // These two look themselves whether what was named is the root's.
+            Command::Verify(_) | Command::Chains(_) => no_patches().or_else(no_color),
+            Command::Demo(_) => {
+                no_root("--root: demo builds a host of its own; leave it out").or_else(no_color)
+            }
+            Command::Selftest(_) => {
+                no_root("--root: selftest deals with guests of the running host; leave it out")
+                    .or_else(no_patches)
+                    .or_else(no_color)
+            }
+            Command::Generate(_) => {
+                no_root("--root: what generate writes is this program's own; leave it out")
+                    .or_else(no_patches)
+                    .or_else(no_color)
+            }
+        }
+    }
+}
+
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
+    if let Some(reason) = cli.command.ignored(global) {
+        return Err(Stop(Exit::Usage, reason.to_owned()).into());
+    }
     if cli.command.prints() {
         standard::is_read()?;
     }

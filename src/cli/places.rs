@@ -2,8 +2,9 @@
 
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
+use super::exit::{Exit, Stop};
 use super::say::say;
 use crate::backup::BackupName;
 use crate::backup::chain::Directory;
@@ -22,6 +23,30 @@ pub(super) fn place(path: &Path, root: &Path) -> Result<Option<Place>, RootError
             storage::backups(&Root::open(root)?, id)
         }
         _ => Ok(None),
+    }
+}
+
+/// Refuses `--root` where it would be ignored: paths are taken as they are, and none of the arguments names a storage of that
+/// root.
+///
+/// # Errors
+/// [`Stop`] with the exit code of wrong usage.
+pub(super) fn needs_root(paths: &[PathBuf], root: &Path) -> Result<(), Stop> {
+    if root == Path::new("/") {
+        return Ok(());
+    }
+    let wrong = |text| Stop(Exit::Usage, text);
+    let opened = Root::open(root).map_err(|error| wrong(error.to_string()))?;
+    // What cannot be told to be none may be one; who looks it up says what is wrong.
+    let is_storage = |path: &PathBuf| !matches!(place(path, opened.dir()), Ok(None));
+    match paths.iter().find(|path| path.exists()) {
+        Some(path) if !paths.iter().any(is_storage) => Err(wrong(format!(
+            "--root only tells whose storages are meant, and {} is no storage of {}: name one, or leave --root out, as paths \
+             are taken as they are",
+            shown(path),
+            shown(root)
+        ))),
+        _ => Ok(()),
     }
 }
 

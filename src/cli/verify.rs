@@ -14,6 +14,7 @@ use serde::Serialize;
 use self::arguments::{Found, Left, Refused};
 use super::VERIFY_NAME;
 use super::exit::Exit;
+use super::places::needs_root;
 use super::progress::Progress;
 use super::say::{chat, count, say};
 use crate::backup::verify::{Content, Open, Task, Verdict, check};
@@ -53,6 +54,7 @@ pub(super) fn command() -> clap::Command {
 
 /// Runs the command; `open` is how backups are read, `root` the host whose storages may be named.
 pub fn run(args: &Args, root: &Path, open: Open) -> anyhow::Result<ExitCode> {
+    needs_root(&args.paths, root)?;
     let found = arguments::collect(&args.paths, args.all, root);
     // At once, though what they say counts at the end.
     for Refused { argument, reason } in &found.refused {

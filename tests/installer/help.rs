@@ -103,3 +103,47 @@ fn what_is_recorded_is_a_patch_for_people() {
         assert_eq!(file["after"], pve_diff_backup::patching::sha256_hex(&host.read(path)), "{path}");
     }
 }
+
+#[test]
+fn options_that_a_command_would_ignore_are_refused() {
+    let heeds = |name: &str| match name {
+        "status" | "patch" | "test" | "apply" | "revert" | "reinstall" | "doctor" | "new-version" => {
+            (&[][..], &["--root", "--patches"][..])
+        }
+        "diff" => (&[][..], &["--root", "--patches", "--color"][..]),
+        "hook" => (&["jobs"][..], &["--root", "--patches", "--color"][..]),
+        "demo" => (&[][..], &["--patches"][..]),
+        "verify" | "chains" => (&["/"][..], &[][..]),
+        "generate" => (&["man", "/nonexistent/dir"][..], &[][..]),
+        "selftest" => (&["--qemu", "999999998", "--target", "999999999"][..], &[][..]),
+        other => panic!("say which options {other} heeds"),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let empty = dir.path().to_str().unwrap();
+    for command in pve_diff_backup::cli::definition().get_subcommands() {
+        let name = command.get_name();
+        let (arguments, heeded) = heeds(name);
+        for (option, value) in [("--root", empty), ("--patches", "/nonexistent/sets"), ("--color", "always")]
+        {
+            let mut words = vec![option, value];
+            // Never the host that runs these tests.
+            if option != "--root" && heeded.contains(&"--root") {
+                words.extend(["--root", empty]);
+            }
+            words.push(name);
+            words.extend(arguments);
+            let ran = program(&words);
+            let refused = ran.code == 2 && ran.err.contains(option);
+            assert_eq!(refused, !heeded.contains(&option), "{words:?}: {ran:?}");
+        }
+    }
+    for arguments in [
+        &["--root", empty, "new-version", "--clones", "/nonexistent/clones"][..],
+        &["--root", empty, "verify"],
+        &["--root", empty, "chains", "/"],
+        &["--root", "/nonexistent", "verify", empty],
+    ] {
+        program(arguments).code(2).says(&["--root"]);
+    }
+    program(&["apply", "--cluster", "--load-modules"]).code(2).says(&["--load-modules"]);
+}

@@ -228,7 +228,11 @@ impl Host {
     /// The same without leave to load any module.
     pub fn wary(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pve-diff-backup"));
-        command.arg("--root").arg(self.root()).arg("--patches").arg(self.patches()).args(arguments);
+        command.arg("--root").arg(self.root());
+        if arguments.first() != Some(&"chains") {
+            command.arg("--patches").arg(self.patches());
+        }
+        command.args(arguments);
         command.env_remove("PERL5LIB");
         command
     }

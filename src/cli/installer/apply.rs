@@ -9,7 +9,7 @@ use serde_json::json;
 use super::cluster::{self, ChangeArgs, Operation};
 use super::{Console, LoadArgs, open, print_json, print_refusal};
 use crate::cli::Global;
-use crate::cli::exit::Exit;
+use crate::cli::exit::{Exit, Stop};
 use crate::patching::check::Trust;
 use crate::service::Host;
 use crate::service::apply::{Tested, apply, test as try_apply};
@@ -137,6 +137,10 @@ fn test_packages(host: &Host, debs: &[PathBuf], trust: &Trust, json: bool) -> an
 /// What speaks against it; then nothing is changed.
 pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(change) = args.cluster.change(Operation::Apply, args.yes, args.no_restart) {
+        if args.load.load_modules {
+            let text = "--load-modules does not go with --cluster: each node loads its own modules anyway; leave it out";
+            return Err(Stop(Exit::Usage, text.to_owned()).into());
+        }
         return cluster::change(global, &change);
     }
     let (host, console) = (open(global)?, Console::new());

@@ -48,6 +48,13 @@ pub struct Args {
     load: LoadArgs,
 }
 
+impl Args {
+    /// Whether the hosts to try are those of clones.
+    pub(in crate::cli) fn is_of_clones(&self) -> bool {
+        self.clones.is_some()
+    }
+}
+
 /// Tries, reports and, where asked to, notes.
 ///
 /// # Errors
