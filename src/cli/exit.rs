@@ -130,7 +130,10 @@ impl Exit {
             Some(TransactionError::Locked { .. }) => Self::Locked,
             Some(TransactionError::Write { .. } | TransactionError::Changed { .. }) => Self::NotWritten,
             Some(TransactionError::Stuck { .. } | TransactionError::Journal { .. }) => Self::Stuck,
-            Some(TransactionError::Leftover { .. } | TransactionError::Root(_)) | None => Self::Failure,
+            Some(
+                TransactionError::Leftover { .. } | TransactionError::NoHost(_) | TransactionError::Root(_),
+            )
+            | None => Self::Failure,
         }
     }
 }

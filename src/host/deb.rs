@@ -23,6 +23,7 @@ pub struct Deb {
     pub version: Version,
     /// Its architecture.
     pub architecture: String,
+    file: PathBuf,
     root: Root,
     sums: String,
     _dir: Scratch,
@@ -55,6 +56,17 @@ pub enum DebError {
         file: PathBuf,
         /// What is wrong.
         cause: VersionError,
+    },
+    /// It contradicts itself.
+    #[error(
+        "{}: what it has as /{path} is not what its own checksums (md5sums) say: it is damaged, or somebody changed it after it \
+         was built. Whatever is said of it may be wrong: get it anew", file.display()
+    )]
+    Sums {
+        /// The file.
+        file: PathBuf,
+        /// The file in it, relative to the root of a host.
+        path: String,
     },
     /// Something cannot be written or read.
     #[error("{}: {cause}", path.display())]
@@ -93,6 +105,7 @@ impl Deb {
         let root = Root::open(&unpacked)?;
         let sums = root.read("DEBIAN/md5sums", MAX_LIST)?.unwrap_or_default();
         Ok(Self {
+            file: file.clone(),
             package: package.to_owned(),
             version,
             architecture: field("Architecture").unwrap_or_default().to_owned(),
@@ -110,9 +123,15 @@ impl Deb {
         Ok(self.root.read(path, max)?)
     }
 
-    /// Whether `content` is what the package's own checksums say of `path`.
-    pub fn origin(&self, path: &str, content: &[u8]) -> Origin {
-        Origin::of(&self.sums, path, content)
+    /// What dpkg will say of `content`, which [`Deb::read`] gave for `path`.
+    ///
+    /// # Errors
+    /// [`DebError::Sums`]: once installed, it would pass for somebody's edit.
+    pub fn origin(&self, path: &str, content: &[u8]) -> Result<Origin, DebError> {
+        match Origin::of(&self.sums, path, content) {
+            Origin::Modified => Err(DebError::Sums { file: self.file.clone(), path: path.to_owned() }),
+            origin => Ok(origin),
+        }
     }
 
     /// Its files, as the root of a host.

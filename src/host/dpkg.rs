@@ -8,16 +8,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::root::{Root, RootError, read_bounded};
+use super::root::{Root, RootError};
 use super::version::{Version, VersionError};
 
 /// Larger than any real database (a desktop with everything has some 20 MiB).
 const MAX_DATABASE: u64 = 256 << 20;
 
+/// The list of packages, relative to the root.
+const STATUS: &str = "var/lib/dpkg/status";
+/// Records that are not in it yet.
+const UPDATES: &str = "var/lib/dpkg/updates";
+const DIVERSIONS: &str = "var/lib/dpkg/diversions";
+/// What is known of each package.
+const INFO: &str = "var/lib/dpkg/info";
+
 /// The packages of one host.
 #[derive(Debug)]
 pub struct Dpkg {
-    dir: PathBuf,
+    root: Root,
     packages: BTreeMap<String, Package>,
     diversions: Vec<Diversion>,
 }
@@ -70,10 +78,10 @@ pub enum DpkgError {
         /// Where it was looked for.
         path: PathBuf,
     },
-    /// A file of it cannot be read.
+    /// A folder of it cannot be read.
     #[error("{}: {cause}", path.display())]
     Io {
-        /// The file.
+        /// The folder.
         path: PathBuf,
         /// What the system said.
         cause: io::Error,
@@ -119,21 +127,18 @@ impl Dpkg {
     /// # Errors
     /// [`DpkgError`]; a package that is not installed is no error.
     pub fn open(root: &Root, wanted: &BTreeSet<&str>) -> Result<Self, DpkgError> {
-        let dir = root.resolve("var/lib/dpkg")?;
-        let status = dir.join("status");
+        require(root)?;
         let mut packages = BTreeMap::new();
-        match read(&status)? {
-            None => return Err(DpkgError::Missing { path: status }),
-            Some(text) => merge(&mut packages, &status, &text, wanted)?,
-        }
-        for path in pending_updates(&dir.join("updates"))? {
-            if let Some(text) = read(&path)? {
-                merge(&mut packages, &path, &text, wanted)?;
+        let mut files = vec![STATUS.to_owned()];
+        files.extend(pending_updates(root)?);
+        for path in files {
+            if let Some(text) = read(root, &path)? {
+                merge(&mut packages, &root.dir().join(&path), &text, wanted)?;
             }
         }
         let packages = packages.into_iter().filter_map(|(name, package)| Some((name, package?))).collect();
-        let diversions = parse_diversions(&dir.join("diversions"))?;
-        Ok(Self { dir, packages, diversions })
+        let diversions = parse_diversions(root)?;
+        Ok(Self { root: root.clone(), packages, diversions })
     }
 
     /// The package `name`, where it is installed.
@@ -172,10 +177,9 @@ impl Dpkg {
     /// several architectures at once.
     fn info(&self, package: &str, kind: &str) -> Result<Option<String>, DpkgError> {
         let Some(installed) = self.packages.get(package) else { return Ok(None) };
-        let info = self.dir.join("info");
-        match read(&info.join(format!("{package}.{kind}")))? {
+        match read(&self.root, &format!("{INFO}/{package}.{kind}"))? {
             Some(text) => Ok(Some(text)),
-            None => read(&info.join(format!("{package}:{}.{kind}", installed.architecture))),
+            None => read(&self.root, &format!("{INFO}/{package}:{}.{kind}", installed.architecture)),
         }
     }
 }
@@ -186,20 +190,29 @@ pub fn md5_hex(content: &[u8]) -> String {
     md5::Md5::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads a file of the database; `None` where it does not exist. Bytes that are not UTF-8 (a maintainer's
-/// name in an old package) become replacement characters: no field used here holds any.
-fn read(path: &Path) -> Result<Option<String>, DpkgError> {
-    match read_bounded(path, MAX_DATABASE) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(cause) => Err(DpkgError::Io { path: path.to_owned(), cause }),
+/// Whether `root` is the root folder of a host with dpkg. To be asked before anything is made in it: its path may be
+/// mistyped.
+///
+/// # Errors
+/// [`DpkgError::Missing`] where it is not; [`DpkgError::Root`] where that cannot be told.
+pub fn require(root: &Root) -> Result<(), DpkgError> {
+    match root.resolve(STATUS)? {
+        path if path.exists() => Ok(()),
+        _ => Err(DpkgError::Missing { path: root.dir().join(STATUS) }),
     }
 }
 
+/// Reads a file of the database; `None` where it does not exist. Bytes that are not UTF-8 (a maintainer's
+/// name in an old package) become replacement characters: no field used here holds any.
+fn read(root: &Root, path: &str) -> Result<Option<String>, DpkgError> {
+    Ok(root.read(path, MAX_DATABASE)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
 /// The records dpkg has not merged into `status` yet: files named by numbers only, in their order.
-fn pending_updates(dir: &Path) -> Result<Vec<PathBuf>, DpkgError> {
-    let fail = |cause| DpkgError::Io { path: dir.to_owned(), cause };
-    let entries = match std::fs::read_dir(dir) {
+fn pending_updates(root: &Root) -> Result<Vec<String>, DpkgError> {
+    let dir = root.resolve(UPDATES)?;
+    let fail = |cause| DpkgError::Io { path: dir.clone(), cause };
+    let entries = match std::fs::read_dir(&dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(cause) => return Err(fail(cause)),
@@ -207,12 +220,10 @@ fn pending_updates(dir: &Path) -> Result<Vec<PathBuf>, DpkgError> {
     let mut names = Vec::new();
     for entry in entries {
         let name = entry.map_err(fail)?.file_name();
-        if name.to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())) {
-            names.push(name);
-        }
+        names.extend(name.to_str().filter(|n| n.bytes().all(|b| b.is_ascii_digit())).map(str::to_owned));
     }
     names.sort();
-    Ok(names.into_iter().map(|name| dir.join(name)).collect())
+    Ok(names.into_iter().map(|name| format!("{UPDATES}/{name}")).collect())
 }
 
 /// Adds the stanzas of `text` to `packages`; a later one replaces an earlier one of the same package.
@@ -249,11 +260,11 @@ fn merge(
 }
 
 /// Parses `diversions`: three lines each, the name, where it went, and by whom (`:` is the administrator).
-fn parse_diversions(path: &Path) -> Result<Vec<Diversion>, DpkgError> {
-    let text = read(path)?.unwrap_or_default();
+fn parse_diversions(root: &Root) -> Result<Vec<Diversion>, DpkgError> {
+    let text = read(root, DIVERSIONS)?.unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     if !lines.len().is_multiple_of(3) {
-        return Err(DpkgError::Diversions { path: path.to_owned(), lines: lines.len() });
+        return Err(DpkgError::Diversions { path: root.dir().join(DIVERSIONS), lines: lines.len() });
     }
     let strip = |line: &str| line.trim_start_matches('/').to_owned();
     Ok(lines
@@ -341,6 +352,40 @@ mod tests {
         assert_eq!(dpkg.diversion("a", "usr/f").unwrap().to, "usr/f.distrib");
         assert_eq!(dpkg.diversion("a", "usr/g"), None);
         assert_eq!(dpkg.diversion("b", "usr/g").unwrap().by.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn no_link_leads_out_of_the_root() {
+        use std::os::unix::fs::symlink;
+        let outside = tempfile::tempdir().unwrap();
+        let inside = "900150983cd24fb0d6963f7d28e17f72  usr/x\n";
+        std::fs::write(outside.path().join("file"), stanza("b", "install ok installed", "1") + inside)
+            .unwrap();
+        let (dir, _) = database(&[
+            ("real", &stanza("a", "install ok installed", "1")),
+            ("info/real", inside),
+            ("info/b.list", "/usr/x\n"),
+            ("updates/real", ""),
+        ]);
+        let link = |target: &Path, name: &str| {
+            let name = dir.path().join("var/lib/dpkg").join(name);
+            let _ = std::fs::remove_file(&name);
+            symlink(target, name).unwrap();
+        };
+        let open = || Dpkg::open(&Root::open(dir.path()).unwrap(), &BTreeSet::from(["a", "b"]));
+        let out = outside.path().join("file");
+        link(&out, "status");
+        assert!(matches!(open(), Err(DpkgError::Missing { .. })));
+        // Inside it means what it means to the host itself.
+        link(Path::new("/var/lib/dpkg/real"), "status");
+        link(Path::new("real"), "info/a.md5sums");
+        link(&out, "updates/0001");
+        link(&out, "diversions");
+        let dpkg = open().unwrap();
+        assert_eq!(dpkg.packages().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(dpkg.origin("a", "usr/x", b"abc").unwrap(), Origin::Pristine);
+        link(&out, "info/a.md5sums");
+        assert_eq!(dpkg.origin("a", "usr/x", b"abc").unwrap(), Origin::Unknown);
     }
 
     #[test]

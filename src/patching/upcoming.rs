@@ -19,7 +19,7 @@ pub fn with(mut survey: Survey, debs: &[Deb]) -> Result<Survey, DebError> {
             view.content = deb.read(path, MAX_FILE)?;
             view.listed = view.content.is_some();
             view.stripped = view.content.as_deref().map(strip);
-            view.origin = view.content.as_deref().map(|content| deb.origin(path, content));
+            view.origin = view.content.as_deref().map(|content| deb.origin(path, content)).transpose()?;
         }
         let package = Package {
             name: deb.package.clone(),

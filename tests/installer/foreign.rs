@@ -141,6 +141,44 @@ fn temporary_folders_are_private_whatever_the_umask_says() {
     assert_eq!(fs::read_dir(&temp).unwrap().count(), 0);
 }
 
+#[test]
+fn our_own_files_are_looked_for_inside_the_root() {
+    let host = Host::new();
+    host.run(&["apply"]).ok();
+    let outside = host.root().with_file_name("outside");
+    fs::write(&outside, "of another host").unwrap();
+    let journal = host.path("var/lib/pve-diff-backup/journal.json");
+    for target in [outside.as_path(), Path::new("../../../../../outside")] {
+        std::os::unix::fs::symlink(target, &journal).unwrap();
+        host.run(&["test"]).ok();
+        host.run(&["apply"]).ok();
+        let _ = fs::remove_file(&journal);
+    }
+    // One that is really there is no less damaged for being a link.
+    host.write("real", "of this host");
+    std::os::unix::fs::symlink("/real", &journal).unwrap();
+    host.run(&["apply"]).code(14).says(&["interrupted run"]);
+    assert_eq!(
+        (fs::read_to_string(outside).unwrap().as_str(), host.text("real").as_str()),
+        ("of another host", "of this host")
+    );
+}
+
+#[test]
+fn nothing_is_made_in_a_folder_that_is_no_host() {
+    let dir = tempfile::tempdir().unwrap();
+    for command in ["apply", "revert", "reinstall"] {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_pve-diff-backup"));
+        let ran = Ran::of(program.arg("--root").arg(dir.path()).arg(command).output().unwrap()).code(1);
+        let status = dir.path().join("var/lib/dpkg/status");
+        assert!(
+            ran.err.contains(status.to_str().unwrap()) && ran.err.contains("--root"),
+            "{command}: {ran:?}"
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{command}");
+    }
+}
+
 /// What lies in `dir` of ours.
 fn left(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };

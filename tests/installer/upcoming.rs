@@ -106,6 +106,24 @@ fn an_upgrade_that_does_not_fit_ends_as_apply_would() {
 }
 
 #[test]
+fn a_package_file_that_contradicts_its_own_checksums_is_no_edit_of_this_host() {
+    let host = Host::new();
+    let file = deb(&host, "pve-container", "9.9", &[(CREATE, &host.text(CREATE))]);
+    let tree = host.root().with_file_name("tree");
+    let script =
+        "dpkg-deb -R \"$DEB\" \"$TREE\" && echo '# more' >>\"$TREE/$FILE\" && dpkg-deb -b \"$TREE\" \"$DEB\"";
+    let mut sh = Command::new("sh");
+    let made =
+        sh.args(["-c", script]).env("TREE", tree).env("DEB", &file).env("FILE", CREATE).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let (said, _) = tried(&host, &[&file], 1);
+    for word in [file.to_str().unwrap(), CREATE, "its own checksums", "get it anew"] {
+        assert!(said.err.contains(word), "no {word}: {said:?}");
+    }
+    assert!(!said.err.contains("somebody else edited"), "{said:?}");
+}
+
+#[test]
 fn modules_load_with_what_comes_along() {
     let host = Host::new();
     let new = host.text(CREATE).replace("use strict;", "use strict;\nuse PVE::ComesAlong;");

@@ -7,10 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::folders::sync_dir;
 use super::{At, Fault, TransactionError};
-use crate::host::root::{is_inside, read_bounded};
+use crate::host::root::is_inside;
+use crate::host::scratch::STATE_DIR;
+use crate::host::{Root, RootError};
 
 /// The form of the journal written here.
 const FORMAT: u32 = 1;
+
+/// Its name in our folder.
+const NAME: &str = "journal.json";
 
 /// Largest journal read.
 const MAX: u64 = 4 << 20;
@@ -38,7 +43,7 @@ impl Journal {
     }
 
     pub fn path(dir: &Path) -> PathBuf {
-        dir.join("journal.json")
+        dir.join(NAME)
     }
 
     /// Where it is written before it is put in place at once.
@@ -65,14 +70,22 @@ impl Journal {
         })
     }
 
-    /// The journal of an interrupted run, where there is one.
-    pub fn read(dir: &Path) -> Result<Option<Self>, TransactionError> {
+    /// Whether there is the journal of an interrupted run.
+    pub fn is_there(root: &Root) -> Result<bool, RootError> {
+        Ok(root.resolve(Path::new(STATE_DIR).join(NAME))?.exists())
+    }
+
+    /// The journal of an interrupted run, where there is one, with our folder `dir` below `root`.
+    pub fn read(root: &Root, dir: &Path) -> Result<Option<Self>, TransactionError> {
         let path = Self::path(dir);
         let _ = std::fs::remove_file(Self::draft(dir));
-        let bytes = match read_bounded(&path, MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(TransactionError::Journal { path, what: error.to_string() }),
+        let bytes = match root.read(Path::new(STATE_DIR).join(NAME), MAX) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(RootError::Io { cause, .. }) => {
+                return Err(TransactionError::Journal { path, what: cause.to_string() });
+            }
+            Err(error) => return Err(error.into()),
         };
         let journal: Self = match serde_json::from_slice(&bytes) {
             Ok(journal) => journal,

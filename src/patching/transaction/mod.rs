@@ -29,7 +29,7 @@ use self::journal::{Entry, Journal};
 use super::change::Change;
 use super::sha256_hex;
 use crate::host::scratch::STATE_DIR;
-use crate::host::{Root, RootError, hint};
+use crate::host::{DpkgError, Root, RootError, dpkg, hint};
 
 /// The right to change a host: its lock is held as long as this lives.
 #[derive(Debug)]
@@ -106,6 +106,9 @@ pub enum TransactionError {
         /// What is wrong.
         what: String,
     },
+    /// The root folder is none of a host.
+    #[error(transparent)]
+    NoHost(#[from] DpkgError),
     /// A path cannot be followed.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -161,7 +164,7 @@ impl std::fmt::Display for Fault {
 /// # Errors
 /// [`TransactionError::Root`]
 pub fn is_interrupted(root: &Root) -> Result<bool, TransactionError> {
-    Ok(Journal::path(&root.resolve(STATE_DIR)?).exists())
+    Ok(Journal::is_there(root)?)
 }
 
 /// Whether all of `changes` could be written, as far as that can be told without writing: the folders of their
@@ -185,8 +188,10 @@ impl<'a> Session<'a> {
     /// Takes the lock below `root`, without waiting for it.
     ///
     /// # Errors
-    /// [`TransactionError::Locked`], [`TransactionError::Write`] where our folder cannot be made.
+    /// [`TransactionError::Locked`], [`TransactionError::Write`] where our folder cannot be made, and
+    /// [`TransactionError::NoHost`].
     pub fn open(root: &'a Root) -> Result<Self, TransactionError> {
+        dpkg::require(root)?;
         let dir = root.resolve(STATE_DIR)?;
         let fail = |cause| TransactionError::Write { path: dir.clone(), cause };
         loop {
@@ -253,7 +258,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`TransactionError`]; the journal then stays for the next attempt.
     pub fn recover(&self) -> Result<Recovery, TransactionError> {
-        let Some(journal) = Journal::read(&self.dir)? else {
+        let Some(journal) = Journal::read(self.root, &self.dir)? else {
             return Ok(Recovery::Nothing);
         };
         let items = self.items(&journal)?;
