@@ -16,6 +16,7 @@ pub mod program;
 pub mod root;
 pub mod scratch;
 pub mod services;
+pub mod settings;
 pub mod storage;
 pub mod tasks;
 pub mod version;

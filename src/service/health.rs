@@ -9,7 +9,7 @@ use super::options::{self, Seen};
 use super::standing::Standing;
 use super::{backups, pending};
 use crate::backup::Stamp;
-use crate::host::{Program, ProgramError, Root, hint, tasks};
+use crate::host::{Program, ProgramError, Root, hint, settings, tasks};
 use crate::jobs::OPTION;
 
 /// What backups and their restores run, relative to the root, and the package that brings it.
@@ -75,6 +75,7 @@ pub(super) fn complaints(
     if !options::knows_option(host.root()) {
         all.extend(options::elsewhere(host.root()));
     }
+    all.extend(settings::complaints(host.root()));
     all.extend(backups::advice(host.root()));
     Ok(all)
 }

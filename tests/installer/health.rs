@@ -182,3 +182,13 @@ fn status_and_doctor_agree() {
         assert!(ran.out.contains("partly patched, or by an older version"), "{ran:?}");
     }
 }
+
+#[test]
+fn a_bad_line_of_the_settings_is_named() {
+    let host = Host::new();
+    host.run(&["apply"]).ok();
+    host.write("etc/pve-diff-backup.conf", "base-without-map: use\nlargest-differential: 30\n");
+    amiss(&host, &["/etc/pve-diff-backup.conf, line 2: not understood"]);
+    host.write("etc/pve-diff-backup.conf", "largest-differential: 30%\n");
+    well(&host);
+}

@@ -6,13 +6,15 @@ use strict;
 use warnings;
 
 use File::Basename qw(dirname);
+use JSON::PP;
 use POSIX qw(strftime);
 use Test::More;
 
 use lib map { m!\A(.+)\z! ? "$1/../../patches/payload" : () } dirname(__FILE__);
 
 use PVE::VZDump::Differential::Chain
-    qw(choose_base other_guest parse_unfinished dependants split_restorable mark_stranded keep_needed);
+    qw(choose_base other_guest parse_unfinished dependants split_restorable mark_stranded keep_needed
+    parse_settings);
 use PVE::VZDump::Differential::Storage;
 
 my $HOUR = 3600;
@@ -249,6 +251,56 @@ my ($serves) = choose_base(
     needs_map => 0, look => look_into(\@one_way),
 );
 is($serves, $one_way[0]->{name}, 'a job that makes no map makes no full for want of one');
+
+# Differentials that have grown too large.
+my ($new, $old) = map { differential($day_old, $_ * $HOUR) } 1, 2;
+(my $unpacked_base = $day_old) =~ s/\.zst\z//;
+for my $case (
+    ['at the limit', [file($day_old), file($new, size => 500)], 50, 1],
+    ['above it', [file($day_old), file($new, size => 501)], 50, 0],
+    ['off', [file($day_old), file($new, size => 5000)], undef, 1],
+    ['more than the full, and that may be', [file($day_old), file($new, size => 1500)], 150, 1],
+    ['none yet', [file($day_old)], 50, 1],
+    [
+        'the last one counts', [file($day_old), file($old, size => 900), file($new, size => 9)],
+        50, 1
+    ],
+    ['... in any order', [file($new, size => 900), file($day_old), file($old, size => 9)], 50, 0],
+    [
+        'one from the future does not count',
+        [file($day_old), file(differential($day_old, -$HOUR), size => 900)], 50, 1
+    ],
+    ['nor does a link', [file($day_old), file($new, size => 900, odd => 'a symbolic link')], 50, 1],
+    [
+        "nor another full's",
+        [file($day_old), file(differential($hour_old, 0.5 * $HOUR), size => 900)], 50, 1
+    ],
+    ['a full that was unpacked', [file($unpacked_base), file($new, size => 900)], 50, 0],
+) {
+    my ($what, $files, $largest, $serves) = @$case;
+    my ($base, $why, $is_odd) = choose_base(
+        $files, type => 'qemu', vmid => 100, format => 'vma', days => 7, now => $NOW,
+        largest => $largest, look => sub { return { has_map => 1 } },
+    );
+    is(!!defined($base), !!$serves, "growing differentials: $what") or diag($why);
+    ok(!$is_odd, '... which is nothing odd');
+    like(
+        $why, qr/of 2026_06_20-11_00_00, takes [59]0% of '.*', which is more than 50% /,
+        '... and why'
+    ) if !$serves;
+}
+
+# What is set (tests/data/settings.json).
+my ($data) = dirname(__FILE__) =~ m!\A(.+)\z!;
+open(my $fh, '<', "$data/../data/settings.json") or die "cannot read settings.json - $!\n";
+my $vectors = JSON::PP->new->decode(do { local $/ = undef; <$fh> });
+close($fh);
+for my $vector (@{ $vectors->{settings} }) {
+    utf8::encode($vector->{text});
+    my ($settings, @complaints) = parse_settings($vector->{text}, $vector->{storage});
+    is_deeply($settings, $vector->{settings}, "settings: $vector->{why}");
+    is_deeply(\@complaints, $vector->{complaints}, '... and what is not understood');
+}
 
 # A calendar: jobs at certain times of each day, a little early or late, by the clock on the wall,
 # over four weeks with a change of the clock, from a noon on.

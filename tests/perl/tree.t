@@ -303,6 +303,56 @@ $result = backup($root, 100, 2, qw(--compress gzip --fullbackup 7));
 like($result->{out}, qr/INFO: differential backup/, '... or the job would make no map either');
 unlink glob("$dump/*");
 
+# 4c. What has changed since the full is more than half of it.
+sub grown {
+    my ($length, $day, @options) = @_;
+
+    write_file(
+        "$root/var/lib/lxc/100/rootfs/usr/big",
+        random($length, 'grown') . substr($big, $length));
+    return backup($root, 100, $day, qw(--compress zstd --fullbackup 30 --storage local), @options)
+        ->{out};
+}
+set_guests($root, 0);
+backup($root, 100, 0, qw(--compress zstd --fullbackup 30));
+my ($first) = archives($root);
+like(grown(600_000, 1), qr/INFO: differential backup: /, 'a change of less than half');
+like(
+    grown(1_000_000, 2), qr/INFO: differential backup: /,
+    '... which another differential may follow'
+);
+my $log = grown(1_000_000, 3);
+like(
+    $log, qr/INFO: full backup: the last differential, .*, takes 6[0-9]% of '\Q$first\E'/,
+    'after more than half a full is made'
+);
+unlike($log, qr/WARN/, '... without a warning');
+unlink("$dump/$_") for grep { !/\A\Q$first\E/ } archives($root);
+my $config = "$root/etc/pve-diff-backup.conf";
+write_file($config, "largest-differential: 40%\nstorage: local\n  largest-differential: off\n");
+like(
+    grown(1_000_000, 4), qr/INFO: differential backup: /,
+    'unless it is set otherwise for the storage'
+);
+write_file($config, "storage: other\n  largest-differential: off\nlargest-differential: 7\n");
+$log = grown(1_000_000, 5);
+like($log, qr/INFO: full backup: the last differential/, '... not for another one');
+like(
+    $log, qr/WARN: '\S*pve-diff-backup\.conf', line 3: .*\(largest-differential is a share/,
+    '... and a bad line is named'
+);
+unlink("$dump/$_") for grep { !/\A\Q$first\E/ } archives($root);
+write_file($config, "largest-differential: 90%\n");
+unlink("$dump/$_") for grep { $_ ne $first } archives($root);
+write_file("$root/var/lib/lxc/100/rootfs/var/more", random(3_000_000, 'more'));
+like(
+    grown(1_000_000, 6),
+    qr/WARN: this differential takes more than its full backup \([0-9]+ and [0-9]+ bytes\): the next backup will be a/,
+    'a differential that is larger than its full'
+);
+run('rm', '-r', "$root/var/lib/lxc/100/rootfs/var/more", $config);
+unlink glob("$dump/*");
+
 sub set_identities {
     my ($n) = @_;
 

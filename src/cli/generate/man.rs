@@ -42,7 +42,7 @@ const FILES: [(&str, &str); 8] = [
 ];
 
 /// What /etc/pve-diff-backup.conf can hold.
-const SETTINGS: [(&str, &str); 2] = [
+const SETTINGS: [(&str, &str); 5] = [
     (
         "base-without-map: replace",
         "The default. A full backup that can only be read from its start and has no map (made by vzdump itself with zstd or \
@@ -53,6 +53,18 @@ const SETTINGS: [(&str, &str); 2] = [
         "base-without-map: use",
         "It serves until it is as old as the job allows (fullbackup). Differentials against it take more time, and are larger where \
          data moved.",
+    ),
+    (
+        "largest-differential: 50%",
+        "The default. Where the last differential takes more than this share of its full backup, the next backup is a full one, \
+         with the reason in the task log: what has changed since is written once more each day, so a new full saves space. 1% to \
+         9999%.",
+    ),
+    ("largest-differential: off", "Full backups are made by their age alone."),
+    (
+        "storage: ID",
+        "What is below this line, up to the next such line, holds for backups to the storage of this name, and goes before what \
+         stands above the first one. The file is each node's own.",
     ),
 ];
 

@@ -246,9 +246,27 @@ sub finish_backup {
     } elsif ($base && !-f "$plan->{dir}/$base") {
         die "the full backup '$base' was removed while this differential was made against it\n";
     }
+    _warn_of_size($plan, $logfd) if $base && $target eq $plan->{target};
     rename($plan->{tmptar}, $target)
         or die "unable to rename '$plan->{tmptar}' to '$target' - $!\n";
     $task->{ _target_key($task) } = $target;
+    return;
+}
+
+# A differential that takes more than its full saves nothing.
+sub _warn_of_size {
+    my ($plan, $logfd) = @_;
+
+    my ($size, $full_size) = map { -s $_ } $plan->{tmptar}, "$plan->{dir}/$plan->{base}";
+    return if ($size // 0) <= ($full_size // 0);
+    my $is_due = defined($plan->{largest}) && $size * 100 > $plan->{largest} * $full_size;
+    my $next =
+        $is_due ? 'the next backup will be a full one' : 'a full one would have been smaller';
+    PVE::VZDump::debugmsg(
+        'warn',
+        "this differential takes more than its full backup ($size and $full_size bytes): $next",
+        $logfd,
+    );
     return;
 }
 
@@ -280,7 +298,7 @@ sub _make_plan {
     # Names have a resolution of one second: never write over a backup that has just been made.
     my $now = $full->{ctime};
     for my $try (1 .. 5) {
-        my $plan = _plan_at($now, $dir, $full, $days, $comp);
+        my $plan = _plan_at($now, $opts, $full, $days, $comp);
         # Nor through a link that somebody put there beforehand.
         if (!-e $plan->{target} && !grep { -l $_ } @$plan{qw(target tmptar logfile)}) {
             $plan->{handle} = claim($plan->{tmptar});
@@ -297,11 +315,13 @@ sub _make_plan {
 
 # The plan for a backup at a certain time.
 sub _plan_at {
-    my ($now, $dir, $full, $days, $comp) = @_;
+    my ($now, $opts, $full, $days, $comp) = @_;
 
+    my ($dir, $storage) = @$opts{qw(dumpdir storage)};
     my $stamp = POSIX::strftime('%Y_%m_%d-%H_%M_%S', localtime($now));
     my $compression = $full->{compression};
-    my ($settings, @complaints) = settings();
+    my ($settings, @complaints) = settings($storage);
+    my ($largest) = $settings->{'largest-differential'} =~ /\A([0-9]+)/; # undef: off
     my %looked;
     my ($base, $reason, $is_odd) = choose_base(
         [backup_files($dir)],
@@ -313,6 +333,7 @@ sub _plan_at {
         # the full that would be made has one
         needs_map => ($compression // '') eq 'zst'
             && $settings->{'base-without-map'} eq 'replace',
+        largest => $largest,
         look => sub { $looked{ $_[0] } = _look("$dir/$_[0]") },
     );
     my $id = $base && $looked{$base}->{id};
@@ -347,6 +368,7 @@ sub _plan_at {
         logfile => "$dir/$stem.log",
         is_helped => $is_helped,
         comp => $is_helped ? join(' ', @words) : $comp,
+        largest => $largest,
         reason => ($base ? 'differential' : 'full') . " backup: $reason",
         level => $is_odd ? 'warn' : 'info',
     };

@@ -9,7 +9,8 @@ use Exporter qw(import);
 use Time::Local qw(timelocal);
 
 our @EXPORT_OK = qw(parse_name parse_unfinished full_forms differential_name encode_path decode_path
-    choose_base other_guest dependants split_restorable mark_stranded keep_needed shown);
+    choose_base other_guest dependants split_restorable mark_stranded keep_needed shown parse_settings
+    percent);
 
 =head1 NAME
 
@@ -54,7 +55,60 @@ my $FORM_RE = qr/(?:\.(?:zst|lzo|gz|xz))?/;
 # on the same day.
 my $MAX_SLACK = 12 * 3600;
 
+# What an administrator may set: what each setting may be, in words and as a pattern, and its
+# default.
+my %SETTINGS = (
+    'base-without-map' => ['replace or use', qr/(replace|use)/, 'replace'],
+    'largest-differential' => ['a share such as 50%, or off', qr/([1-9][0-9]{0,3}%|off)/, '50%'],
+);
+
 =head1 FUNCTIONS
+
+=head2 parse_settings($text, $storage)
+
+The settings of F</etc/pve-diff-backup.conf> that hold for a storage (undef: for a folder that is
+none) as a hash, then a text for each line that is not understood: it is left out, so that what else
+is set, or the default, holds.  Below a line C<storage: ID> stands what is set for that storage
+alone.  F<tests/data/settings.json> holds what this module and the Rust side agree upon.
+
+=cut
+
+sub parse_settings {
+    my ($text, $storage) = @_;
+
+    my (%common, %own, @complaints);
+    my $section = '';
+    my $number = 0;
+    for my $line (split(/\n/, $text)) {
+        $number++;
+        next if $line =~ /\A\s*(?:#.*)?\z/;
+        my ($key, $value) = $line =~ /\A\s*([a-z-]+)\s*:\s*(\S+)\s*\z/;
+        if (defined($key) && $key eq 'storage') {
+            ($section) = $value =~ /\A([A-Za-z][A-Za-z0-9_.-]*)\z/;
+            push @complaints,
+                "line $number: not the name of a storage, so what is below is left out"
+                if !defined($section);
+            next;
+        }
+        my $known = defined($key) ? $SETTINGS{$key} : undef;
+        my ($clean) = $known ? $value =~ /\A$known->[1]\z/ : ();
+        if (!defined($clean)) {
+            my $right =
+                $known
+                ? "$key is $known->[0]"
+                : 'there is ' . join(', ', map { "'$_: $SETTINGS{$_}->[2]'" } sort keys %SETTINGS);
+            push @complaints, "line $number: not understood, so it is left out ($right)";
+        } elsif (!defined($section)) {
+            next;
+        } elsif ($section eq '') {
+            $common{$key} = $clean;
+        } elsif (defined($storage) && $section eq $storage) {
+            $own{$key} = $clean;
+        }
+    }
+    my %defaults = map { $_ => $SETTINGS{$_}->[2] } keys %SETTINGS;
+    return ({ %defaults, %common, %own }, @complaints);
+}
 
 =head2 parse_stamp($stamp)
 
@@ -269,7 +323,8 @@ sub _escaped {
 Which full serves as base.  C<@files> are hashes with C<name>, C<size>, C<readable> and C<odd> (what
 it is, where it is no regular file) of the files of one folder; C<%want> has C<type>, C<vmid>,
 C<format>, C<days> (a full is due every so many days), C<now>, C<needs_map> (a full without a map is
-replaced where it can be read from its start only) and C<look>: a sub that is called with the name
+replaced where it can be read from its start only), C<largest> (a full is due as well where the last
+differential takes more than so many percent of its full) and C<look>: a sub that is called with the name
 of a full and returns a hash with C<error> (why it cannot serve), C<other_guest> (why it is another
 guest's), C<has_map> and C<from_start> (it can be read from its start only).  Returns C<($name,
 $reason, $is_odd)>: the full to use (untainted) or undef, a text for people, and whether they should
@@ -283,6 +338,35 @@ wrong clock) are left out.
 =cut
 
 sub choose_base {
+    my ($files, %want) = @_;
+
+    my ($base, $reason, $is_odd) = _choose($files, %want);
+    my $grown = defined($base) && defined($want{largest}) ? _grown($base, $files, %want) : undef;
+    return defined($grown) ? (undef, $grown, 0) : ($base, $reason, $is_odd);
+}
+
+# Why differences to a full have become too large, undef if they have not: what the last one takes.
+sub _grown {
+    my ($base, $files, %want) = @_;
+
+    my ($full) = grep { $_->{name} eq $base } @$files;
+    my %forms = map { $_ => 1 } full_forms($base);
+    my $last;
+    for my $file (grep { !$_->{odd} } @$files) {
+        my $info = parse_name($file->{name});
+        next if !$info || !$forms{ $info->{base} // '' } || $info->{ctime} >= $want{now};
+        $last = { %$info, size => $file->{size} } if !$last || $info->{ctime} > $last->{ctime};
+    }
+    return if !$last || $last->{size} * 100 <= $want{largest} * $full->{size};
+    return
+          "the last differential, of $last->{stamp}, takes "
+        . percent($last->{size}, $full->{size})
+        . " of '$base', which is more than $want{largest}% (largest-differential in"
+        . ' pve-diff-backup(1))';
+}
+
+# Which full serves, by its age and by what is in it.
+sub _choose {
     my ($files, %want) = @_;
 
     my (@fulls, @differentials);
@@ -435,6 +519,20 @@ sub _marks {
         $marks{$mark}->{ lc($_) } = 1 for $marks{$mark} ? @found : ();
     }
     return \%marks;
+}
+
+=head2 percent($part, $whole)
+
+Such as C<0.4%> or C<37%>, for people.
+
+=cut
+
+sub percent {
+    my ($part, $whole) = @_;
+
+    return '-' if !$whole;
+    my $percent = 100 * $part / $whole;
+    return sprintf($percent < 9.95 ? '%.1f%%' : '%.0f%%', $percent);
 }
 
 =head2 format_age($seconds)

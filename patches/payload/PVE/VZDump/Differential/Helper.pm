@@ -10,7 +10,8 @@ use File::Basename qw(basename dirname);
 use IO::Select;
 use POSIX ();
 
-use PVE::VZDump::Differential::Chain qw(parse_name full_forms encode_path dependants shown);
+use PVE::VZDump::Differential::Chain qw(parse_name full_forms encode_path dependants shown
+    parse_settings);
 use PVE::VZDump::Differential::Unfinished qw(states);
 
 our @EXPORT_OK = qw(run_helper identify content settings guest_config full_config find_in_tar
@@ -34,8 +35,8 @@ our ($CONFIG, $GUESTS);
 $CONFIG = '/etc/pve-diff-backup.conf' if !defined($CONFIG);
 $GUESTS = '/etc/pve' if !defined($GUESTS);
 
-# What can be set there: what each setting may be, its default first.
-my %SETTINGS = ('base-without-map' => ['replace', 'use']);
+# What is read of the settings: nobody writes as much.
+my $MAX_SETTINGS = 64 * 1024;
 
 # How long the helper may take to look at a base: it reads a few blocks, perhaps from a slow
 # network.
@@ -173,36 +174,29 @@ sub content {
     die $err;
 }
 
-=head2 settings()
+=head2 settings($storage)
 
-The administrator's settings as a hash, then a text for each line that is not understood: its
-default holds.
+The administrator's settings for a storage as a hash, then what is wrong with their file.
 
 =cut
 
 sub settings {
-    my %settings = map { $_ => $SETTINGS{$_}->[0] } keys %SETTINGS;
-    my $fh;
-    if (!open($fh, '<', $CONFIG)) {
-        return $!{ENOENT} ? \%settings : (\%settings, "cannot read '$CONFIG' - $!");
+    my ($storage) = @_;
+
+    my ($text, $obstacle) = ('');
+    if (open(my $fh, '<', $CONFIG)) {
+        my $count = read($fh, $text, $MAX_SETTINGS);
+        $obstacle = defined($count) ? 'it is too long' : $!
+            if ($count // $MAX_SETTINGS) == $MAX_SETTINGS;
+        close($fh);
+    } elsif (!$!{ENOENT}) {
+        $obstacle = $!;
     }
-    my @complaints;
-    while (defined(my $line = <$fh>)) {
-        next if $line =~ /\A\s*(?:#.*)?\z/;
-        my ($key, $value) = $line =~ /\A\s*([a-z-]+)\s*:\s*([a-z0-9-]+)\s*\z/;
-        my $known = defined($key) ? $SETTINGS{$key} : undef;
-        if (grep { $_ eq $value } @{ $known // [] }) {
-            $settings{$key} = $value;
-        } else {
-            my $right =
-                $known
-                ? "$key is one of " . join(', ', @$known)
-                : 'there is ' . join(', ', map { "'$_: $SETTINGS{$_}->[0]'" } sort keys %SETTINGS);
-            push @complaints, "'$CONFIG', line $.: not understood, so it is left out ($right)";
-        }
-    }
-    close($fh);
-    return (\%settings, @complaints);
+    $text = '' if defined($obstacle);
+    my ($settings, @complaints) = parse_settings($text, $storage);
+    return ($settings, "cannot read '$CONFIG' - $obstacle, so the defaults hold")
+        if defined($obstacle);
+    return ($settings, map { "'$CONFIG', $_" } @complaints);
 }
 
 =head2 guest_config($type, $vmid), full_config($path)
