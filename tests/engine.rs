@@ -10,7 +10,7 @@ use pve_diff_backup::container::Compression;
 use pve_diff_backup::container::source::Found;
 use pve_diff_backup::matching::base::Base;
 use pve_diff_backup::matching::restore::{Differential, Options};
-use pve_diff_backup::matching::{encode, full};
+use pve_diff_backup::matching::{differential, full};
 use pve_diff_backup::vma::{Cluster, Config, Device, ExtentHeader, Header, Order, write_archive};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pve-xdelta3");
@@ -558,8 +558,13 @@ fn a_damaged_differential_never_gives_wrong_output() {
         let packed = dir.0.path().join("delta");
         let sink = pve_diff_backup::container::encoder(Box::new(fs::File::create(&packed).unwrap()), how, 1)
             .unwrap();
-        encode::diff(Cursor::new(day.clone()), Base::open(&base).unwrap(), sink, encode::Options::default())
-            .unwrap();
+        differential::diff(
+            Cursor::new(day.clone()),
+            Base::open(&base).unwrap(),
+            sink,
+            differential::Options::default(),
+        )
+        .unwrap();
         let good = fs::read(&packed).unwrap();
 
         let restore = |delta: Vec<u8>| {

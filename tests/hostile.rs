@@ -125,7 +125,7 @@ fn restore(delta: impl Read + Send + 'static) -> (Vec<u8>, Result<(), String>) {
     let options = Options { threads: 1, window: 1 << 20, check_base: true };
     let mut out = Vec::new();
     let result = Differential::new(Box::new(delta)).and_then(|delta| {
-        delta.restore(Some(Base::open_raw(file.path())?), options, |bytes| {
+        delta.restore(Some(Base::open_source(file.path(), false)?.unwrap()), options, |bytes| {
             out.extend_from_slice(bytes);
             Ok(())
         })

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use pve_diff_backup::container::{self, Compression};
 use pve_diff_backup::matching::base::Base;
 use pve_diff_backup::matching::restore::{Differential, Options};
-use pve_diff_backup::matching::{Error, encode, full};
+use pve_diff_backup::matching::{Error, differential, full};
 
 /// Bytes written by another thread.
 #[derive(Clone, Default)]
@@ -76,11 +76,11 @@ fn packed(form: Form, content: &[u8]) -> Vec<u8> {
 fn diff(base: &Path, target: &[u8], how: Compression) -> Result<Vec<u8>, Error> {
     let out = Shared::default();
     let encoder = container::encoder(Box::new(out.clone()), how, 2).unwrap();
-    encode::diff(
+    differential::diff(
         Cursor::new(target.to_vec()),
         Base::open(base)?,
         encoder,
-        encode::Options { threads: 2, ..encode::Options::default() },
+        differential::Options { threads: 2, ..differential::Options::default() },
     )?;
     Ok(out.take())
 }

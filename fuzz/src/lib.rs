@@ -16,11 +16,11 @@ use std::fs::File;
 use std::io::{self, Cursor, Read, Write};
 
 use pve_diff_backup::backup::names::{self, BackupName};
-use pve_diff_backup::container::seekable::Seekable;
+use pve_diff_backup::container::seekable::{ReadOptions, Seekable};
 use pve_diff_backup::container::{self, Compression, ReadAt, lzo, lzop};
 use pve_diff_backup::matching::base::Base;
 use pve_diff_backup::matching::restore::{Differential, Options};
-use pve_diff_backup::matching::{Error, encode};
+use pve_diff_backup::matching::{Error, differential};
 use pve_diff_backup::vcdiff::{
     self, AppHeader, Item, Limits, Reader, Secondary, TargetHasher, Window, varint, write_header,
 };
@@ -163,11 +163,13 @@ pub fn lzo(data: &[u8]) -> bool {
 /// zstd with a seek table and side frames.
 pub fn seekable(data: &[u8]) -> bool {
     let Ok(Some(file)) = Seekable::open(file(data)) else { return false };
+    let file = std::sync::Arc::new(file);
+    let reader = file.reader(ReadOptions::default());
     let mut good = (0..file.sides()).filter(|&n| file.side(n, 1 << 16).is_err()).count() == 0;
     let mut buf = vec![0; 5000];
     for at in [0, 1, file.size() / 2, file.size().saturating_sub(5000), u64::MAX - 10] {
         let len = file.size().saturating_sub(at).min(5000) as usize;
-        good &= file.read_at(at, &mut buf[..len]).is_ok() || at > file.size();
+        good &= reader.read_at(at, &mut buf[..len]).is_ok() || at > file.size();
     }
     good
 }
@@ -180,7 +182,7 @@ pub fn base(data: &[u8]) -> bool {
     let delta = Shared::default();
     let target = seeds::target();
     let out = container::encoder(Box::new(delta.clone()), Compression::None, 1).expect("no compression");
-    match encode::diff(Cursor::new(target.clone()), opened, out, encode::Options::default()) {
+    match differential::diff(Cursor::new(target.clone()), opened, out, differential::Options::default()) {
         Ok(_) => {}
         Err(Error::Internal(what)) => panic!("{what}"),
         Err(_) => return false,

@@ -13,10 +13,9 @@ use super::standard;
 use crate::backup::names::{DIFFERENTIAL, full_forms};
 use crate::container::source::{self, Found, Refused};
 use crate::container::{self, read_full};
-use crate::matching::Error;
 use crate::matching::base::{Base, Nature};
-use crate::matching::restore::{self, Differential, Options};
-use crate::matching::sliding::WINDOW;
+use crate::matching::restore::{self, Options};
+use crate::matching::{Error, WINDOW};
 use crate::text;
 use crate::vcdiff::{self, AppHeader};
 
@@ -35,12 +34,8 @@ pub fn open(path: &Path, base: Option<&Path>) -> anyhow::Result<Box<dyn Read + S
 
 fn open_found(path: &Path, base: Option<&Path>, found: Found) -> anyhow::Result<Box<dyn Read + Send>> {
     let options = Options { threads: processors(), window: WINDOW, check_base: true };
-    let header = || {
-        let file = source::open(path, found).ok()?;
-        Differential::open(Box::new(file)).ok().map(|delta| delta.header())
-    };
-    let base = base.map(|base| in_any_form(base, found, header));
-    Ok(restore::open(path, base.as_deref(), found, options, |warning| {
+    let base = base.map(|base| move |header: &AppHeader| open_in_any_form(base, found, header));
+    Ok(restore::open(path, base, found, options, |warning| {
         say!("{}: warning: {warning}", text::shown(path))
     })?)
 }
@@ -116,21 +111,22 @@ pub(super) fn beginning(mut content: Box<dyn Read + Send>) -> io::Result<(Nature
     Ok((found, Box::new(io::Cursor::new(bytes).chain(content))))
 }
 
-/// Where a full backup lies: under its name, or, compressed anew, under the same name with another extension. Where both
-/// are there, the first that the differential with this header was made against is taken.
-pub fn in_any_form(full: &Path, found: Found, header: impl FnOnce() -> Option<AppHeader>) -> PathBuf {
+/// Opens a full backup under its name, or under the same name with another extension, because it was compressed anew. Where
+/// several are there, the first one is taken against which the differential with this header was made.
+///
+/// # Errors
+/// See [`Base::open_found`].
+pub fn open_in_any_form(full: &Path, found: Found, header: &AppHeader) -> Result<Base, Error> {
     let name = full.file_name().and_then(OsStr::to_str).unwrap_or_default();
-    let there = full_forms(name).into_iter().map(|form| full.with_file_name(form));
-    let mut there: Vec<_> = there.filter(|path| path.symlink_metadata().is_ok()).collect();
-    if there.len() > 1
-        && let Some(header) = header()
-        && let Some(at) = there
-            .iter()
-            .position(|path| Base::open_found(path, found).is_ok_and(|base| base.check(&header).is_ok()))
-    {
-        there.swap(0, at);
+    let forms = full_forms(name).into_iter().map(|form| full.with_file_name(form));
+    let there: Vec<_> = forms.filter(|path| path.symlink_metadata().is_ok()).collect();
+    if there.len() > 1 {
+        let mut opened = there.iter().filter_map(|path| Base::open_found(path, found).ok());
+        if let Some(base) = opened.find(|base| base.check(header).is_ok()) {
+            return Ok(base);
+        }
     }
-    there.into_iter().next().unwrap_or_else(|| full.to_owned())
+    Base::open_found(there.first().map_or(full, PathBuf::as_path), found)
 }
 
 /// Opens a backup's file by its name; `-` is standard input.

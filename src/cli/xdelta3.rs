@@ -21,10 +21,9 @@ use super::standard;
 use super::vma;
 use crate::container::source::{Found, Pass};
 use crate::container::{self, Compression, Kind};
-use crate::matching::base::{Base, Content, Nature};
+use crate::matching::base::{Access, Base, Nature};
 use crate::matching::restore::{self, Differential, Options};
-use crate::matching::sliding::WINDOW;
-use crate::matching::{BaseProblem, Error, encode, full};
+use crate::matching::{BaseProblem, Error, WINDOW, differential, full};
 use crate::text::shown;
 
 /// Differential backups of Proxmox VE: the program behind vzdump's compressor.
@@ -307,14 +306,15 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
     };
     let input = standard::input()?;
     let left = standard::left(&input);
-    let options = encode::Options { threads, window: args.window << 20, far: encode::FAR, records: true };
+    let options =
+        differential::Options { threads, window: args.window << 20, ..differential::Options::default() };
     let opened = Base::open_found(&path, found).and_then(Base::full).and_then(|base| {
         if args.id.as_ref().is_some_and(|id| *id != hex(&base.identity)) {
             let problem = BaseProblem::Changed("was replaced or cut short".into());
             return Err(Error::Base { path: base.path, problem });
         }
         let (witness, size) = (base.witness(found), base.size());
-        Ok((encode::prepare(base, options)?, witness, size))
+        Ok((differential::prepare(base, options)?, witness, size))
     });
     let (prepared, witness, size) = match opened {
         Err(error) if args.or_full => {
@@ -366,21 +366,22 @@ fn restore(args: RestoreArgs) -> anyhow::Result<()> {
     };
     let input = archive::input(&args.file, found)?;
     let again = Pass::from_here(&input);
-    let delta = differential(input).with_context(|| name.clone())?.with(again);
+    let delta = read_differential(input).with_context(|| name.clone())?.with(again);
     let base = match given {
         Some((base, _)) => Some(base),
         None if delta.needs_base() => Some(beside?),
         None => None,
     };
-    // Whoever takes any base means the file of that name.
-    let base = match args.any_base {
-        true => base,
-        false => base.map(|base| archive::in_any_form(&base, found, || Some(delta.header()))),
+    let header = delta.header();
+    let open = |base: PathBuf| match args.any_base {
+        // Whoever takes any base means the file of that name.
+        true => Base::open_found(&base, found),
+        false => archive::open_in_any_form(&base, found, &header),
     };
-    let base = base.map(|base| Base::open_found(&base, found)).transpose().with_context(|| name.clone())?;
+    let base = base.map(open).transpose().with_context(|| name.clone())?;
     let unchecked = match &base {
         Some(base) if found == Found::ByName && !args.any_base => {
-            restore::prove(base, &delta.header()).with_context(|| name.clone())?
+            base.accept_by_name(&header).with_context(|| name.clone())?
         }
         _ => None,
     };
@@ -411,7 +412,7 @@ fn restore(args: RestoreArgs) -> anyhow::Result<()> {
 }
 
 /// Reads a differential's header. Tells a full backup that was taken for one.
-fn differential(input: File) -> anyhow::Result<Differential> {
+fn read_differential(input: File) -> anyhow::Result<Differential> {
     let (kind, content) = container::decoder(Box::new(input)).context("cannot read the differential")?;
     let (found, content) = archive::beginning(content).context("cannot read the differential")?;
     let unpacker = match kind {
@@ -440,13 +441,13 @@ fn identify(path: &Path, against: Option<&Path>) -> anyhow::Result<()> {
     let base = Base::open(path)?.full()?;
     if let Some(name) = against {
         let input = File::open(name).with_context(|| format!("cannot open {}", shown(name)))?;
-        let delta = differential(input).with_context(|| shown(name))?;
+        let delta = read_differential(input).with_context(|| shown(name))?;
         base.prove(&delta.header()).with_context(|| shown(name))?;
     }
-    let how = match base.content {
-        Content::Mapped(_) => "full backup with a map",
-        Content::Random(_) => "can be read at any place",
-        Content::Stream(_) => "can be read from its start only",
+    let how = match base.access {
+        Access::Mapped(_) => "full backup with a map",
+        Access::Random(_) => "can be read at any place",
+        Access::OneWay(_) => "can be read from its start only",
     };
     let id = hex(&base.identity);
     let size = base.size().map_or("unknown".into(), |n| n.to_string());

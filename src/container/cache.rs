@@ -1,38 +1,38 @@
-//! What was used last, or will be wanted next, shared by threads.
+//! A cache that several threads share. It keeps what was used last, or what will be wanted next.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// Something worth keeping.
+/// A value that a [`Cache`] keeps. Only a frame of a zstd file needs more than its weight: parts of it can be dropped.
 pub trait Value: Sized {
-    /// Its share of the cache's limit.
+    /// How much of the cache's limit it takes, in bytes.
     fn weight(&self) -> usize;
 
-    /// Whether it still holds this range of its content.
+    /// Whether it holds this range of its content.
     fn holds(&self, range: &Range<usize>) -> bool {
         let _ = range;
         true
     }
 
-    /// Whether it can be made to hold more.
+    /// Whether it can be made to hold more of its content.
     fn grows(&self) -> bool {
         false
     }
 
-    /// No more of it than these ranges (sorted), in other memory; `None` where that saves too little.
+    /// Copies these ranges (sorted) to other memory, so that the rest can be dropped; `None` where that saves too little.
     fn only(&self, ranges: &[Range<usize>]) -> Option<Self> {
         let _ = ranges;
         None
     }
 }
 
-/// Keeps values up to a total weight. A value that several threads want at once is made by one of them, the
-/// others wait for it.
+/// Keeps values up to a total weight. A value that several threads want at once is made by one of them; the others wait
+/// for it.
 ///
-/// Where the cache is told beforehand who will want what ([`Cache::expect`]), it drops what nobody will want, then
-/// of each value what nobody will want of it, then what takes up the most room for the longest time. Without that,
-/// the least recently used.
+/// When the limit is passed, the least recently used values are dropped. Where the cache was told what will be wanted
+/// ([`Cache::expect`]), it drops in this order: values that nobody will want; of the other values, the parts that nobody
+/// will want; the values that take the most room for the longest time.
 pub struct Cache<T> {
     state: Mutex<State<T>>,
     ready: Condvar,
@@ -43,48 +43,50 @@ struct State<T> {
     weight: usize,
     limit: usize,
     clock: u64,
-    /// Turns that will want a key, in order, and what of it. Those before `turn` are over.
+    /// For each key, the turns that will want it, in order, and which range of it. Turns before `turn` are over.
     expected: HashMap<u64, VecDeque<(u64, Range<usize>)>>,
-    /// How many these are.
+    /// How many ranges `expected` holds.
     told: usize,
     turn: u64,
-    /// Were dropped, the lightest first; their memory can be used again.
-    spare: Vec<T>,
+    /// Values that were dropped, the lightest first. Their memory is used again.
+    dropped: Vec<T>,
 }
 
-/// Part of the limit that is made free at once where it is passed, for looking at all values takes time.
+/// Where the limit is passed, a sixteenth of it is made free at once, because to look at all values takes time.
 const ROOM: usize = 16;
-/// Part of the limit that memory kept for use again may have, beside it, and how many values.
-const SPARE: usize = 8;
-const SPARES: usize = 64;
-/// What is remembered of what will be wanted; more is not taken in. One turn may want a great many tiny values.
+/// Dropped values are kept for their memory: up to an eighth of the limit, beside the limit, and up to 64 values.
+const DROPPED_SHARE: usize = 8;
+const MAX_DROPPED: usize = 64;
+/// The most ranges that are remembered as wanted. One turn may want a great many tiny values; further ones are ignored.
 const MAX_TOLD: usize = 1 << 18;
 
 enum Slot<T> {
+    /// A thread makes the value.
     Busy,
     Ready(Kept<T>),
 }
 
-/// What is to be done with a value when there is no room; the last first.
+/// What is done with a value when room is needed. Values of the last rank go first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// It goes where nothing else is left.
+    /// It is wanted, and only what is wanted is left of it: it goes where nothing else can go.
     Wanted,
-    /// What nobody wants of it goes.
+    /// It is wanted: the parts of it that nobody wants go.
     Reducible,
-    /// It goes.
+    /// Nobody wants it: it goes.
     Unwanted,
 }
 
 struct Kept<T> {
     value: Arc<T>,
+    /// The cache's clock when it was used last.
     used: u64,
-    /// The turn that wanted it next when it was reduced to what was wanted of it.
+    /// Where it was reduced to what was wanted of it: the turn that wanted it next at that time.
     reduced: Option<u64>,
 }
 
 impl<T: Value> Cache<T> {
-    /// A cache for values of `limit` weight in all.
+    /// Makes a cache for values that weigh `limit` bytes together.
     pub fn new(limit: usize) -> Cache<T> {
         let state = State {
             slots: HashMap::new(),
@@ -94,18 +96,13 @@ impl<T: Value> Cache<T> {
             expected: HashMap::new(),
             told: 0,
             turn: 0,
-            spare: Vec::new(),
+            dropped: Vec::new(),
         };
         Cache { state: Mutex::new(state), ready: Condvar::new() }
     }
 
-    /// Changes the limit.
-    pub fn allow(&self, limit: usize) {
-        self.lock().limit = limit;
-    }
-
-    /// Tells that `turn`, which is not before any turn told, will want this range of `key`. What is wanted may be
-    /// told in part: it decides what is kept, nothing else.
+    /// Announces that `turn` will want these ranges of these keys. Turns are announced in order. An announcement decides
+    /// only what is kept, so it may be incomplete.
     pub fn expect(&self, turn: u64, wanted: impl IntoIterator<Item = (u64, Range<usize>)>) {
         let mut state = self.lock();
         let room = MAX_TOLD - state.told;
@@ -119,7 +116,7 @@ impl<T: Value> Cache<T> {
     pub fn passed(&self, turn: u64) {
         let mut state = self.lock();
         state.turn = turn + 1;
-        // Now and then, so that what was never dropped does not stay for ever.
+        // Every now and then, announcements of turns that are over are removed.
         if turn.is_multiple_of(64) {
             state.expected.retain(|_, turns| {
                 turns.drain(..turns.partition_point(|(past, _)| *past <= turn));
@@ -129,17 +126,19 @@ impl<T: Value> Cache<T> {
         }
     }
 
-    /// Whether `key` is not at hand and will be wanted once, as far as is told: not worth a place.
+    /// Whether `key` is not kept and was announced for a single use: then it is not worth a place in the cache.
     pub fn passes_by(&self, key: u64) -> bool {
         let state = self.lock();
         !state.slots.contains_key(&key) && state.wanted(key).take(2).count() == 1
     }
 
-    /// The value of `key`, which holds `range`; where it is not at hand, `load` makes it. It is given what there is of
-    /// the value, or one that is no longer needed, for its memory, and where what is known to be wanted of it ends.
+    /// Returns the value of `key`, which holds `range`. Where it is not kept, `load` makes it.
+    ///
+    /// `load` gets two arguments: what is kept of the value, or else a dropped value whose memory can be used; and the end
+    /// of what is known to be wanted of it.
     ///
     /// # Errors
-    /// Those of `load`; they are not kept.
+    /// Those of `load`. They are not kept: the next call tries again.
     pub fn get<E>(
         &self,
         key: u64,
@@ -170,11 +169,11 @@ impl<T: Value> Cache<T> {
             }
         }
         state.slots.insert(key, Slot::Busy);
-        let had = had.or_else(|| state.spare.pop());
+        let had = had.or_else(|| state.dropped.pop());
         let end = state.wanted(key).map(|(_, wanted)| wanted.end).fold(range.end, usize::max);
         drop(state);
 
-        // Takes the mark away again whatever happens in `load`, so that nobody waits for ever.
+        // Removes the mark again whatever happens in `load`, so that no thread waits for ever.
         let busy = Busy { cache: self, key };
         let value = Arc::new(load(had, end)?);
         let mut state = self.lock();
@@ -192,6 +191,7 @@ impl<T: Value> Cache<T> {
     }
 }
 
+/// Marks a key as being made. Dropping it wakes whoever waits for the key.
 struct Busy<'a, T: Value> {
     cache: &'a Cache<T>,
     key: u64,
@@ -208,6 +208,7 @@ impl<T: Value> Drop for Busy<'_, T> {
 }
 
 impl<T: Value> State<T> {
+    /// Makes room where the limit is passed.
     fn evict(&mut self) {
         let enough = self.limit - self.limit / ROOM;
         while self.weight > self.limit {
@@ -223,7 +224,7 @@ impl<T: Value> State<T> {
                     _ if self.weight <= enough => break,
                     Rank::Unwanted => self.remove(key),
                     Rank::Reducible => self.reduce(key),
-                    // It is not known yet what the others weigh.
+                    // What the reduced values weigh is known only now: all are ranked again first.
                     Rank::Wanted if reducible => break,
                     Rank::Wanted => self.remove(key),
                 }
@@ -231,8 +232,8 @@ impl<T: Value> State<T> {
         }
     }
 
-    /// How little a value is worth its place: what to do with it, what it takes up for how long, how long it was not
-    /// used, and its key.
+    /// Ranks a value; the highest goes first. After the rank count the room that it takes times the turns until it is
+    /// wanted, then the time since its last use. The last number is its key.
     fn rank(&self, key: u64, slot: &Slot<T>) -> Option<(Rank, u64, u64, u64)> {
         let Slot::Ready(kept) = slot else { return None };
         let next = self.next(key);
@@ -245,17 +246,18 @@ impl<T: Value> State<T> {
         Some((rank, wait.saturating_mul(kept.value.weight() as u64), u64::MAX - kept.used, key))
     }
 
-    /// What is still wanted of a key.
+    /// Lists what turns that are not over want of a key.
     fn wanted(&self, key: u64) -> impl Iterator<Item = &(u64, Range<usize>)> {
         let turns = self.expected.get(&key);
         turns.into_iter().flat_map(|t| t.range(t.partition_point(|(turn, _)| *turn < self.turn)..))
     }
 
-    /// The next turn that wants it.
+    /// The next turn that wants a key.
     fn next(&self, key: u64) -> Option<u64> {
         self.wanted(key).next().map(|(turn, _)| *turn)
     }
 
+    /// Reduces a value to what is wanted of it.
     fn reduce(&mut self, key: u64) {
         let mut ranges: Vec<_> = self.wanted(key).map(|(_, range)| range.clone()).collect();
         ranges.sort_by_key(|range| range.start);
@@ -271,29 +273,30 @@ impl<T: Value> State<T> {
         }
     }
 
+    /// Drops a value.
     fn remove(&mut self, key: u64) {
         if let Some(value) = self.take(key) {
             self.reuse(value);
         }
     }
 
-    /// Takes a value out, if nobody reads it still.
+    /// Removes a value; it is returned if no thread still reads it.
     fn take(&mut self, key: u64) -> Option<T> {
         let Some(Slot::Ready(kept)) = self.slots.remove(&key) else { return None };
         self.weight -= kept.value.weight();
         Arc::into_inner(kept.value)
     }
 
-    /// Keeps the memory of a few values, the heaviest: more than [`State::evict`] makes room for at once, so that hardly
-    /// any is got from the system anew.
+    /// Keeps a dropped value for its memory, if it is among the heaviest few. These are more than [`State::evict`] drops at
+    /// once, so that hardly any memory has to be got from the system.
     fn reuse(&mut self, value: T) {
-        let at = self.spare.partition_point(|spare| spare.weight() < value.weight());
-        self.spare.insert(at, value);
-        let mut kept: usize = self.spare.iter().map(T::weight).sum();
-        let mut count = self.spare.len();
-        self.spare.retain(|spare| {
-            let keep = kept <= self.limit / SPARE && count <= SPARES;
-            kept -= if keep { 0 } else { spare.weight() };
+        let at = self.dropped.partition_point(|other| other.weight() < value.weight());
+        self.dropped.insert(at, value);
+        let mut kept: usize = self.dropped.iter().map(T::weight).sum();
+        let mut count = self.dropped.len();
+        self.dropped.retain(|other| {
+            let keep = kept <= self.limit / DROPPED_SHARE && count <= MAX_DROPPED;
+            kept -= if keep { 0 } else { other.weight() };
             count -= usize::from(!keep);
             keep
         });

@@ -1,16 +1,26 @@
-//! Compressed files: zstd (seekable), lzop, gzip, xz, bzip2, `.Z` and raw, told apart by content, never by name.
+//! Compressed files: zstd (with or without a seek table), lzop, gzip, xz, bzip2, `.Z` and raw. They are told apart by
+//! content, never by name.
 //!
-//! One way to read a stream ([`decoder`]), one to read at random places ([`ReadAt`]), one to write
-//! ([`Encoder`]). Anything cut short or damaged ends in an error, as far as the format lets one see it.
+//! * [`source`] opens files of storages that others can write to.
+//! * A stream is decompressed by [`decoder`]. Each format has its module; `members` reads formats whose files may consist
+//!   of several compressed streams.
+//! * Content that can be read at any position is a [`ReadAt`]. [`RandomAccess`] stands for a file of such content: zstd
+//!   with a seek table ([`seekable`]), [`lzop`], or [`RawFile`]. Decompressed parts are kept in a [`cache`].
+//! * A stream is compressed by an [`Encoder`]; `blocks` is the common part of the encoders that use several threads.
+//!
+//! Anything that is cut short or damaged ends in an error, as far as the format lets one see it.
 
 mod blocks;
 pub mod cache;
+mod extent;
 pub mod gzip;
 pub mod lzo;
 pub mod lzop;
 pub mod lzw;
 mod members;
 mod ordered;
+mod random_access;
+mod read_at;
 pub mod seekable;
 mod skim;
 pub mod source;
@@ -18,23 +28,24 @@ mod zst;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read, Write};
 
-pub use seekable::Near;
+pub use extent::Extent;
+pub use random_access::{RandomAccess, RandomReader};
+pub use read_at::{RawFile, ReadAt, Sequential};
 
-/// Largest zstd window that a reader accepts, as `zstd -d` does by default: 128 MiB.
+/// The largest zstd window that is accepted, as a power of 2: 128 MiB, as `zstd -d` accepts by default.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-/// Memory an xz stream may ask of its reader: enough for `xz -9`.
+/// The most memory in bytes that an xz stream may ask of its reader. It is enough for `xz -9`.
 const XZ_MEMORY: u64 = 128 << 20;
 
-/// Threads that decompress an lzop stream: it is read faster than it can be used then.
+/// Threads that decompress an lzop stream. With two of them it is read faster than it can be used.
 const LZOP_READERS: usize = 2;
 
-/// What a file is compressed with, found by its first bytes.
+/// What a file is compressed with, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Not compressed, or with nothing we know.
+    /// Not compressed, or with something that we do not know.
     Raw,
     /// zstd frames (RFC 8878), or a skippable frame that may precede them.
     Zstd,
@@ -51,7 +62,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Tells the kind by the first bytes of a file; 9 of them suffice.
+    /// Tells the kind by the first bytes of a file; 9 bytes suffice.
     pub fn detect(prefix: &[u8]) -> Kind {
         match prefix {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Kind::Zstd,
@@ -59,7 +70,7 @@ impl Kind {
             [0x1f, 0x8b, 0x08, ..] => Kind::Gzip,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Kind::Xz,
             [0x89, b'L', b'Z', b'O', 0, 0x0d, 0x0a, 0x1a, 0x0a, ..] => Kind::Lzop,
-            // The mark of a first block, or of the end where there is none.
+            // Behind the level comes the mark of the first block, or, in an empty stream, the mark of the end.
             [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, ..] => Kind::Bzip2,
             [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, ..] => Kind::Bzip2,
             _ if lzw::is_lzw(prefix) => Kind::Lzw,
@@ -82,8 +93,8 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Length of a file's content, where the file tells without being read: one that is not compressed, and zstd with a seek
-/// table.
+/// Tells the length of a file's content in bytes, where that needs no reading of all of it: the file is not compressed, or
+/// is zstd with a seek table.
 pub fn content_size(path: &std::path::Path) -> Option<u64> {
     // Asked before opening: to open a FIFO would wait for its writer.
     let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
@@ -97,111 +108,10 @@ pub fn content_size(path: &std::path::Path) -> Option<u64> {
     }
 }
 
-/// Content that can be read at any place, by several threads at once.
-pub trait ReadAt: Send + Sync {
-    /// Length of the content, uncompressed, in bytes.
-    fn size(&self) -> u64;
-
-    /// Fills `buf` with the content from `pos` on.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` where the content ends before; `InvalidData` where it is damaged.
-    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()>;
-
-    /// As [`ReadAt::read_at`], for whoever reads many places close to one another, one after the other; `near` is his
-    /// alone.
-    ///
-    /// # Errors
-    /// As [`ReadAt::read_at`].
-    fn read_near(&self, pos: u64, buf: &mut [u8], near: &mut Near) -> io::Result<()> {
-        let _ = near;
-        self.read_at(pos, buf)
-    }
-
-    /// Number of the part that has this place and is decompressed from its front; where there are none such, of its MiB.
-    fn part_at(&self, pos: u64) -> u64 {
-        pos >> 20
-    }
-
-    /// Changes how many bytes of decompressed content may be kept.
-    fn keep(&self, bytes: usize) {
-        let _ = bytes;
-    }
-
-    /// Tells beforehand that `turn` will read these places and lengths; turns come in order. Who keeps
-    /// decompressed content keeps what is read soonest. Without it everything is read right, only slower.
-    fn expect(&self, turn: u64, ranges: &[(u64, u64)]) {
-        let _ = (turn, ranges);
-    }
-
-    /// Tells that this turn and those before it are over.
-    fn passed(&self, turn: u64) {
-        let _ = turn;
-    }
-
-    /// From now on the reader checks what he makes of the content: checksums in the file need not be
-    /// verified too. If his check fails, [`ReadAt::verify`] tells whether the file is to blame.
-    fn trust(&self) {}
-
-    /// From now on no more of a part is decompressed than is read of it. Its checksum, which comes last, is verified
-    /// only where all of it is.
-    fn fronts(&self) {}
-
-    /// Verifies the checksums of what holds this range.
-    ///
-    /// # Errors
-    /// As [`ReadAt::read_at`].
-    fn verify(&self, pos: u64, len: u64) -> io::Result<()> {
-        let _ = (pos, len);
-        Ok(())
-    }
-}
-
-/// No content at all.
-pub struct Nothing;
-
-impl ReadAt for Nothing {
-    fn size(&self) -> u64 {
-        0
-    }
-
-    fn read_at(&self, _: u64, buf: &mut [u8]) -> io::Result<()> {
-        if buf.is_empty() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-}
-
-/// An uncompressed file.
-pub struct RawFile {
-    file: File,
-    size: u64,
-}
-
-impl RawFile {
-    /// Takes a regular file or a block device.
-    ///
-    /// # Errors
-    /// Those of asking for the file's size.
-    pub fn new(file: File) -> io::Result<RawFile> {
-        // Not from the metadata, which says 0 for a block device.
-        let size = (&file).seek(SeekFrom::End(0))?;
-        Ok(RawFile { file, size })
-    }
-}
-
-impl ReadAt for RawFile {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(buf, pos)
-    }
-}
-
-/// Reads as many bytes as there are, up to the length of `buf`.
+/// Fills `buf` from `reader`, as far as there are bytes. The result is the number of bytes that were read.
 ///
 /// # Errors
-/// Those of `reader`, apart from interruptions.
+/// Those of `reader`; interrupted reads are tried again.
 pub fn read_full(reader: &mut (impl Read + ?Sized), buf: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buf.len() {
@@ -215,14 +125,14 @@ pub fn read_full(reader: &mut (impl Read + ?Sized), buf: &mut [u8]) -> io::Resul
     Ok(filled)
 }
 
-/// Reads what a function gives, part by part; an empty part is the end.
+/// A reader of what a function returns, part by part. An empty part is the end.
 pub struct Parts<F> {
     next: F,
     part: io::Cursor<Vec<u8>>,
 }
 
 impl<F: FnMut() -> io::Result<Vec<u8>>> Parts<F> {
-    /// Asks `next` for a part whenever the last one is used up, after the end and after errors too.
+    /// Calls `next` whenever the last part is used up, also after the end and after errors.
     pub fn new(next: F) -> Parts<F> {
         Parts { next, part: io::Cursor::default() }
     }
@@ -243,16 +153,16 @@ impl<F: FnMut() -> io::Result<Vec<u8>>> Read for Parts<F> {
     }
 }
 
-/// What is done about bytes behind the end of compressed data.
+/// What a decoder does about bytes behind the end of the compressed data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behind {
-    /// They are passed over where the format's own program does so.
+    /// It ignores them where the format's own program does so.
     Pass,
-    /// They are an error, also where they are zeros: whoever compresses the content again would lose them.
+    /// It fails, even where they are zeros: whoever compresses the content again would lose them.
     Refuse,
 }
 
-/// The error of [`Behind::Refuse`].
+/// Makes the error of [`Behind::Refuse`].
 fn behind(kind: impl fmt::Display, offset: u64) -> io::Error {
     let what = format!(
         "at offset {offset} there is something that is no {kind} data, and would be lost where the file is compressed \
@@ -261,15 +171,15 @@ fn behind(kind: impl fmt::Display, offset: u64) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Decompresses a stream, whatever it is compressed with; also tells what that is.
+/// Decompresses a stream, whatever it is compressed with. The result also tells what that is.
 ///
 /// # Errors
-/// Those of reading the first bytes, and of setting up the decompressor.
+/// Fails where the first bytes cannot be read, or the decompressor cannot be set up.
 pub fn decoder(input: Box<dyn Read + Send>) -> io::Result<(Kind, Box<dyn Read + Send>)> {
     decoder_with(input, Behind::Pass)
 }
 
-/// As [`decoder`]; `behind` tells what may follow the compressed data.
+/// As [`decoder`]; `behind` decides about bytes behind the compressed data.
 ///
 /// # Errors
 /// As [`decoder`].
@@ -318,32 +228,32 @@ pub enum Compression {
     Gzip(u32),
 }
 
-/// A compressor. What was written is complete only after [`Encoder::finish`]: dropped before, it
-/// leaves a file that every decompressor refuses, so that half an output never passes for a whole one.
+/// A compressor. Its output is complete only after [`Encoder::finish`]. If it is dropped before, every decompressor refuses
+/// what it wrote, so that half an output never passes for a whole one.
 pub trait Encoder: Write + Send {
     /// Writes what is left and the end mark, and flushes the output.
     ///
     /// # Errors
-    /// Those of the output.
+    /// Fails where the output cannot be written.
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
-/// Bytes of a differential that zstd compresses with one thread before others help.
+/// The first so many bytes of a differential are compressed by one zstd thread alone.
 const SMALL: u64 = 256 << 20;
 
-/// Compresses into `out`, with up to `threads` threads.
+/// Makes a compressor that writes to `out` and uses up to `threads` threads.
 ///
 /// # Errors
-/// Those of setting up the compressor.
+/// Fails where the compressor cannot be set up.
 pub fn encoder(out: Box<dyn Write + Send>, how: Compression, threads: usize) -> io::Result<Box<dyn Encoder>> {
     encoder_behind(0, out, how, threads)
 }
 
-/// As [`encoder`], for a stream that is rarely large and has an end mark of its own: zstd makes it smaller, and takes
-/// less memory.
+/// As [`encoder`], for a stream that is rarely large and has an end mark of its own: with zstd the output is smaller, and
+/// takes less memory to make.
 ///
 /// # Errors
-/// Those of setting up the compressor.
+/// As [`encoder`].
 pub fn small_encoder(
     out: Box<dyn Write + Send>,
     how: Compression,
@@ -352,7 +262,7 @@ pub fn small_encoder(
     encoder_behind(SMALL, out, how, threads)
 }
 
-/// With zstd one thread compresses the first `alone` bytes.
+/// As [`encoder`]; with zstd, a single thread compresses the first `alone` bytes.
 fn encoder_behind(
     alone: u64,
     out: Box<dyn Write + Send>,
@@ -367,6 +277,7 @@ fn encoder_behind(
     })
 }
 
+/// Writes without compression.
 struct Plain(Box<dyn Write + Send>);
 
 impl Write for Plain {
@@ -393,15 +304,5 @@ impl<W: Write + Send> Encoder for lzop::Writer<W> {
 impl<W: Write + Send> Encoder for gzip::Writer<W> {
     fn finish(self: Box<Self>) -> io::Result<()> {
         gzip::Writer::finish(*self)?.flush()
-    }
-}
-
-impl ReadAt for lzop::Seekable {
-    fn size(&self) -> u64 {
-        self.len()
-    }
-
-    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
-        lzop::Seekable::read_at(self, pos, buf)
     }
 }

@@ -7,13 +7,13 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Whose word it is that a path leads to the right file.
+/// How the path of a backup was found. It decides what may lie there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// A person gave the path. Links are followed, and a block device will do.
+    /// A person gave the path. Links are followed, and a block device is allowed.
     ByPerson,
-    /// The file has the name of a backup and lies on a storage. Whoever can write there could have put a link to any
-    /// file of this host in its place, or a pipe that never ends: it must be a regular file itself.
+    /// The path is the name of a backup on a storage. Whoever can write there could put a link to any file of this host in
+    /// its place, or a pipe that never ends. So it must be a regular file itself.
     ByName,
 }
 
@@ -23,32 +23,26 @@ pub enum Refused {
     /// The system's error.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A symbolic link that may not be followed.
+    /// It is a symbolic link, and links are not followed here.
     #[error("is a symbolic link, which is not followed on a storage: put the file itself there")]
     Link,
-    /// A directory, pipe, device or the like.
+    /// It is a directory, a pipe, a device or the like.
     #[error("is no regular file")]
     NoFile,
 }
 
-/// Opens a backup for reading. Never waits, whatever lies there.
+/// Opens a backup for reading. It never waits, whatever lies at `path`.
 ///
 /// # Errors
 /// See [`Refused`].
 pub fn open(path: &Path, found: Found) -> Result<File, Refused> {
-    // What a path leads to is asked of the opened file: between two looks at a path somebody could change it. NONBLOCK
-    // keeps a pipe without a writer from making us wait, and changes nothing for files and disks.
+    // NONBLOCK keeps a pipe without a writer from making us wait, and changes nothing for files and disks.
     let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     if found == Found::ByName {
         flags |= OFlags::NOFOLLOW;
     }
-    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
-    let file = opened.map_err(|error| match error.raw_os_error() {
-        Some(libc::ELOOP) if found == Found::ByName => Refused::Link,
-        // A socket, or a device without a driver.
-        Some(libc::ENXIO) => Refused::NoFile,
-        _ => Refused::Io(error),
-    })?;
+    let file = open_with(path, flags)?;
+    // The opened file is asked what it is: between two looks at a path, somebody could change what it leads to.
     let kind = file.metadata()?.file_type();
     match found {
         _ if kind.is_file() => Ok(file),
@@ -57,8 +51,43 @@ pub fn open(path: &Path, found: Found) -> Result<File, Refused> {
     }
 }
 
-/// Reads an open file from some place on, without moving the place that the file itself is at: several can read the
-/// same file, and none opens its path again, where another file may lie by then.
+/// A file that [`open_any`] opened.
+#[derive(Debug)]
+pub enum Any {
+    /// A regular file or a block device, which can be read more than once.
+    File(File),
+    /// A FIFO or a character device, which can be read only once, from its start.
+    Once(File),
+}
+
+/// Opens whatever can be read and was named by a person. It waits for the writer of a FIFO.
+///
+/// # Errors
+/// See [`Refused`].
+pub fn open_any(path: &Path) -> Result<Any, Refused> {
+    let file = open_with(path, OFlags::NOCTTY)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_block_device() {
+        Ok(Any::File(file))
+    } else if kind.is_fifo() || kind.is_char_device() {
+        Ok(Any::Once(file))
+    } else {
+        Err(Refused::NoFile)
+    }
+}
+
+fn open_with(path: &Path, flags: OFlags) -> Result<File, Refused> {
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) if flags.contains(OFlags::NOFOLLOW) => Refused::Link,
+        // The path leads to a socket, or to a device without a driver.
+        Some(libc::ENXIO) => Refused::NoFile,
+        _ => Refused::Io(error),
+    })
+}
+
+/// A pass over an open file, from some position to its end. It does not move the file's own position, so several passes
+/// can read the same file. None of them opens the path again, where another file may lie by then.
 #[derive(Debug)]
 pub struct Pass {
     file: File,
@@ -66,15 +95,15 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// From the file's start.
+    /// Begins at the start of the file.
     ///
     /// # Errors
-    /// Those of duplicating it.
+    /// Fails where the file descriptor cannot be duplicated.
     pub fn from_start(file: &File) -> io::Result<Pass> {
         Ok(Pass { file: file.try_clone()?, at: 0 })
     }
 
-    /// From the place it is at now; `None` for what cannot be read twice, such as a pipe.
+    /// Begins at the file's own position; `None` for what cannot be read twice, such as a pipe.
     pub fn from_here(file: &File) -> Option<Pass> {
         if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
             return None;
@@ -83,16 +112,16 @@ impl Pass {
         Some(Pass { file: file.try_clone().ok()?, at })
     }
 
-    /// Length of the file; 0 where it is not known.
+    /// Length of the file in bytes; 0 where it is not known.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
-    /// Another one, at the same place.
+    /// Makes another pass from the position where this one is.
     ///
     /// # Errors
-    /// Those of duplicating the file.
+    /// Fails where the file descriptor cannot be duplicated.
     pub fn again(&self) -> io::Result<Pass> {
         Ok(Pass { file: self.file.try_clone()?, at: self.at })
     }
@@ -149,6 +178,21 @@ mod tests {
             assert_eq!(what(name, Found::ByName), by_name, "{name}");
             assert_eq!(what(name, Found::ByPerson), by_person, "{name}");
         }
+    }
+
+    #[test]
+    fn a_source_may_be_read_once_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "content").unwrap();
+        symlink("file", dir.path().join("link")).unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let open = |name: &str| open_any(&dir.path().join(name));
+        assert!(matches!((open("file"), open("link")), (Ok(Any::File(_)), Ok(Any::File(_)))));
+        assert!(matches!(open("/dev/null"), Ok(Any::Once(_))));
+        assert!(matches!((open("."), open("socket")), (Err(Refused::NoFile), Err(Refused::NoFile))));
+        assert!(matches!(open("missing"), Err(Refused::Io(_))));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Compressing a full backup, with its map.
+//! Compressing a full backup, and writing its map beside it.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
@@ -6,19 +6,19 @@ use std::io::{self, Read, Write};
 use zstd::zstd_safe::CParameter;
 
 use super::Error;
-use super::cut::{Layout, Segmenter};
-use super::map::{Chunk, END, End, HEADER, MAP, encode_header};
+use super::chunker::{Layout, Segmenter};
+use super::fingerprint::{ChainedChecksum, Secret, checksum};
+use super::map::{END, End, HEADER, MAP, SegmentMap, encode_header};
 use super::pipeline::ordered;
-use super::print::{Chain, Secret, checksum};
 use crate::container::seekable::Writer;
 use crate::container::{self, Compression, Encoder};
 
-/// How a segment is compressed: the content of a zstd frame, at most, and its level.
+/// How a segment is compressed: the most bytes of content in a zstd frame, and the level of zstd.
 ///
-/// Of a frame all has to be decompressed to get at any byte. A VM's changes lie in many of its frames, so that smaller
-/// ones make differentials and restores cheaper; they compress worse: of 1.5 MiB by 0.7, of 1 MiB by 2 % than of 2 MiB.
-/// zstd's next level, hardly slower, brings a part of that back. Other streams are cut by content, which takes the time
-/// that this would.
+/// To get at any byte of a frame, it has to be decompressed from its front. The changes of a VM lie in many of its frames,
+/// so smaller frames make differentials and restores cheaper. But they compress worse: frames of 1.5 MiB by 0.7 %, frames
+/// of 1 MiB by 2 %, compared with 2 MiB. The next level of zstd is hardly slower and makes up for a part of that. Streams that
+/// are cut by content have no time left for it.
 fn frames(layout: &Layout, level: i32) -> (usize, i32) {
     match layout {
         Layout::Vma(_) => (3 << 19, if level == 3 { 4 } else { level }),
@@ -26,11 +26,12 @@ fn frames(layout: &Layout, level: i32) -> (usize, i32) {
     }
 }
 
-/// Compresses `input` into an archive that stock programs read. With zstd it carries a map; other
-/// compressions have no place for one, and are plain.
+/// Compresses `input` into an archive that stock programs read. With zstd it carries a map. Other compressions have no place
+/// for one.
 ///
 /// # Errors
-/// Those of reading, compressing and writing. The output is recognisably incomplete then.
+/// Fails where `input` cannot be read or `out` cannot be written. The output lacks its end then, which every reader
+/// notices.
 pub fn compress(
     mut input: impl Read + Send + 'static,
     out: impl Write + Send + 'static,
@@ -57,10 +58,15 @@ fn output(source: io::Error) -> Error {
     Error::Io { what: "cannot write the backup".into(), source }
 }
 
+/// A segment that was compressed.
 struct Compressed {
+    /// Its zstd frames, each with its bytes of content.
     frames: Vec<(Vec<u8>, usize)>,
-    chunk: Vec<u8>,
+    /// Its stored [`SegmentMap`].
+    map: Vec<u8>,
+    /// Its length in bytes.
     len: usize,
+    /// The checksum of its content.
     checksum: u128,
 }
 
@@ -76,10 +82,10 @@ fn compress_with_map(
     })?;
     let secret = Secret::new(&seed);
     let mut segments = Segmenter::new(input);
-    let spare = segments.spare();
+    let buffers = segments.buffers();
     let mut out = Writer::new(out);
     let mut end = End { content: 0, checksum: [0; 16], segments: 0 };
-    let mut whole = Chain::default();
+    let mut whole = ChainedChecksum::default();
 
     ordered(
         threads,
@@ -93,10 +99,10 @@ fn compress_with_map(
                 .map(|part| zstd_frame(part, level).map(|z| (z, part.len())))
                 .collect::<io::Result<_>>()
                 .map_err(|source| Error::Io { what: "zstd failed".into(), source })?;
-            let chunk = Chunk::new(&segment, &secret).encode();
+            let map = SegmentMap::new(&segment, &secret).encode();
             let checksum = checksum(&segment.data);
-            spare.give(segment.data);
-            Ok(Compressed { frames, chunk, len, checksum })
+            buffers.give(segment.data);
+            Ok(Compressed { frames, map, len, checksum })
         },
         |done| {
             for (n, (frame, content)) in done.frames.iter().enumerate() {
@@ -105,7 +111,7 @@ fn compress_with_map(
                     out.side(HEADER, &encode_header(&seed)).map_err(output)?;
                 }
             }
-            out.side(MAP, &done.chunk).map_err(output)?;
+            out.side(MAP, &done.map).map_err(output)?;
             whole.push(done.checksum);
             end.segments += 1;
             end.content += done.len as u64;
@@ -114,7 +120,7 @@ fn compress_with_map(
     )?;
 
     if end.segments == 0 {
-        // An empty stream is an empty frame, as zstd makes it; there is nothing to map.
+        // An empty stream becomes an empty frame, as zstd makes it. There is nothing to map.
         let empty = zstd_frame(&[], level).map_err(output)?;
         let mut out = out.into_inner();
         return out.write_all(&empty).and_then(|()| out.flush()).map_err(output);
@@ -124,7 +130,7 @@ fn compress_with_map(
     Ok(())
 }
 
-/// A frame with a checksum and its content's size.
+/// Compresses `content` into a frame with a checksum and the size of its content. Each thread keeps its compressor.
 fn zstd_frame(content: &[u8], level: i32) -> io::Result<Vec<u8>> {
     thread_local! {
         static ZSTD: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
@@ -136,8 +142,8 @@ fn zstd_frame(content: &[u8], level: i32) -> io::Result<Vec<u8>> {
                 let mut z = zstd::bulk::Compressor::new(level)?;
                 z.include_checksum(true)?;
                 z.include_contentsize(true)?;
-                // Tables of 1 MiB each. Twice that takes 1.5 times as long where the processor's cache is small, for
-                // 0.1 %.
+                // These tables take 1 MiB each. Tables of twice the size save 0.1 %, and take 1.5 times as long where the
+                // processor's cache is small.
                 if level == 4 {
                     z.set_parameter(CParameter::HashLog(18))?;
                     z.set_parameter(CParameter::ChainLog(18))?;

@@ -13,9 +13,9 @@ use std::path::Path;
 
 use pve_diff_backup::container::seekable::Writer;
 use pve_diff_backup::container::{lzo, lzop};
-use pve_diff_backup::matching::cut::Cluster;
-use pve_diff_backup::matching::map::{self, Chunk, End, Entry};
-use pve_diff_backup::matching::print::Secret;
+use pve_diff_backup::matching::chunker::Cluster;
+use pve_diff_backup::matching::fingerprint::Secret;
+use pve_diff_backup::matching::map::{self, End, Entry, SegmentMap};
 use pve_diff_backup::vcdiff::{AppHeader, Segment, Window, varint, write_header};
 use pve_diff_backup::vma::{self, Config, Device, ExtentHeader, Header};
 
@@ -291,29 +291,29 @@ fn claims(count: usize, compressed: usize, with_map: bool) -> Sparse {
     Sparse::new().then(start).hole(hole).then(end).then(table)
 }
 
-/// A map whose chunks name clusters of every device, each `step` behind the last.
-fn far_clusters(chunks: u32, step: u32) -> Vec<u8> {
+/// A map whose segments name clusters of every device, each `step` behind the last.
+fn far_clusters(segments: u32, step: u32) -> Vec<u8> {
     let secret = Secret::new(&[3; 32]);
     let mut writer = Writer::new(Vec::new());
     let content = vec![7; 1 << 20];
     let packed = zstd::bulk::compress(&content, 1).expect("memory takes it");
     writer.frame(&packed, content.len()).expect("memory takes it");
     writer.side(map::HEADER, &map::encode_header(&[3; 32])).expect("memory takes it");
-    for n in 0..chunks {
-        let mut chunk = Chunk { start: 0, len: 254 * 4096, ..Chunk::default() };
+    for n in 0..segments {
+        let mut segment = SegmentMap { start: 0, len: 254 * 4096, ..SegmentMap::default() };
         for device in 1..255u8 {
             let at = u32::from(device - 1) * 4096;
             let number = (n + 1).wrapping_mul(step).wrapping_sub(1);
-            chunk.clusters.push((Cluster { device, number, mask: 1 }, chunk.entries.len() as u32));
-            chunk.entries.push(Entry {
+            segment.clusters.push((Cluster { device, number, mask: 1 }, segment.entries.len() as u32));
+            segment.entries.push(Entry {
                 at,
                 len: 4096,
-                print: secret.print(&(n << 8 | u32::from(device)).to_le_bytes()),
+                fingerprint: secret.fingerprint(&(n << 8 | u32::from(device)).to_le_bytes()),
             });
         }
-        writer.side(map::MAP, &chunk.encode()).expect("memory takes it");
+        writer.side(map::MAP, &segment.encode()).expect("memory takes it");
     }
-    let end = End { content: content.len() as u64, checksum: [0; 16], segments: chunks.into() };
+    let end = End { content: content.len() as u64, checksum: [0; 16], segments: segments.into() };
     writer.side(map::END, &end.encode()).expect("memory takes it");
     writer.finish().expect("memory takes it")
 }

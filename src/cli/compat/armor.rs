@@ -7,10 +7,9 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use super::args::Options;
 use crate::cli::say::say;
-use crate::container::{ReadAt, read_full};
-use crate::matching::base::{Base, Content};
+use crate::container::read_full;
+use crate::matching::base::Base;
 use crate::text::shown;
 use crate::vcdiff::AppHeader;
 
@@ -20,12 +19,7 @@ const PART: usize = 1 << 20;
 /// Checks the source before anything is decoded. A source that can be read only once is taken as it is, with a warning.
 ///
 /// `path` is the source, `base` what it holds, if anything.
-pub fn check_source(
-    header: &AppHeader,
-    path: Option<&Path>,
-    base: Option<&Base>,
-    options: &Options,
-) -> anyhow::Result<()> {
+pub fn check_source(header: &AppHeader, path: Option<&Path>, base: Option<&Base>) -> anyhow::Result<()> {
     let [target, Some(source)] = header.blake3 else { return Ok(()) };
     let Some(path) = path else {
         bail!(
@@ -33,28 +27,16 @@ pub fn check_source(
         );
     };
     let name = shown(path);
-    let hash = match base.map(|base| (&base.content, base.form)) {
-        None => Ok(blake3::hash(b"")),
-        Some((Content::Mapped(map), _)) => hash_of(map.as_ref()),
-        Some((Content::Random(content), _)) => hash_of(content.as_ref()),
-        Some((Content::Stream(_), Base::ONCE)) => {
+    let hash = match base.map(Base::content).transpose() {
+        Ok(None) => Ok(blake3::hash(b"")),
+        Ok(Some(None)) => {
             say!(
                 "warning: the source can be read only once, so the hash of it in the delta's header is not checked"
             );
             return Ok(());
         }
-        Some((Content::Stream(_), _)) => base.map_or(Ok(None), Base::again).and_then(|again| {
-            let again = again.ok_or_else(|| std::io::Error::other("it can be read only once"))?;
-            let mut stream = super::files::content(again, options)?.1;
-            let mut hasher = blake3::Hasher::new();
-            let mut part = vec![0; PART];
-            loop {
-                match read_full(&mut stream, &mut part)? {
-                    0 => return Ok(hasher.finalize()),
-                    n => hasher.update(&part[..n]),
-                };
-            }
-        }),
+        Ok(Some(Some(content))) => hash_of(content),
+        Err(error) => Err(error),
     };
     let hash = hash.with_context(|| format!("cannot read {name}"))?;
     if hash == source {
@@ -69,17 +51,15 @@ pub fn check_source(
     );
 }
 
-fn hash_of(content: &dyn ReadAt) -> std::io::Result<blake3::Hash> {
+fn hash_of(mut content: impl std::io::Read) -> std::io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
     let mut part = vec![0; PART];
-    let (mut at, size) = (0, content.size());
-    while at < size {
-        let n = (size - at).min(PART as u64) as usize;
-        content.read_at(at, &mut part[..n])?;
-        hasher.update(&part[..n]);
-        at += n as u64;
+    loop {
+        match read_full(&mut content, &mut part)? {
+            0 => return Ok(hasher.finalize()),
+            n => hasher.update(&part[..n]),
+        };
     }
-    Ok(hasher.finalize())
 }
 
 /// Hashes what is decoded, where the header has a hash to compare it with.

@@ -43,7 +43,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     };
     let base = source.as_deref().map(|path| open_base(path, options)).transpose()?.flatten();
     let armored = if options.armor { header.clone() } else { AppHeader::default() };
-    armor::check_source(&armored, source.as_deref(), base.as_ref(), options)?;
+    armor::check_source(&armored, source.as_deref(), base.as_ref())?;
     let mut hash = armor::Target::new(&armored);
 
     let path = match files::named_output(options) {

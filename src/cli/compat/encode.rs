@@ -1,9 +1,7 @@
 //! `encode`.
 
-use std::fs::Metadata;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -18,8 +16,8 @@ use super::print::letter;
 use super::stage::Stage;
 use crate::cli::say::say;
 use crate::container::{self, Kind, Parts, read_full};
-use crate::matching::base::{Base, Content};
-use crate::matching::{self, encode};
+use crate::matching::base::Base;
+use crate::matching::{self, differential};
 use crate::vcdiff::{AppHeader, EndRecord, Item, Limits, Reader, TargetHasher, WindowBuilder, write_header};
 
 /// Encodes the input against the source.
@@ -36,7 +34,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     }
     let base = options.source.as_deref().map(|path| open_base(path, options)).transpose()?.flatten();
 
-    let one_way = base.as_ref().is_some_and(|base| matches!(base.content, Content::Stream(_)));
+    let one_way = base.as_ref().is_some_and(Base::is_one_way);
     let name = |path: &Option<std::path::PathBuf>| {
         let name = path.as_deref().and_then(Path::file_name);
         name.map(|n| n.as_bytes().to_vec()).unwrap_or_default()
@@ -82,20 +80,7 @@ pub fn in_memory(options: &Options, target: &[u8]) -> anyhow::Result<Vec<u8>> {
 
 /// Opens a source; none if it is empty, since nothing can be copied from it.
 pub fn open_base(path: &Path, options: &Options) -> anyhow::Result<Option<Base>> {
-    let metadata = std::fs::metadata(path);
-    let is = |test: fn(&Metadata) -> bool| metadata.as_ref().is_ok_and(test);
-    Ok(if is(|m| m.is_file() && m.len() == 0) {
-        None
-    } else {
-        let base = if is(|m| m.file_type().is_fifo() || m.file_type().is_char_device()) {
-            Base::open_once(path, options.decompress)
-        } else if options.decompress {
-            Base::open(path)
-        } else {
-            Base::open_raw(path)
-        };
-        Some(base.map_err(files::told)?)
-    })
+    Base::open_source(path, options.decompress).map_err(files::told)
 }
 
 /// Writes the delta and returns the length of the target.
@@ -154,8 +139,12 @@ fn against(
 ) -> anyhow::Result<EndRecord> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     // None of it further back than xdelta3 itself could restore.
-    let how =
-        encode::Options { threads, window: options.source_window, far: 0, records: stage.matcher.is_some() };
+    let how = differential::Options {
+        threads,
+        window: options.source_window,
+        far: 0,
+        records: stage.matcher.is_some(),
+    };
     // The engine's own windows are as long as the default, or shorter.
     let (input, cutter) = match options.window {
         DEFAULT_WINDOW => (input, None),
@@ -166,7 +155,7 @@ fn against(
     };
     let (send, receive) = bounded(2);
     std::thread::scope(|scope| {
-        let engine = scope.spawn(move || encode::diff(input, base, Box::new(PipeIn(send)), how));
+        let engine = scope.spawn(move || differential::diff(input, base, Box::new(PipeIn(send)), how));
         // Owned, so that its end is that of the pipe, and the engine does not wait for ever.
         let windows = Parts::new(move || Ok(receive.recv().unwrap_or_default()));
         let staged = restage(windows, cutter, stage);

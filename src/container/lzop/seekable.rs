@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Error;
 use super::format::{BLOCK_LEN, Block, Checks, Scanner};
 use crate::budget::Budget;
+use crate::container::read_at::ReadAt;
 use crate::container::skim::{Skim, read_full_at};
 
 /// Content kept unpacked, and groups of blocks.
@@ -139,6 +140,16 @@ impl Seekable {
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
         // A panic elsewhere cannot leave the cache half changed in a way that matters.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ReadAt for Seekable {
+    fn size(&self) -> u64 {
+        self.len()
+    }
+
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        Seekable::read_at(self, pos, buf)
     }
 }
 

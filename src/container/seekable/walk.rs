@@ -1,4 +1,4 @@
-//! Walking over a zstd file's frames by their headers.
+//! Walking over the frames of a zstd file by their headers, without decompressing anything.
 
 use std::fs::File;
 use std::io;
@@ -6,28 +6,28 @@ use std::io;
 use super::super::skim::{Skim, read_full_at};
 use super::{MAX_FRAME, SIDE_MAGIC, TABLE_MAGIC, Tag, le32};
 
-/// Blocks without content in a row. No encoder writes two; where a file system filled a lost end with zeros, they read
-/// as nothing but such blocks.
+/// How many blocks without content may follow one another. No encoder writes two of them. Where a file system filled a
+/// lost end with zeros, the zeros read as an endless row of them.
 const MAX_EMPTY: u32 = 1 << 16;
 
-/// Tag of the side frame right behind the first data frame, if there is one. This tells a file of ours even
-/// where its end is missing.
+/// Reads the tag of the side frame right behind the first data frame, if there is one. It tells that a file was written
+/// by us, even where its end is missing.
 ///
 /// # Errors
-/// Those of reading.
+/// Fails where the file cannot be read.
 pub fn first_side_tag(file: &File) -> io::Result<Option<Tag>> {
-    // Our first frame is small; nobody else's needs to be walked.
+    // The first frame of our files is small. A larger one is somebody else's, which need not be walked over.
     let Some(at) = frame_end(&mut Skim::new(file), 0, u64::from(MAX_FRAME))? else { return Ok(None) };
     let mut side = [0; 16];
     let n = read_full_at(file, &mut side, at)?;
     Ok((n == 16 && le32(&side) == SIDE_MAGIC).then(|| side[8..].try_into().expect("8 bytes")))
 }
 
-/// Whether a zstd file ends where its last frame ends. Only the headers of its blocks (128 KiB of
-/// content each) are read.
+/// Tells whether a zstd file ends where its last frame ends. Only the headers of its blocks (128 KiB of content each) are
+/// read.
 ///
 /// # Errors
-/// Those of reading.
+/// Fails where the file cannot be read.
 pub fn is_whole(file: &File) -> io::Result<bool> {
     let size = file.metadata()?.len();
     let (mut skim, mut at) = (Skim::new(file), 0);
@@ -40,24 +40,24 @@ pub fn is_whole(file: &File) -> io::Result<bool> {
     Ok(at == size)
 }
 
-/// How a file ends that has, or had, a seek table somewhere.
+/// How a zstd file ends, seen from its first seek table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It ends before its seek table does.
+    /// It has no whole seek table: the file is cut short.
     Missing,
-    /// Its first seek table ends here. If anything follows, it is skippable frames, which hold no content.
+    /// The first seek table ends at this position. If anything follows, it is skippable frames, which hold no content.
     Table(u64),
-    /// Its first seek table ends here, and further content follows.
+    /// The first seek table ends at this position, and further content follows.
     More(u64),
-    /// Its first seek table ends here, and something follows that is no zstd frame, or no whole one.
+    /// The first seek table ends at this position, and something follows that is no zstd frame, or no whole one.
     Other(u64),
 }
 
-/// Tells how a zstd file with a seek table ends, by the headers of its blocks. A file that ends in its only seek table
-/// need not be asked: this takes as many reads as it has blocks.
+/// Tells how a zstd file with a seek table ends, by the headers of its blocks. This takes as many reads as the file has
+/// blocks, so it is for files that do not end in a seek table that fits them.
 ///
 /// # Errors
-/// Those of reading.
+/// Fails where the file cannot be read.
 pub fn end(file: &File) -> io::Result<End> {
     let size = file.metadata()?.len();
     let (mut skim, mut at, mut table) = (Skim::new(file), 0, None);
@@ -77,12 +77,12 @@ pub fn end(file: &File) -> io::Result<End> {
     Ok(table.map_or(End::Missing, End::Table))
 }
 
-/// Whether this is the magic number of a skippable frame.
+/// Tells whether this is the magic number of a skippable frame (RFC 8878 section 3.1.2).
 fn is_skippable(magic: u32) -> bool {
     magic & 0xffff_fff0 == 0x184D_2A50
 }
 
-/// Where the frame that begins at `at` ends; `None` where there is none, or it ends behind `limit`.
+/// Finds the end of the frame that begins at `at`; `None` where no frame begins there, or it ends behind `limit`.
 fn frame_end(skim: &mut Skim<'_>, mut at: u64, limit: u64) -> io::Result<Option<u64>> {
     let mut head = [0; 8];
     let n = skim.read_at(at, &mut head)?;

@@ -1,12 +1,13 @@
-//! Writing a seekable file.
+//! Writing a zstd file with a seek table.
 
 use std::io::{self, Write};
 
 use super::{FOOTER_LEN, FOOTER_MAGIC, SIDE_MAGIC, TABLE_MAGIC, Tag};
 
-/// Writes a seekable file, frame by frame.
+/// Writes a zstd file with a seek table, frame by frame.
 pub struct Writer<W: Write> {
     out: W,
+    /// For each frame: its bytes in the file, and its bytes of content.
     table: Vec<(u32, u32)>,
 }
 
@@ -19,7 +20,7 @@ impl<W: Write> Writer<W> {
     /// Appends a complete zstd frame that holds `content` bytes.
     ///
     /// # Errors
-    /// Those of the output.
+    /// Fails where the output cannot be written.
     pub fn frame(&mut self, compressed: &[u8], content: usize) -> io::Result<()> {
         self.table.push((size32(compressed.len())?, size32(content)?));
         self.out.write_all(compressed)
@@ -28,7 +29,7 @@ impl<W: Write> Writer<W> {
     /// Appends a side frame.
     ///
     /// # Errors
-    /// Those of the output.
+    /// Fails where the output cannot be written.
     pub fn side(&mut self, tag: Tag, payload: &[u8]) -> io::Result<()> {
         let len = size32(tag.len() + payload.len())?;
         self.table.push((size32(8 + tag.len() + payload.len())?, 0));
@@ -38,7 +39,7 @@ impl<W: Write> Writer<W> {
         self.out.write_all(payload)
     }
 
-    /// The output, without a seek table.
+    /// Gives the output back, without a seek table.
     pub fn into_inner(self) -> W {
         self.out
     }
@@ -46,7 +47,7 @@ impl<W: Write> Writer<W> {
     /// Writes the seek table; the file is complete then.
     ///
     /// # Errors
-    /// Those of the output.
+    /// Fails where the output cannot be written.
     pub fn finish(mut self) -> io::Result<W> {
         let mut t = Vec::with_capacity(17 + 8 * self.table.len());
         t.extend(TABLE_MAGIC.to_le_bytes());

@@ -1,0 +1,145 @@
+//! Reading the content of a zstd file with a seek table.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::frame::{FrameContent, decode_whole};
+use super::invalid;
+use super::table::Seekable;
+use crate::container::cache::Cache;
+use crate::container::extent::Extent;
+use crate::container::read_at::ReadAt;
+
+/// How the content of a zstd file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// How many bytes of decompressed content are kept.
+    pub cache: usize,
+    /// Whether the checksums of frames are verified. It is not needed where the reader checks what he makes of the content;
+    /// if his check fails, [`FrameReader::verify`] tells whether the file is to blame.
+    pub checksums: bool,
+    /// Whether a frame is decompressed only as far as it is read. Its checksum, which comes last, is verified only where
+    /// the reading goes to its end.
+    pub fronts: bool,
+}
+
+impl Default for ReadOptions {
+    /// 32 MiB are kept, checksums are verified, and frames are decompressed to their ends.
+    fn default() -> ReadOptions {
+        ReadOptions { cache: 32 << 20, checksums: true, fronts: false }
+    }
+}
+
+/// Reads the content of a zstd file with a seek table, and keeps decompressed frames. Several threads may use it at once.
+pub struct FrameReader {
+    file: Arc<Seekable>,
+    options: ReadOptions,
+    cache: Cache<FrameContent>,
+}
+
+impl Seekable {
+    /// Opens the content for reading.
+    pub fn reader(self: &Arc<Self>, options: ReadOptions) -> FrameReader {
+        FrameReader { file: Arc::clone(self), options, cache: Cache::new(options.cache) }
+    }
+}
+
+/// The frame that a thread read from last. To look there first is quicker than to search the cache.
+#[derive(Default)]
+pub struct LastFrame(Option<(u64, Arc<FrameContent>)>);
+
+impl LastFrame {
+    /// Fills `buf` with the content from `pos` on, if the frame has all of it.
+    fn read(&self, pos: u64, buf: &mut [u8]) -> Option<()> {
+        let (start, content) = self.0.as_ref()?;
+        let at = usize::try_from(pos.checked_sub(*start)?).ok()?;
+        buf.copy_from_slice(content.get(&(at..at.checked_add(buf.len())?))?);
+        Some(())
+    }
+}
+
+impl FrameReader {
+    /// Reads as [`ReadAt::read_at`] does. It is quicker for a thread that reads many places close to one another, and
+    /// passes the same `last` each time.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_at`].
+    pub fn read_near(&self, pos: u64, mut buf: &mut [u8], last: &mut LastFrame) -> io::Result<()> {
+        if last.read(pos, buf).is_some() {
+            return Ok(());
+        }
+        // A frame can only be decompressed further while nobody else holds it.
+        *last = LastFrame::default();
+        if pos.checked_add(buf.len() as u64).is_none_or(|end| end > self.file.size()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        for (n, range) in self.file.frames_with(Extent::new(pos, buf.len() as u64)) {
+            let (now, later) = buf.split_at_mut(range.len());
+            let frame = &self.file.frames[n];
+            if now.len() == frame.content as usize && self.cache.passes_by(n as u64) {
+                decode_whole(&self.file.file, frame, now, self.options.checksums)?;
+            } else {
+                let content = self.frame(n, range.clone())?;
+                let bytes = content
+                    .get(&range)
+                    .ok_or_else(|| invalid(format!("frame {n} of the zstd file is too short")))?;
+                now.copy_from_slice(bytes);
+                *last = LastFrame(Some((frame.start, content)));
+            }
+            buf = later;
+        }
+        Ok(())
+    }
+
+    /// Announces that turn `turn` will read these extents. Turns are announced in order; a turn is over when
+    /// [`FrameReader::passed`] says so. What will be read soonest is then kept longest. Without announcements everything
+    /// is read right too, only slower.
+    pub fn expect(&self, turn: u64, extents: &[Extent]) {
+        let wanted = extents.iter().flat_map(|extent| self.file.frames_with(*extent));
+        self.cache.expect(turn, wanted.map(|(n, range)| (n as u64, range)));
+    }
+
+    /// Tells that turn `turn` and those before it are over.
+    pub fn passed(&self, turn: u64) {
+        self.cache.passed(turn);
+    }
+
+    /// Verifies the checksums of the frames that hold this extent.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_at`].
+    pub fn verify(&self, extent: Extent) -> io::Result<()> {
+        let mut memory = Vec::new();
+        for (n, _) in self.file.frames_with(extent) {
+            let frame = &self.file.frames[n];
+            memory.resize(frame.content as usize, 0);
+            decode_whole(&self.file.file, frame, &mut memory[..], true)?;
+        }
+        Ok(())
+    }
+
+    /// The content of frame `n`, which holds `range` of it at least.
+    pub(super) fn frame(&self, n: usize, range: Range<usize>) -> io::Result<Arc<FrameContent>> {
+        let (file, frame) = (&self.file.file, &self.file.frames[n]);
+        let whole = frame.content as usize;
+        self.cache.get(n as u64, range, |had, end| {
+            let mut content = match had {
+                Some(content) if content.continues(n) => content,
+                had => FrameContent::begin(n, whole, had, self.options.checksums)?,
+            };
+            content.decode_to(file, frame, if self.options.fronts { end } else { whole })?;
+            Ok(content)
+        })
+    }
+}
+
+impl ReadAt for FrameReader {
+    fn size(&self) -> u64 {
+        self.file.size()
+    }
+
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.read_near(pos, buf, &mut LastFrame::default())
+    }
+}

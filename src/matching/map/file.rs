@@ -1,0 +1,181 @@
+//! The map in the file of a full backup.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::segment_map::{Fields, MAX_STORED, SegmentMap};
+use crate::container::cache::{Cache, Value};
+use crate::container::seekable::{FrameReader, ReadOptions, Seekable, Tag};
+use crate::matching::fingerprint::{SEED_LEN, Secret, checksum};
+use crate::matching::{BaseProblem, Error};
+
+/// The tag of the side frame with the version and the seed of the secret.
+pub const HEADER: Tag = *b"pvedbHDR";
+/// The tag of a side frame with a [`SegmentMap`].
+pub const MAP: Tag = *b"pvedbMAP";
+/// The tag of the side frame with the [`End`].
+pub const END: Tag = *b"pvedbEND";
+const VERSION: u8 = 1;
+
+/// Bytes of segment maps that are kept in memory. One takes about 50 KB, and up to 400 KB where pieces are small.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// Makes the payload of the side frame [`HEADER`].
+pub fn encode_header(seed: &[u8; SEED_LEN]) -> Vec<u8> {
+    [&[VERSION][..], seed].concat()
+}
+
+/// The end of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Length of the content in bytes.
+    pub content: u64,
+    /// Checksum of the content, chained from the checksums of its segments.
+    pub checksum: [u8; 16],
+    /// Number of segments.
+    pub segments: u64,
+}
+
+impl End {
+    /// Makes the payload of the side frame [`END`].
+    pub fn encode(&self) -> Vec<u8> {
+        [&self.content.to_le_bytes()[..], &self.checksum, &self.segments.to_le_bytes()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<End> {
+        let mut r = Fields(bytes);
+        let end = End { content: r.u64()?, checksum: r.take()?, segments: r.u64()? };
+        r.0.is_empty().then_some(end)
+    }
+}
+
+/// A full backup with a map, of which header and end were read.
+pub struct Map {
+    file: Arc<Seekable>,
+    secret: Secret,
+    /// Number of the side frame with the first segment map.
+    first: usize,
+    segments: usize,
+    identity: [u8; 16],
+}
+
+impl Map {
+    /// Reads header and end of the map. A file that has no map of ours is given back.
+    ///
+    /// # Errors
+    /// Fails where there is a map that is damaged or incomplete.
+    pub fn open(file: Seekable, path: &Path) -> Result<Result<Map, Seekable>, Error> {
+        let damaged = |found: &str| Error::base(path, BaseProblem::Damaged(found.into()));
+        let sides = file.sides();
+        let Ok((HEADER, header)) = file.side(0, 64) else { return Ok(Err(file)) };
+        let Ok((END, end)) = file.side(sides - 1, 64) else {
+            return Err(damaged("its map has no end: the file is cut short, or was joined with another"));
+        };
+        let (Some(end_record), [VERSION, seed @ ..]) = (End::decode(&end), &header[..]) else {
+            return Err(damaged("its map is of a version that this program does not know"));
+        };
+        let Ok(seed) = <&[u8; SEED_LEN]>::try_from(seed) else {
+            return Err(damaged("the head of its map is damaged"));
+        };
+        let segments = sides - 2;
+        if end_record.segments != segments as u64 || end_record.content != file.size() {
+            return Err(damaged("its map does not fit its content: the file is cut short or damaged"));
+        }
+        let identity = checksum(&[header.as_slice(), &end].concat()).to_le_bytes();
+        Ok(Ok(Map { file: Arc::new(file), secret: Secret::new(seed), first: 1, segments, identity }))
+    }
+
+    /// The file, whose content can be read at any position.
+    pub fn file(&self) -> &Arc<Seekable> {
+        &self.file
+    }
+
+    /// The identity of the full backup, which no other full backup has. It is a checksum of header and end, and so of the
+    /// seed and of the checksum of the content.
+    pub fn identity(&self) -> [u8; 16] {
+        self.identity
+    }
+
+    /// Opens the map and the content for reading.
+    pub fn reader(self, options: ReadOptions) -> MapReader {
+        MapReader { content: self.file.reader(options), map: self, recent: Cache::new(CACHE_BYTES) }
+    }
+}
+
+/// Reads the segment maps of a full backup, and its content.
+pub struct MapReader {
+    map: Map,
+    content: FrameReader,
+    recent: Cache<SegmentMap>,
+}
+
+impl MapReader {
+    /// The content of the full backup.
+    pub fn content(&self) -> &FrameReader {
+        &self.content
+    }
+
+    /// Number of the zstd frame that holds this position of the content.
+    pub fn frame_at(&self, pos: u64) -> u64 {
+        self.map.file.frame_at(pos) as u64
+    }
+
+    /// Length of the content in bytes.
+    pub fn size(&self) -> u64 {
+        self.map.file.size()
+    }
+
+    /// The key of the fingerprints.
+    pub fn secret(&self) -> &Secret {
+        &self.map.secret
+    }
+
+    /// Bytes that the map takes in the file.
+    pub fn stored(&self) -> u64 {
+        self.map.file.side_bytes()
+    }
+
+    /// Number of segments.
+    pub fn segments(&self) -> usize {
+        self.map.segments
+    }
+
+    /// Reads the map of segment `n` from the file.
+    ///
+    /// # Errors
+    /// Fails where it cannot be read or is damaged.
+    pub fn read(&self, n: usize) -> Result<SegmentMap, Error> {
+        let what = || format!("part {n} of the map of the full backup");
+        let file = &self.map.file;
+        let (tag, bytes) = file
+            .side(self.map.first + n, MAX_STORED)
+            .map_err(|source| Error::Io { what: format!("cannot read {}", what()), source })?;
+        (tag == MAP)
+            .then(|| SegmentMap::decode(&bytes))
+            .flatten()
+            .filter(|m| m.start.checked_add(m.len.into()).is_some_and(|end| end <= file.size()))
+            .map(|mut segment| {
+                segment.add_headers(&self.content, self.secret());
+                segment
+            })
+            .ok_or_else(|| Error::Io {
+                what: format!("cannot use {}", what()),
+                source: io::Error::new(io::ErrorKind::InvalidData, "it is damaged"),
+            })
+    }
+
+    /// Returns the map of segment `n`, and keeps it for a while.
+    ///
+    /// # Errors
+    /// As [`MapReader::read`].
+    pub fn get(&self, n: u32) -> Result<Arc<SegmentMap>, Error> {
+        self.recent.get(n.into(), 0..1, |_, _| self.read(n as usize))
+    }
+}
+
+impl Value for SegmentMap {
+    fn weight(&self) -> usize {
+        self.memory()
+    }
+}
