@@ -282,6 +282,33 @@ fn no_files_import_each_other_in_a_circle() {
     assert!(found.is_empty(), "files import each other in a circle:\n{found:#?}");
 }
 
+/// Whether a file can start a program: it names the crate duct, or the standard library's `process::Command`.
+fn starts_programs(tokens: &[String]) -> bool {
+    let is_command = |at: usize| {
+        let names = tokens[at..].iter().take_while(|token| !matches!(token.as_str(), ";" | "}" | ")"));
+        tokens[at - 2..at] == ["process", "::"] && names.into_iter().any(|name| name == "Command")
+    };
+    tokens.iter().any(|token| token == "duct") || (2..tokens.len()).any(is_command)
+}
+
+#[test]
+fn one_file_starts_programs() {
+    let starting: Vec<String> = House::read()
+        .files
+        .iter()
+        .filter(|(module, _)| module.last().is_none_or(|name| name != "tests"))
+        .filter(|(_, tokens)| starts_programs(tokens))
+        .map(|(module, _)| module.join("::"))
+        .collect();
+    assert_eq!(starting, ["host::program"], "other files let host::program start their programs");
+    for text in ["use std::process::Command;", "use std::process::{self, Command};", "duct::cmd!(\"x\")"] {
+        assert!(starts_programs(&tokens(text)), "{text}");
+    }
+    for text in ["use std::process::{ExitCode};", "fn f() { std::process::exit(1) } clap::Command::new"] {
+        assert!(!starts_programs(&tokens(text)), "{text}");
+    }
+}
+
 #[test]
 fn the_reader_sees_circles_and_what_is_handed_on() {
     let file = |text: &str| without_tests(tokens(text));
