@@ -36,7 +36,12 @@ pub fn escaped(bytes: &[u8]) -> String {
 
 /// A whole message without what could command a terminal or turn its direction. Its lines stay lines.
 pub fn harmless(message: &str) -> String {
-    replaced(message.as_bytes(), |c| steers(c) && !matches!(c, '\n' | '\t'))
+    harmless_bytes(message.as_bytes())
+}
+
+/// The same for the content of a file.
+pub fn harmless_bytes(content: &[u8]) -> String {
+    replaced(content, |c| steers(c) && !matches!(c, '\n' | '\t'))
 }
 
 /// Whether a character commands a terminal, turns the direction of text, or cannot be seen.

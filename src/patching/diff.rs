@@ -1,10 +1,12 @@
 //! Changes as unified diffs: plain for `patch`, coloured for people.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use similar::{Algorithm, ChangeTag, DiffTag, TextDiff};
 
 use super::change::Change;
+use crate::text::harmless_bytes;
 
 /// Lines of context, as `diff -u` has them.
 const CONTEXT: usize = 3;
@@ -19,13 +21,30 @@ const BOLD: &str = "\x1b[1m";
 const INVERSE: &str = "\x1b[7m";
 const RESET: &str = "\x1b[0m";
 
+/// How a diff is shown; by default as patch(1) takes it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Look {
+    /// In colour; changed words within changed lines are set off by inverse video.
+    pub colour: bool,
+    /// For a terminal: what would command it is escaped. Lines of files are anybody's.
+    pub harmless: bool,
+}
+
+impl Look {
+    fn text(self, bytes: &[u8]) -> Cow<'_, [u8]> {
+        match self.harmless {
+            true => harmless_bytes(bytes).into_bytes().into(),
+            false => bytes.into(),
+        }
+    }
+}
+
 /// Writes `change` as a unified diff with the paths `a/PATH` and `b/PATH` (`patch -p1`).
-///
-/// With `colour`, changed words within changed lines are set off by inverse video.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write(out: &mut impl Write, change: &Change, colour: bool) -> io::Result<()> {
+pub fn write(out: &mut impl Write, change: &Change, look: Look) -> io::Result<()> {
+    let colour = look.colour;
     let paint = |code| if colour { code } else { "" };
     let reset = paint(RESET);
     let name = |side: &str, content: &Option<Vec<u8>>| match content {
@@ -52,10 +71,10 @@ pub fn write(out: &mut impl Write, change: &Change, colour: bool) -> io::Result<
                         let text = part.strip_suffix(b"\n").unwrap_or(part);
                         if *strong {
                             write!(out, "{INVERSE}")?;
-                            out.write_all(text)?;
+                            out.write_all(&look.text(text))?;
                             write!(out, "{RESET}{code}")?;
                         } else {
-                            out.write_all(text)?;
+                            out.write_all(&look.text(text))?;
                         }
                     }
                     writeln!(out, "{RESET}")?;
@@ -71,7 +90,7 @@ pub fn write(out: &mut impl Write, change: &Change, colour: bool) -> io::Result<
                 let body = text.strip_suffix(b"\n").unwrap_or(text);
                 let painted = colour && change.tag() != ChangeTag::Equal;
                 write!(out, "{}{sign}", if painted { code } else { "" })?;
-                out.write_all(body)?;
+                out.write_all(&look.text(body))?;
                 writeln!(out, "{}", if painted { RESET } else { "" })?;
                 if body.len() == text.len() {
                     writeln!(out, "{NO_END}")?;
@@ -106,7 +125,7 @@ fn compare<'a>(before: &[&'a [u8]], after: &[&'a [u8]]) -> TextDiff<'a, 'a, [u8]
 /// Those of `out`, and [`io::ErrorKind::Other`] where the diff does not do what it should (a bug).
 pub fn write_proven(out: &mut impl Write, change: &Change) -> io::Result<()> {
     let mut patch = Vec::new();
-    write(&mut patch, change, false)?;
+    write(&mut patch, change, Look::default())?;
     let wrong = |what: String| io::Error::other(format!("the diff of {} is wrong: {what}", change.path));
     let parsed = diffy::Patch::from_bytes(&patch).map_err(|e| wrong(e.to_string()))?;
     let side = |content: &Option<Vec<u8>>| content.clone().unwrap_or_default();

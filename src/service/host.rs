@@ -80,7 +80,7 @@ impl Host {
     /// Where there is no such folder, or a patch set is faulty.
     pub fn open(root: &Path, patches: Option<&Path>) -> anyhow::Result<Self> {
         let root = Root::open(root)?;
-        hint::aim_at(&root);
+        hint::aim_at(&root, patches);
         let (sets, verified) = match patches {
             Some(dir) => (patchset::from_dir(dir)?, Verified::from_dir(dir)?),
             None => (patchset::embedded()?, Verified::embedded()?),

@@ -82,7 +82,7 @@ fn an_upgrade_of_our_lines_is_a_patch_too() {
 fn colour_only_when_wanted_and_changed_words_stand_out() {
     let host = Host::new();
     assert!(!host.run(&["diff"]).ok().out.contains('\x1b'), "not a terminal");
-    assert!(!host.run(&["--color", "always", "patch"]).ok().out.contains('\x1b'), "patch is never coloured");
+    host.run(&["--color", "always", "patch"]).code(2).says(&["colours nothing"]);
     let coloured = host.run(&["--color", "always", "diff"]).ok().out;
     assert!(coloured.contains("\x1b[32m+"), "{coloured}");
     let plain = host.run(&["--color", "never", "diff"]).ok().out;
@@ -144,4 +144,25 @@ fn the_first_installation_says_what_comes_next() {
     assert!(said.contains("Next: say how often a full backup is to be made"), "{said}");
     let said = host.run(&["hook", "configure", "0.1.0"]).ok().out;
     assert!(!said.contains("Next"), "{said}");
+}
+
+/// What somebody wrote into a file of Proxmox stands beside our lines.
+#[test]
+fn lines_of_files_command_no_terminal() {
+    let host = Host::new();
+    let text =
+        host.text(STORAGE).replacen("use warnings;", "use warnings; # \x1b]0;title\x07\u{202e}\t\u{e4}", 1);
+    host.install("libpve-storage-perl", "9.1.0", &[(STORAGE, text.as_bytes())]);
+    let raw = "# \x1b]0;title\x07\u{202e}\t\u{e4}";
+    for command in ["diff", "patch"] {
+        let piped = host.run(&[command]).ok();
+        assert!(piped.out.contains(raw), "{command}: {piped:?}");
+        let program = host.command(&[command]);
+        let words = std::iter::once(program.get_program()).chain(program.get_args());
+        let line = words.map(|word| format!("'{}' ", word.to_str().unwrap())).collect::<String>();
+        let shown =
+            Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+        let shown = String::from_utf8_lossy(&shown.stdout);
+        assert!(shown.contains("# \\x1b]0;title\\x07\\xe2\\x80\\xae\t\u{e4}"), "{command}: {shown}");
+    }
 }

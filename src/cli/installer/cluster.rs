@@ -80,11 +80,7 @@ pub struct Change {
 pub fn status(global: &Global, args: &ClusterArgs, json: bool) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::open(global)?;
     let mut report = cluster.ask_all(args.skip_offline)?;
-    report.exit =
-        match report.nodes.iter().all(|node| node.is_patched() || node.action == Some(Action::Skipped)) {
-            true => Exit::Success,
-            false => Exit::Nodes,
-        };
+    report.exit = report.verdict();
     report.show(json)?;
     Ok(report.exit.into())
 }

@@ -1,6 +1,6 @@
 //! `diff` and `patch`: what `apply` would change.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 
 use super::{Console, open};
@@ -8,7 +8,7 @@ use crate::cli::Global;
 use crate::cli::exit::Exit;
 use crate::cli::say::count;
 use crate::patching::change::Change;
-use crate::patching::diff;
+use crate::patching::diff::{self, Look};
 
 /// Options of `diff`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ pub fn diff(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     match args.stat {
         true => print(|out| stat(out, &changes)),
         false => print(|out| {
-            changes.iter().try_for_each(|change| diff::write(out, change, global.color.enabled()))
+            changes.iter().try_for_each(|change| diff::write(out, change, look(global.color.enabled())))
         }),
     }
 }
@@ -39,7 +39,12 @@ pub fn diff(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
 /// As [`diff`].
 pub fn patch(global: &Global) -> anyhow::Result<ExitCode> {
     let changes = changes(global)?;
-    print(|out| changes.iter().try_for_each(|change| diff::write(out, change, false)))
+    print(|out| changes.iter().try_for_each(|change| diff::write(out, change, look(false))))
+}
+
+/// A terminal gets nothing that would command it; a file or pipe gets every byte as it is.
+fn look(colour: bool) -> Look {
+    Look { colour, harmless: io::stdout().is_terminal() }
 }
 
 fn changes(global: &Global) -> anyhow::Result<Vec<Change>> {

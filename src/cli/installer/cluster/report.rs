@@ -154,6 +154,16 @@ impl Report {
             .for_each(|node| node.action = Some(Action::NotReached));
     }
 
+    /// How all nodes stand that are not left out; as `status` says it of one.
+    pub fn verdict(&self) -> Exit {
+        let mut nodes = self.nodes.iter().filter(|node| node.action != Some(Action::Skipped));
+        match () {
+            () if !nodes.clone().all(NodeReport::is_patched) => Exit::Nodes,
+            () if nodes.any(NodeReport::needs_attention) => Exit::Attention,
+            () => Exit::Success,
+        }
+    }
+
     fn judge_jobs(&mut self) {
         for job in &mut self.jobs {
             let runs = |node: &&NodeReport| job.node.as_deref().is_none_or(|name| name == node.name.as_str());
@@ -277,6 +287,11 @@ impl NodeReport {
         self.status.as_ref().is_some_and(|status| status.overall == "patched")
     }
 
+    /// Whether something else than its files is not as it should be.
+    fn needs_attention(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| !status.attention.is_empty())
+    }
+
     /// Whether it stands as it should after `operation`.
     pub fn is_after(&self, operation: Operation) -> bool {
         match operation {
@@ -379,4 +394,37 @@ fn parse(answer: &Answer) -> Result<NodeStatus, String> {
 
 fn code<S: Serializer>(exit: &Exit, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u8(*exit as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(nodes: &[(&str, &[&str])]) -> Report {
+        let node = |&(overall, attention): &(&str, &[&str])| {
+            let status = serde_json::json!({"overall": overall, "packages": [], "attention": attention});
+            let status = serde_json::from_value(status).unwrap();
+            let name = serde_json::from_value("pve1".into()).unwrap();
+            NodeReport { name, own: false, online: true, status: Some(status), error: None, action: None }
+        };
+        Report {
+            cluster: None,
+            quorate: true,
+            exit: Exit::Success,
+            problem: None,
+            nodes: nodes.iter().map(node).collect(),
+            jobs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn one_node_that_needs_attention_is_enough() {
+        let verdict = |nodes: &[(&str, &[&str])]| report(nodes).verdict();
+        assert_eq!(verdict(&[("patched", &[]), ("patched", &[])]), Exit::Success);
+        assert_eq!(verdict(&[("patched", &[]), ("patched", &["a job failed"])]), Exit::Attention);
+        assert_eq!(verdict(&[("patched", &["x"]), ("unpatched", &["x"])]), Exit::Nodes);
+        let mut left_out = report(&[("patched", &[]), ("patched", &["x"]), ("mixed", &[])]);
+        left_out.nodes[1..].iter_mut().for_each(|node| node.action = Some(Action::Skipped));
+        assert_eq!(left_out.verdict(), Exit::Success);
+    }
 }
