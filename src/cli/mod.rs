@@ -15,6 +15,7 @@ pub mod installer;
 pub(crate) mod output;
 mod places;
 pub(crate) mod progress;
+mod report;
 pub(crate) mod say;
 pub mod selftest;
 pub(crate) mod signals;

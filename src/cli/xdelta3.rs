@@ -16,6 +16,7 @@ use super::archive;
 use super::exit::BROKEN_PIPE;
 use super::output::Destination;
 use super::progress::{Progress, Watched};
+use super::report::Report;
 use super::say::{self, HELPER as NAME, say, told};
 use super::standard;
 use super::vma;
@@ -80,6 +81,20 @@ struct Output {
 }
 
 #[derive(Args)]
+struct ReportArg {
+    /// At the end, write to PATH, a new file (percent-encoded or not), how many bytes were read, how many of them were new, and
+    /// in what time
+    #[arg(long, value_name = "PATH")]
+    report: Option<Encoded>,
+}
+
+impl ReportArg {
+    fn begin(self) -> Report {
+        Report::new(self.report.map(|path| path.0))
+    }
+}
+
+#[derive(Args)]
 struct Threads {
     /// Threads to work with; 0 means all processors. diff and restore use no more than 3, for the sake of memory
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
@@ -108,6 +123,8 @@ struct FullArgs {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
+    report: ReportArg,
+    #[command(flatten)]
     to: Destination,
 }
 
@@ -131,6 +148,8 @@ struct DiffArgs {
     verbose: bool,
     #[command(flatten)]
     output: Output,
+    #[command(flatten)]
+    report: ReportArg,
     #[command(flatten)]
     to: Destination,
 }
@@ -289,13 +308,17 @@ fn compress(args: FullArgs) -> anyhow::Result<()> {
     let how = args.output.compression()?;
     let (input, threads) = (standard::input()?, args.output.threads.get());
     let left = standard::left(&input);
+    let report = args.report.begin();
+    let input = report.counted(input);
     args.to.write(&[], |output| {
         let progress = Progress::new(args.to.progress(left.is_none()), left);
         let watched = Watched { inner: input, progress: progress.clone() };
         let done = full::compress(watched, output, how, threads);
         progress.end();
         Ok(done?)
-    })
+    })?;
+    report.write(None);
+    Ok(())
 }
 
 fn diff(args: DiffArgs) -> anyhow::Result<()> {
@@ -306,6 +329,8 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
     };
     let input = standard::input()?;
     let left = standard::left(&input);
+    let report = args.report.begin();
+    let input = report.counted(input);
     let options =
         differential::Options { threads, window: args.window << 20, ..differential::Options::default() };
     let opened = Base::open_found(&path, found).and_then(Base::full).and_then(|base| {
@@ -319,7 +344,9 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
     let (prepared, witness, size) = match opened {
         Err(error) if args.or_full => {
             say!("warning: {error}: making an ordinary full backup instead");
-            return args.to.write(&[&path], |output| Ok(full::compress(input, output, how, threads)?));
+            args.to.write(&[&path], |output| Ok(full::compress(input, output, how, threads)?))?;
+            report.write(None);
+            return Ok(());
         }
         opened => opened?,
     };
@@ -335,6 +362,7 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
         }
         Ok(done?)
     })?;
+    report.write(Some(summary.new));
     if args.verbose {
         let mib = |n: u64| n as f64 / (1u64 << 20) as f64;
         say!("{:.1} MiB, of which {:.1} MiB are new", mib(summary.total), mib(summary.new));

@@ -63,10 +63,15 @@ sub set_guests {
     return $stream;
 }
 
+# All that tasks have said.
+my $logs = '';
+
 sub backup {
     my ($root, $id, $day, @options) = @_;
 
-    return host($root, 'bin/vzdump', $id, '--backup-time', $T0 + $day * $DAY, @options);
+    my $result = host($root, 'bin/vzdump', $id, '--backup-time', $T0 + $day * $DAY, @options);
+    $logs .= $result->{out};
+    return $result;
 }
 
 # 1. An unpatched tree does not know the option.
@@ -148,6 +153,7 @@ write_file("$root/var/lib/vz/dump/$chain[1].protected", '');
 write_file("$root/var/lib/vz/dump/$chain[2].notes", 'mine');
 my $prune = host($root, 'sbin/pvesm', 'prune-backups', 'local', '--keep-last', 1);
 ok($prune->{ok}, 'prune') or diag($prune->{out});
+$logs .= $prune->{out};
 is_deeply(
     [archives($root)], [@chain[0, 1, 3, 4]],
     'the protected and the newest one, and what they need'
@@ -542,7 +548,21 @@ SKIP: {
     }
 }
 
-# 10. And all of it goes away again.
+# 10. What docs/task-log.md promises was said.
+my %placeholders = (
+    FULL => "[^']+", FILE => "[^']+", TEXT => '.+', N => '[0-9]+', DATE => '[0-9_-]{19}',
+    AGE => '(?:[0-9]+ [a-z]+|less than a minute)', SIZE => '[0-9.]+ (?:[KMGT]i)?B',
+    PERCENT => '[0-9.]+%', RATIO => '[0-9.]+',
+);
+my @phrases = read_file("$here/../../docs/task-log.md") =~ /^((?:INFO|WARN): .*)$/mg;
+cmp_ok(scalar(@phrases), '>', 15, 'phrases are promised');
+for my $phrase (@phrases) {
+    my $pattern = quotemeta($phrase);
+    $pattern =~ s/\b([A-Z]+)\b/$placeholders{$1} \/\/ $1/eg;
+    like($logs, qr/^$pattern/m, "said: $phrase");
+}
+
+# 11. And all of it goes away again.
 ok(patch($root, 'revert')->{ok}, 'revert');
 is(
     run('diff', '-r', "$here/../tree/usr", "$root/usr")->{out},

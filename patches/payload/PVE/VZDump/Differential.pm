@@ -11,7 +11,7 @@ use POSIX ();
 use Scalar::Util qw(tainted);
 
 use PVE::VZDump::Differential::Chain qw(parse_name differential_name encode_path choose_base
-    other_guest shown);
+    other_guest shown told_numbers);
 use PVE::VZDump::Differential::Helper
     qw(run_helper identify content settings guest_config full_config
     backup_files);
@@ -212,6 +212,12 @@ sub ready_backup {
     }
 
     $$comp .= " --or-full --id $plan->{id}" if $plan->{base};
+    # vzdump removes that folder with all that is in it, whatever happens
+    if ($plan->{is_helped} && -d ($task->{tmpdir} // '')) {
+        $plan->{report} = "$task->{tmpdir}/pve-diff-backup.report";
+        $plan->{report} =~ s!//+!/!g;
+        $$comp .= ' --report ' . encode_path($plan->{report});
+    }
     $task->{ _target_key($task) } = $task->{tmptar};
     return;
 }
@@ -250,7 +256,20 @@ sub finish_backup {
     rename($plan->{tmptar}, $target)
         or die "unable to rename '$plan->{tmptar}' to '$target' - $!\n";
     $task->{ _target_key($task) } = $target;
+    my $full_size = $base && $target eq $plan->{target} ? -s "$plan->{dir}/$base" : undef;
+    my @numbers = told_numbers(_report($plan->{report}), -s $target // 0, $full_size);
+    PVE::VZDump::debugmsg('info', $_, $logfd) for @numbers;
     return;
+}
+
+# What the helper noted, undef without it.
+sub _report {
+    my ($path) = @_;
+
+    return if !defined($path) || -l $path || !-f _ || !open(my $fh, '<', $path);
+    read($fh, my $text, 200);
+    close($fh);
+    return $text;
 }
 
 # A differential that takes more than its full saves nothing.

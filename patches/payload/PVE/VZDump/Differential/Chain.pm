@@ -10,7 +10,7 @@ use Time::Local qw(timelocal);
 
 our @EXPORT_OK = qw(parse_name parse_unfinished full_forms differential_name encode_path decode_path
     choose_base other_guest dependants split_restorable mark_stranded keep_needed shown parse_settings
-    percent);
+    percent format_size told_numbers kept_text);
 
 =head1 NAME
 
@@ -533,6 +533,71 @@ sub percent {
     return '-' if !$whole;
     my $percent = 100 * $part / $whole;
     return sprintf($percent < 9.95 ? '%.1f%%' : '%.0f%%', $percent);
+}
+
+=head2 format_size($bytes)
+
+Such as C<63.1 MiB> or C<512 B>, for people.
+
+=cut
+
+sub format_size {
+    my ($bytes) = @_;
+
+    return "$bytes B" if $bytes < 1024;
+    my $unit = 'KiB';
+    for my $next (qw(MiB GiB TiB)) {
+        last if $bytes < 1024 * 1024;
+        $bytes /= 1024;
+        $unit = $next;
+    }
+    return sprintf('%.1f %s', $bytes / 1024, $unit);
+}
+
+=head2 told_numbers($report, $size, $full_size)
+
+What a backup was made of, as lines for a task's log: C<$report> is what the helper noted of it (undef
+if it did not), C<$size> the archive's size, C<$full_size> that of the full it needs, undef if it
+is one itself.  F<docs/task-log.md> promises these phrases.
+
+=cut
+
+sub told_numbers {
+    my ($report, $size, $full_size) = @_;
+
+    my $kind = defined($full_size) ? 'differential' : 'full';
+    my ($read, $seconds, $new) =
+        ($report // '') =~ /\Aread=([0-9]+) seconds=([0-9]+\.[0-9]+)(?: new=([0-9]+))?\n\z/;
+    my (@lines, @parts);
+    if (defined($read)) {
+        my @read = format_size($read) . ' read';
+        if (defined($full_size) && defined($new) && $new <= $read) {
+            push @read, format_size($read - $new) . ' unchanged',
+                format_size($new) . ' changed (' . percent($new, $read) . ')';
+        }
+        push @read, 'at ' . format_size(int($read / $seconds)) . '/s' if $seconds > 0;
+        push @lines, "$kind backup: " . join(', ', @read);
+    }
+    push @parts, format_size($size) . ' stored';
+    push @parts, percent($size, $full_size) . ' of its full backup' if defined($full_size);
+    push @parts, sprintf('ratio %.1f', $read / $size) if defined($read) && $size;
+    push @lines, "$kind backup: " . join(', ', @parts);
+    return @lines;
+}
+
+=head2 kept_text($name, $count)
+
+What is said of a full that a prune keeps only because others need it.
+
+=cut
+
+sub kept_text {
+    my ($name, $count) = @_;
+
+    return
+          "full backup '"
+        . shown($name)
+        . "' is kept only because $count differential backup(s) need it";
 }
 
 =head2 format_age($seconds)

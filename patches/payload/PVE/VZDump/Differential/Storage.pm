@@ -6,9 +6,10 @@ use strict;
 use warnings;
 
 use File::Basename qw(basename dirname);
+use POSIX ();
 
 use PVE::VZDump::Differential::Chain qw(parse_name parse_unfinished full_forms encode_path
-    decode_path split_restorable mark_stranded keep_needed shown);
+    decode_path split_restorable mark_stranded keep_needed shown kept_text);
 use PVE::VZDump::Differential::Helper qw(run_helper decoder_command open_decoder close_decoder
     find_in_tar probe check_base check_archive backup_files existing_dependants);
 use PVE::VZDump::Differential::Unfinished qw(states);
@@ -233,6 +234,11 @@ sub prune_mark_backup_group {
     my $text = stranded_text(map { basename($_->{volid} // $_->{path}) } @$stranded);
     warn "$text\n" if defined($text) && $told != $$;
 
+    # somebody reads it on a terminal, in a task's log or in a file; what asks for a preview has the mark
+    if (POSIX::isatty(2) || -p STDERR || -f STDERR) {
+        print STDERR "INFO: $_\n" for _kept_texts($group);
+    }
+
     for my $entry (@$group) {
         my $name = basename($entry->{volid} // $entry->{path});
         if (($entry->{mark} // '') eq 'remove') {
@@ -242,6 +248,14 @@ sub prune_mark_backup_group {
         }
     }
     return;
+}
+
+# What is said of the fulls that stay only because others need them.
+sub _kept_texts {
+    my ($group) = @_;
+
+    return map { kept_text(basename($_->{volid} // $_->{path}), $_->{'needed-by'}) }
+        grep { $_->{'needed-by'} } @$group;
 }
 
 # Changes the marks of fulls that are needed.  A dry run must say what the real one does, so the
@@ -510,6 +524,7 @@ sub purge {
     }
     mark_stranded($stranded);
     _keep_used(\@group);
+    PVE::VZDump::debugmsg('info', $_, $logfd) for _kept_texts(\@group);
 
     # a full goes after those that need it
     for my $path (
