@@ -7,6 +7,12 @@ out=${1:-target/packages}
 mkdir -p "$out"
 out=$(realpath "$out")
 
+for program in dpkg-buildpackage dh cargo; do
+	command -v $program >/dev/null || {
+		echo "debian/build.sh: there is no program $program here. As root, in $PWD: apt-get update; apt-get build-dep --yes ." >&2
+		exit 1
+	}
+done
 options=(-b -us -uc)
 # dpkg knows nothing of rustup's cargo.
 dpkg-checkbuilddeps 2>/dev/null || options+=(-d)
