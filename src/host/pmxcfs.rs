@@ -325,6 +325,25 @@ mod tests {
     }
 
     #[test]
+    fn no_name_in_it_leads_out_of_the_root() {
+        use std::os::unix::fs::symlink;
+        let (dir, root) = mounted("{}");
+        let outside = tempfile::tempdir().unwrap();
+        let of_another = outside.path().join("jobs.cfg");
+        fs::write(&of_another, "another host's").unwrap();
+        symlink(&of_another, dir.path().join("etc/pve/jobs.cfg")).unwrap();
+        symlink(outside.path(), dir.path().join("etc/pve/priv/lock")).unwrap();
+        let pmxcfs = Pmxcfs::find(&root).unwrap().unwrap();
+        assert_eq!(pmxcfs.read("jobs.cfg").unwrap(), None);
+        // The lock's folder would have to be made where the link leads to within the root.
+        assert!(pmxcfs.lock(&["jobs.cfg"]).is_err());
+        pmxcfs.replace("jobs.cfg", b"ours").unwrap();
+        assert_eq!(fs::read(&of_another).unwrap(), b"another host's");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+        assert_eq!(pmxcfs.read("jobs.cfg").unwrap().unwrap(), b"ours");
+    }
+
+    #[test]
     fn a_lock_is_waited_for_and_its_release_asked_for() {
         let (dir, root) = mounted("{}");
         let pmxcfs = Pmxcfs::find(&root).unwrap().unwrap();

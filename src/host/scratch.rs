@@ -55,11 +55,14 @@ impl Scratch {
     /// # Errors
     /// What the system says.
     pub fn new() -> io::Result<Self> {
-        let own = Path::new("/").join(STATE_DIR);
+        Self::in_either(&Path::new("/").join(STATE_DIR), &std::env::temp_dir())
+    }
+
+    fn in_either(own: &Path, other: &Path) -> io::Result<Self> {
         // Our own folder may be younger than what a killed run left in the other.
-        sweep(&std::env::temp_dir());
-        let usable = own.is_dir() && rustix::fs::access(&own, rustix::fs::Access::WRITE_OK).is_ok();
-        Self::below(&if usable { own } else { std::env::temp_dir() })
+        sweep(other);
+        let usable = own.is_dir() && rustix::fs::access(own, rustix::fs::Access::WRITE_OK).is_ok();
+        Self::below(if usable { own } else { other })
     }
 
     /// The folder.
@@ -165,6 +168,17 @@ mod tests {
         let paths = [held.path().to_owned(), second.path().to_owned()];
         drop((held, second));
         assert!(paths.iter().all(|path| !path.exists()));
+    }
+
+    #[test]
+    fn what_was_left_elsewhere_goes_though_our_own_folder_is_there_by_now() {
+        let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let dead = other.path().join(format!("{PREFIX}dead"));
+        fs::create_dir(&dead).unwrap();
+        let scratch = Scratch::in_either(own.path(), other.path()).unwrap();
+        assert!(scratch.path().starts_with(own.path()) && !dead.exists());
+        let scratch = Scratch::in_either(&own.path().join("missing"), other.path()).unwrap();
+        assert!(scratch.path().starts_with(other.path()));
     }
 
     #[test]

@@ -187,3 +187,41 @@ fn git(dir: &Path, arguments: &[&str]) -> Program {
     // what is missing, by a command of its choice (the former variable is for git from 2.44 on).
     Program::new("git", words).env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clone that lacks objects has git fetch them, from where and how its configuration says.
+    #[test]
+    fn a_clones_configuration_runs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let trace = dir.path().join("ran");
+        let sh = |script: &str| {
+            let words = ["-c", script].map(OsStr::new);
+            Program::new("sh", words)
+                .dir(dir.path())
+                .env("TRACE", &trace)
+                .run()
+                .is_ok_and(|ran| ran.succeeded())
+        };
+        let made =
+            sh("git init -q x.git --bare && cd x.git && git config core.repositoryformatversion 1 && \
+             git config extensions.partialClone origin && git config remote.origin.promisor true && \
+             git config protocol.ext.allow always && git config remote.origin.url \"ext::touch $TRACE\"");
+        if !made {
+            println!("skipped: no git");
+            return;
+        }
+        let object = "1".repeat(40);
+        let mut clone = Clone::find(dir.path(), "x").unwrap().unwrap();
+        assert!(!matches!(clone.read(&object), Ok(Some(_))));
+        drop(clone);
+        assert!(!trace.exists());
+        // Without our care it runs, where git is recent enough to fetch at all.
+        sh(&format!("echo {object} | git --git-dir x.git cat-file --batch"));
+        if !trace.exists() {
+            println!("skipped: this git fetches nothing");
+        }
+    }
+}

@@ -179,6 +179,28 @@ fn nothing_is_made_in_a_folder_that_is_no_host() {
     }
 }
 
+/// dpkg-deb unpacks for itself, too, with the modes that a package asks for: where TMPDIR says.
+#[test]
+fn dpkg_deb_gets_a_private_folder_for_itself() {
+    let host = Host::new();
+    let package = deb(&host, "pve-container", "6.0.9", &[(CREATE, &host.text(CREATE))]);
+    let (bin, seen) = (host.root().with_file_name("bin"), host.root().with_file_name("seen"));
+    fs::create_dir(&bin).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let script = format!(
+        "#!/bin/sh\nstat -c '%a %n' \"$TMPDIR\" >>'{}'\nPATH='{path}' exec dpkg-deb \"$@\"\n",
+        seen.display()
+    );
+    fs::write(bin.join("dpkg-deb"), script).unwrap();
+    chmod(&bin.join("dpkg-deb"), 0o755);
+    let mut command = host.wary(&["test", "--deb"]);
+    command.arg(&package).env("PATH", format!("{}:{path}", bin.display())).env_remove("TMPDIR");
+    Ran::of(command.output().unwrap()).ok();
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(seen.lines().count() >= 2, "{seen}");
+    assert!(seen.lines().all(|line| line.starts_with("700 ") && line.contains("pve-diff-backup-")), "{seen}");
+}
+
 /// What lies in `dir` of ours.
 fn left(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };

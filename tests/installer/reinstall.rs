@@ -4,11 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{CREATE, Host, INDEX, Ran, STORAGE, VZDUMP, has};
+use crate::support::{CREATE, Host, INDEX, PATCHSET, Ran, STORAGE, VZDUMP, has};
 
 #[test]
 fn without_apt_it_reverts_and_names_the_command() {
     let host = Host::new();
+    // Which other releases ship, this one does not lack.
+    let fact = "facts:\n  - {package: libpve-storage-perl, file: usr/share/perl5/PVE/Older.pm, lacks: 'x'}\n";
+    host.write_patches("demo/patchset.yaml", PATCHSET.replace("facts:\n", fact));
     let before = host.snapshot();
     host.run(&["apply"]).ok();
     let patched = host.snapshot();
@@ -19,7 +22,7 @@ fn without_apt_it_reverts_and_names_the_command() {
         "pve-container=6.0.1",
         "pve-manager=9.1.2",
     ]);
-    assert!(ran.out.contains("Storage.pm (patched)"), "{ran:?}");
+    assert!(ran.out.contains("Storage.pm (patched)") && !ran.out.contains("Older.pm"), "{ran:?}");
     assert_eq!(host.snapshot(), before, "our lines are not out");
 }
 
