@@ -1,11 +1,11 @@
-//! gzip output (RFC 1952, RFC 1951), by several threads.
+//! Writing gzip (RFC 1952, RFC 1951) with several threads.
 //!
-//! The stream is cut into blocks of 128 to 512 KiB. Each is compressed alone, but with the 32 KiB before it as
-//! dictionary, so that little is lost, and ends at a byte (an empty stored block). All blocks together are one
-//! ordinary deflate stream: any reader of gzip reads it, and it is the same for every number of threads.
+//! The stream is cut into blocks of 128 to 512 KiB. Each block is compressed alone, but with the 32 KiB before it as a
+//! dictionary, so that little is lost. It ends at the end of a byte, with an empty stored block. All blocks together are one
+//! ordinary deflate stream, which any reader of gzip reads. The output does not depend on the number of threads.
 //!
-//! Blocks end where the content says so. After an insertion the same places are found again and the same
-//! bytes written, as with `gzip --rsyncable`, which vzdump uses.
+//! The content decides where a block ends. So behind an insertion the stream is soon cut at the same places again, and the
+//! same bytes are written, as with `gzip --rsyncable`, which vzdump uses.
 
 use std::io::{self, Write};
 
@@ -13,33 +13,33 @@ use flate2::{Compress, Compression, Crc, FlushCompress};
 
 use super::blocks::{Block, Blocks};
 
-/// How far back deflate reaches.
+/// How many bytes deflate can copy from further back (RFC 1951 section 2).
 const DICTIONARY: usize = 32 << 10;
-/// What level 1 stands for: the backend's own is twice as fast as `gzip -1`, but a fifth larger; this one is faster and
-/// no larger.
+/// The library's level that is used for level 1. The library's own level 1 is twice as fast as `gzip -1`, but its output is a
+/// fifth larger. This one is faster than `gzip -1`, and its output is no larger.
 const LEAST_LEVEL: u32 = 2;
-/// Length of blocks.
+/// The shortest and the longest block, in bytes.
 const MIN_BLOCK: usize = 128 << 10;
 const MAX_BLOCK: usize = 512 << 10;
-/// What a block may grow to at worst.
+/// The most bytes that a block can take when it is compressed.
 const ROOM: usize = MAX_BLOCK + MAX_BLOCK / 8 + 1024;
-/// Of so many places one ends a block.
+/// Behind the shortest length, one position in so many ends a block, on average.
 const PLACES: u64 = 128 << 10;
-/// The bytes that decide whether a block ends behind them: what shifts out of 64 bits.
+/// So many bytes decide whether a block ends behind them. The hash shifts by one bit for each byte, so older bytes leave it.
 const REACH: usize = 64;
 
-/// The last block: of fixed codes, empty.
+/// The last block: empty, with fixed codes (RFC 1951 section 3.2.6).
 const END: [u8; 2] = [3, 0];
 
 /// Compresses to gzip.
 ///
-/// Memory is bounded by about 3 MiB per thread. Only [`Writer::finish`] makes the file complete; one that was dropped
-/// before is refused by every reader.
+/// Memory is bounded by about 3 MiB for each thread. Only [`Writer::finish`] makes the file complete. If the writer is
+/// dropped before, every reader refuses the file.
 pub struct Writer<W: Write> {
     blocks: Blocks<W, Job>,
     level: Compression,
     block: Vec<u8>,
-    /// Bytes of the block that were looked at for its end, and what they say.
+    /// How many bytes of the block were searched for its end, and the hash of the last ones.
     looked: usize,
     hash: u64,
     dictionary: Vec<u8>,
@@ -59,12 +59,12 @@ impl Block for Job {
     fn pack(&mut self) {
         self.crc.reset();
         self.crc.update(&self.content);
-        // A new one each time: what is left in one that was reset would make a difference of some bytes.
+        // It is a new one each time: the output of one that was reset would differ in some bytes.
         let mut deflate = Compress::new(self.level, false);
-        // Deflate without a header takes a dictionary before its first byte; neither call can fail otherwise.
+        // Deflate without a header accepts a dictionary before the first byte; neither call can fail otherwise.
         deflate.set_dictionary(&self.dictionary).expect("a dictionary at the start");
         self.packed.clear();
-        // Room for all of it even if nothing shrinks: what deflate writes depends on where it has to stop.
+        // There is room for all of it even if nothing shrinks, because the output depends on where deflate has to stop.
         self.packed.reserve(ROOM);
         let mut done = false;
         while !done {
@@ -81,9 +81,9 @@ impl Block for Job {
 }
 
 impl<W: Write> Writer<W> {
-    /// Compresses into `sink` at a level from 1 to 9, with `threads` threads (0 or 1: the caller's own).
+    /// Compresses into `sink` at a level from 1 to 9, with `threads` threads. With 0 or 1 it is the caller's own.
     pub fn new(sink: W, level: u32, threads: usize) -> Self {
-        // No name, no time; which of fastest and best; made on Unix.
+        // The header: no name, no time, the effort (4 for fastest, 2 for best), made on Unix (RFC 1952 section 2.3).
         let effort = match level {
             1 => 4,
             9 => 2,
@@ -101,26 +101,26 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Writes the end mark, flushes and gives the sink back.
+    /// Writes the end mark, flushes the sink and returns it.
     ///
     /// # Errors
-    /// Those of the output; the file is incomplete then.
+    /// Fails where the sink cannot be written. The file is incomplete then.
     pub fn finish(mut self) -> io::Result<W> {
         self.submit()?;
         let crc = &mut self.crc;
         self.blocks.drain(0, |job| crc.combine(&job.crc))?;
-        // The length is that of RFC 1952: modulo 2^32, as `Crc` counts it.
+        // RFC 1952 wants the length modulo 2^32, which is how `Crc` counts it.
         let trailer = [&END[..], &self.crc.sum().to_le_bytes(), &self.crc.amount().to_le_bytes()].concat();
         self.blocks.put(|sink| sink.write_all(&trailer).and_then(|()| sink.flush()))?;
         Ok(self.blocks.into_sink())
     }
 
-    /// Hands the collected block to the workers.
+    /// Passes the collected block to the workers.
     fn submit(&mut self) -> io::Result<()> {
         if self.block.is_empty() {
             return Ok(());
         }
-        let mut job = self.blocks.spare().unwrap_or_else(|| Job {
+        let mut job = self.blocks.free_block().unwrap_or_else(|| Job {
             content: Vec::with_capacity(MAX_BLOCK),
             dictionary: Vec::with_capacity(DICTIONARY),
             level: self.level,
@@ -131,7 +131,7 @@ impl<W: Write> Writer<W> {
         std::mem::swap(&mut job.dictionary, &mut self.dictionary);
         self.block.clear();
         self.dictionary.clear();
-        // A shorter block is only the last one, or before a flush.
+        // Only the last block, or one before a flush, is shorter than that.
         let tail = job.content.len().saturating_sub(DICTIONARY);
         self.dictionary.extend_from_slice(&job.content[tail..]);
         (self.looked, self.hash) = (0, 0);

@@ -6,7 +6,8 @@
 //!   of several compressed streams.
 //! * Content that can be read at any position is a [`ReadAt`]. [`RandomAccess`] stands for a file of such content: zstd
 //!   with a seek table ([`seekable`]), [`lzop`], or [`RawFile`]. Decompressed parts are kept in a [`cache`].
-//! * A stream is compressed by an [`Encoder`]; `blocks` is the common part of the encoders that use several threads.
+//! * A stream is compressed by an [`Encoder`]. Several threads may do that (`workers`): `ordered` takes their results in order,
+//!   and `blocks` is the common part of encoders that write block by block.
 //!
 //! Anything that is cut short or damaged ends in an error, as far as the format lets one see it.
 
@@ -24,6 +25,7 @@ mod read_at;
 pub mod seekable;
 mod skim;
 pub mod source;
+pub(crate) mod workers;
 mod zst;
 
 use std::fmt;

@@ -1,27 +1,28 @@
-//! Ordered parallel work with bounded memory.
+//! Parallel work on a stream, in order and with bounded memory.
 //!
-//! One thread produces items, several work on them, the caller's thread consumes the results in the
-//! order of production. At most `threads + AHEAD` items are under way, two of them not begun, which bounds memory: a slow
-//! consumer stops the producer (and through the pipe it reads, the guest's backup job).
+//! One thread produces items, several threads work on them, and the caller's thread consumes the results in the order of
+//! the items. At most `threads + AHEAD` items are on their way, and two of them not begun, which bounds memory. A slow
+//! consumer makes the producer wait; through the pipe that the producer reads, the guest's backup job waits too.
 
-use std::sync::Arc;
+use std::io;
 use std::thread;
 
 use crossbeam_channel::bounded;
 
 use super::Error;
+use crate::container::workers::{Workers, ticket};
 
-/// Items that may wait beyond those being worked on.
+/// How many items may wait beyond those that threads work on.
 const AHEAD: usize = 1;
 
-/// Runs `produce` until it returns `None`, `work` on every item in `threads` threads, and `consume`
-/// on the results in order, on this thread.
+/// Calls `produce` until it returns `None`, `work` on every item in `threads` threads, and `consume` on the results in
+/// order, in this thread.
 ///
-/// The first error ends everything and is returned at once, without waiting for a producer that is
-/// blocked in a read: its thread ends with the process, or with its next item.
+/// The first error ends everything and is returned at once. A producer that is blocked in a read is not waited for: its
+/// thread ends with its next item, or with the process.
 ///
 /// # Errors
-/// Whatever the three functions return; [`Error::Internal`] where one of them panicked.
+/// Whatever the three functions return, and [`Error::Internal`] where one of them panicked.
 pub fn ordered<T, U>(
     threads: usize,
     mut produce: impl FnMut() -> Result<Option<T>, Error> + Send + 'static,
@@ -33,46 +34,29 @@ where
     U: Send + 'static,
 {
     let threads = threads.max(1);
-    let (job_in, job_out) = bounded::<(T, crossbeam_channel::Sender<Result<U, Error>>)>(1);
-    let (order_in, order_out) = bounded(threads + AHEAD);
-    let work = Arc::new(work);
-
-    for _ in 0..threads {
-        let (jobs, work) = (job_out.clone(), Arc::clone(&work));
-        spawn("worker", move || {
-            for (item, done) in jobs {
-                // The receiver is gone when the consumer failed: nothing is left to do then.
-                let _ = done.send(work(item));
-            }
-        })?;
-    }
-    drop(job_out);
-
-    let producer = spawn("reader", move || -> Result<(), Error> {
+    let workers = Workers::start(threads, Some(1), work).map_err(no_thread)?;
+    let (order, results) = bounded(threads + AHEAD);
+    let producer = move || -> Result<(), Error> {
         while let Some(item) = produce()? {
-            let (done_in, done_out) = bounded(1);
-            if order_in.send(done_out).is_err() || job_in.send((item, done_in)).is_err() {
+            let (ticket, pending) = ticket();
+            // Either fails where the consumer or all workers are gone: nothing is left to do then.
+            if order.send(pending).is_err() || workers.submit(item, ticket).is_err() {
                 break;
             }
         }
         Ok(())
-    })?;
+    };
+    let producer = thread::Builder::new().name("reader".into()).spawn(producer).map_err(no_thread)?;
 
-    for result in &order_out {
-        let done = result.recv().map_err(|_| Error::Internal("a worker thread ended unexpectedly"))?;
+    for result in &results {
+        let done = result.wait().map_err(|_| Error::Internal("a worker thread ended unexpectedly"))?;
         consume(done?)?;
     }
     producer.join().map_err(|_| Error::Internal("the reading thread ended unexpectedly"))?
 }
 
-fn spawn<R: Send + 'static>(
-    name: &str,
-    body: impl FnOnce() -> R + Send + 'static,
-) -> Result<thread::JoinHandle<R>, Error> {
-    thread::Builder::new()
-        .name(name.into())
-        .spawn(body)
-        .map_err(|source| Error::Io { what: "cannot start a thread".into(), source })
+fn no_thread(source: io::Error) -> Error {
+    Error::Io { what: "cannot start a thread".into(), source }
 }
 
 #[cfg(test)]

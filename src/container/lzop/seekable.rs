@@ -1,21 +1,23 @@
-//! Reading a file at any place.
+//! Reading an lzop file at any position.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::Error;
 use super::format::{BLOCK_LEN, Block, Checks, Scanner};
 use crate::budget::Budget;
+use crate::container::cache::{Cache, Value};
 use crate::container::read_at::ReadAt;
 use crate::container::skim::{Skim, read_full_at};
 
-/// Content kept unpacked, and groups of blocks.
+/// Bytes of unpacked content that are kept, and what the cache needs for a group beside its content.
 const CACHE_LEN: usize = 16 << 20;
-const CACHE_GROUPS: usize = 256;
-/// Most blocks of a group.
+const SLOT: usize = 256;
+/// The most blocks of a group.
 const GROUP: u32 = 128;
-/// Part of the file's length that the index may take; it takes a fiftieth at most.
+/// The index may take one in so many bytes of the file's length in memory. With blocks as lzop writes them it takes a
+/// fiftieth of that.
 const INDEX_SHARE: u64 = 16;
 
 /// An lzop file that can be read at any place, by several threads at once.
@@ -27,7 +29,7 @@ pub struct Seekable {
     file: File,
     len: u64,
     index: Vec<Entry>,
-    cache: Mutex<Cache>,
+    cache: Cache<Group>,
 }
 
 /// Where a group of blocks is.
@@ -68,7 +70,7 @@ impl Seekable {
             }
             len += u64::from(block.len);
         }
-        Ok(Self { file, len, index, cache: Mutex::new(Cache::default()) })
+        Ok(Self { file, len, index, cache: Cache::new(CACHE_LEN) })
     }
 
     /// Length of the content in bytes.
@@ -99,7 +101,7 @@ impl Seekable {
         while filled < buffer.len() {
             let at = position + filled as u64;
             let (start, content) = self.group_at(at)?;
-            let from = &content[(at - start) as usize..];
+            let from = &content.0[(at - start) as usize..];
             let count = from.len().min(buffer.len() - filled);
             buffer[filled..filled + count].copy_from_slice(&from[..count]);
             filled += count;
@@ -107,19 +109,24 @@ impl Seekable {
         Ok(())
     }
 
-    /// The group that holds the content at `position`, with the offset of its first byte.
-    fn group_at(&self, position: u64) -> Result<(u64, Arc<Vec<u8>>), Error> {
-        if let Some(found) = self.cache().get(position) {
-            return Ok(found);
-        }
-        // The lock is free while a group is read and unpacked; two threads that want the same one may both do it.
-        let changed = || Error::Corrupt { offset: 0, what: "it changed while it was being read".into() };
+    /// The group that holds the content at `position`, with the position of its first byte.
+    fn group_at(&self, position: u64) -> Result<(u64, Arc<Group>), Error> {
         let next = self.index.partition_point(|entry| entry.start <= position);
-        let entry = next.checked_sub(1).map(|n| &self.index[n]).ok_or_else(changed)?;
-        let len = (self.index.get(next).map_or(self.len, |next| next.start) - entry.start) as usize;
+        let n = next.checked_sub(1).ok_or_else(changed)?;
+        let group = self.cache.get(n as u64, 0..1, |had, _| {
+            self.unpack(n, had.map(|group| group.0).unwrap_or_default()).map(Group)
+        });
+        Ok((self.index[n].start, group?))
+    }
+
+    /// Reads and unpacks group `n`. The memory of `all` is used for it.
+    fn unpack(&self, n: usize, mut all: Vec<u8>) -> Result<Vec<u8>, Error> {
+        let entry = &self.index[n];
+        let len = (self.index.get(n + 1).map_or(self.len, |next| next.start) - entry.start) as usize;
         let mut scanner =
             Scanner::at_block(Cursor::new(&self.file, entry.offset), entry.offset, entry.checks);
-        let (mut all, mut packed, mut content) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut packed, mut content) = (Vec::new(), Vec::new());
+        all.clear();
         while all.len() < len {
             let block = scanner.next_block()?.ok_or_else(changed)?;
             scanner.read_packed(&block, &mut packed)?;
@@ -132,15 +139,13 @@ impl Seekable {
         if all.len() > len {
             return Err(changed());
         }
-        let all = Arc::new(all);
-        self.cache().put(entry.start, Arc::clone(&all));
-        Ok((entry.start, all))
+        Ok(all)
     }
+}
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
-        // A panic elsewhere cannot leave the cache half changed in a way that matters.
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// The error of a file that is no longer what it was when it was opened.
+fn changed() -> Error {
+    Error::Corrupt { offset: 0, what: "it changed while it was being read".into() }
 }
 
 impl ReadAt for Seekable {
@@ -160,32 +165,14 @@ fn pass(scanner: &mut Scanner<Cursor<'_>>, block: &Block) {
     scanner.skipped(count);
 }
 
-/// Groups used last, the latest at the end.
-#[derive(Default)]
-struct Cache {
-    groups: Vec<(u64, Arc<Vec<u8>>)>,
-    bytes: usize,
-}
+/// The content of a group of blocks.
+struct Group(Vec<u8>);
 
-impl Cache {
-    fn get(&mut self, position: u64) -> Option<(u64, Arc<Vec<u8>>)> {
-        let holds = |(start, content): &(u64, Arc<Vec<u8>>)| {
-            position.checked_sub(*start).is_some_and(|into| into < content.len() as u64)
-        };
-        let found = self.groups.iter().rposition(holds)?;
-        self.groups[found..].rotate_left(1);
-        self.groups.last().cloned()
-    }
-
-    fn put(&mut self, start: u64, content: Arc<Vec<u8>>) {
-        if self.groups.iter().any(|(other, _)| *other == start) {
-            return;
-        }
-        self.bytes += content.len();
-        self.groups.push((start, content));
-        while self.groups.len() > CACHE_GROUPS || (self.bytes > CACHE_LEN && self.groups.len() > 1) {
-            self.bytes -= self.groups.remove(0).1.len();
-        }
+impl Value for Group {
+    fn weight(&self) -> usize {
+        // The last group is kept even if it is larger than all that is allowed: it was a single block, and is probably read
+        // again.
+        (SLOT + self.0.capacity()).min(CACHE_LEN)
     }
 }
 

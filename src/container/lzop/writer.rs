@@ -69,7 +69,7 @@ impl<W: Write> Writer<W> {
         if self.block.is_empty() {
             return Ok(());
         }
-        let mut job = self.blocks.spare().unwrap_or_else(Job::new);
+        let mut job = self.blocks.free_block().unwrap_or_else(Job::new);
         std::mem::swap(&mut job.content, &mut self.block);
         self.block.clear();
         self.blocks.submit(job, |_| {})
