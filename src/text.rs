@@ -52,6 +52,13 @@ fn steers(c: char) -> bool {
         || matches!(u32::from(c), 0xfff9..=0xfffb | 0xe0000..=0xe0fff)
 }
 
+/// An error with its causes, the outermost first. No error of ours says in its own text what its `source` says, so each is
+/// told once.
+pub fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Text with escape sequences for what is not wanted. Bytes that are no UTF-8 as a whole are no text: of these, only
 /// ASCII is taken for letters.
 fn replaced(bytes: &[u8], is_unwanted: impl Fn(char) -> bool) -> String {

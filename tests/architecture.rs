@@ -309,6 +309,49 @@ fn one_file_starts_programs() {
     }
 }
 
+/// The errors of a file whose own text repeats what their source says: everything that prints an error prints its causes
+/// behind it.
+fn repeated_causes(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for variant in text.split("#[error(").skip(1) {
+        let (message, rest) = variant.split_once(")]").unwrap_or((variant, ""));
+        let body = rest.split("\n}").next().unwrap_or_default();
+        let marked = ["#[from]", "#[source]"].iter().find_map(|mark| body.split_once(mark));
+        let field = marked.map(|(_, field)| field.trim_start()).map(|field| {
+            field.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default().to_owned()
+        });
+        let named =
+            |name: &str| message.contains(&format!("{{{name}")) || message.contains(&format!(".{name}:"));
+        let repeats = match field {
+            Some(field) => named("0") || named(&field) || named("source"),
+            None => body.contains(" source:") && named("source"),
+        };
+        if repeats {
+            found.push(message.to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn no_error_repeats_its_cause() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = walkdir::WalkDir::new(src).into_iter().map(|entry| entry.unwrap().into_path());
+    for path in files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
+        let repeated = repeated_causes(&fs::read_to_string(&path).unwrap());
+        assert_eq!(repeated, <[String; 0]>::default(), "{}", path.display());
+    }
+    let variant = |message: &str, field: &str| {
+        repeated_causes(&format!("enum E {{\n    #[error({message})]\n    V {{ {field} }},\n}}\n")).len()
+    };
+    assert_eq!(variant("\"x: {source}\"", "source: io::Error"), 1);
+    assert_eq!(variant("\"x: {0}\"", "#[from] io::Error"), 1);
+    assert_eq!(variant("\"x: {error}\"", "#[source] error: io::Error"), 1);
+    assert_eq!(variant("\"x\"", "source: io::Error"), 0);
+    assert_eq!(variant("\"x: {cause}\"", "cause: io::Error"), 0);
+    assert_eq!(variant("transparent", "#[from] io::Error"), 0);
+}
+
 #[test]
 fn the_reader_sees_circles_and_what_is_handed_on() {
     let file = |text: &str| without_tests(tokens(text));

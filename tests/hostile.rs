@@ -8,6 +8,7 @@ use std::io::{Cursor, Read, Write};
 
 use pve_diff_backup::matching::base::Base;
 use pve_diff_backup::matching::restore::{Differential, Options};
+use pve_diff_backup::text::told;
 use pve_diff_backup::vcdiff::{MAX_WINDOW, varint};
 
 const BASE: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
@@ -130,7 +131,7 @@ fn restore(delta: impl Read + Send + 'static) -> (Vec<u8>, Result<(), String>) {
             Ok(())
         })
     });
-    (out, result.map(drop).map_err(|e| e.to_string()))
+    (out, result.map(drop).map_err(|e| told(&e)))
 }
 
 /// What a shape is, how it is made of the good one, and what the error must name.

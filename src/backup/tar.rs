@@ -15,7 +15,7 @@ const BLOCK: usize = 512;
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
     /// Reading failed, for instance because the file is damaged.
-    #[error("reading the tar stream failed at byte {offset}: {source}")]
+    #[error("reading the tar stream failed at byte {offset}")]
     Read {
         /// Offset up to which all was read.
         offset: u64,

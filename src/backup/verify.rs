@@ -178,19 +178,9 @@ fn read(source: &Source, open: Open, progress: &dyn Fn(u64)) -> anyhow::Result<(
     }
 }
 
-/// An error with its causes, without those that the text before repeats, on one line.
+/// An error with its causes, on one line.
 fn one_line(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.contains(&cause) {
-            continue;
-        }
-        if !text.is_empty() {
-            text += ": ";
-        }
-        text += &cause;
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Tells how much was read.

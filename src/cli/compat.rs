@@ -23,7 +23,7 @@ use anyhow::{Context, bail};
 
 use self::args::{Command, Options, Setting, Stop};
 use super::exit::BROKEN_PIPE;
-use super::say::{self, HELPER as NAME, say, told};
+use super::say::{self, HELPER as NAME, say};
 use crate::vcdiff::secondary;
 
 /// Runs a command line, whose first word is the program's name.
@@ -53,7 +53,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if files::is_broken_pipe(&error) => ExitCode::from(BROKEN_PIPE),
         Err(error) => {
-            say!("{}", told(&error));
+            say::failure(&error);
             ExitCode::FAILURE
         }
     }

@@ -249,7 +249,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         // Whoever read our output has gone: nobody is left to be told.
         Err(error) if is_broken_pipe(&error) => Exit::Success.into(),
         Err(error) => {
-            say!("{error:#}");
+            say::failure(&error);
             Exit::of_error(&error).into()
         }
     }

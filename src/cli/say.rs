@@ -41,6 +41,11 @@ pub(crate) fn message(message: fmt::Arguments) {
     }
 }
 
+/// Tells why a program ends: the error with its causes.
+pub(crate) fn failure(error: &anyhow::Error) {
+    say!("{error:#}");
+}
+
 /// Writes a text without the program's name, in one piece where the system lets it: lines of several programs stay
 /// lines. Whatever came into it, it commands no terminal.
 pub(crate) fn text(text: fmt::Arguments) {
@@ -93,16 +98,4 @@ pub(crate) fn chat(out: &mut impl Write, text: &[u8]) -> anyhow::Result<()> {
         Err(error) if super::is_broken_pipe(&error) => Ok(()),
         result => result,
     }
-}
-
-/// An error with its causes, each told once: some messages hold those of their causes already.
-pub(super) fn told(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text += if text.is_empty() { "" } else { ": " };
-            text += &cause;
-        }
-    }
-    text
 }

@@ -18,7 +18,7 @@ use clap::{Args, Subcommand, ValueHint};
 use super::archive;
 use super::exit::BROKEN_PIPE;
 use super::progress::{Progress, Watched};
-use super::say::{chat, print, say, told};
+use super::say::{chat, failure, print, say};
 use super::signals::remove_on_signals;
 use super::standard;
 use crate::backup::Stamp;
@@ -42,7 +42,7 @@ pub fn run(command: Command, open: Open) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if super::is_broken_pipe(&error) => ExitCode::from(BROKEN_PIPE),
         Err(error) => {
-            say!("{}", told(&error));
+            failure(&error);
             for path in made.left() {
                 say!("{} could not be removed: it is incomplete", shown(path));
             }

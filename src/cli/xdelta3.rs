@@ -17,7 +17,7 @@ use super::exit::BROKEN_PIPE;
 use super::output::Destination;
 use super::progress::{Progress, Watched};
 use super::report::Report;
-use super::say::{self, HELPER as NAME, say, told};
+use super::say::{self, HELPER as NAME, say};
 use super::standard;
 use super::vma;
 use crate::container::source::{Found, Pass};
@@ -25,7 +25,7 @@ use crate::container::{self, Compression, Kind};
 use crate::matching::base::{Access, Base, Nature};
 use crate::matching::restore::{self, Differential, Options};
 use crate::matching::{BaseProblem, Error, WINDOW, differential, full};
-use crate::text::shown;
+use crate::text::{shown, told};
 
 /// Differential backups of Proxmox VE: the program behind vzdump's compressor.
 #[derive(Parser)]
@@ -263,7 +263,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if super::is_broken_pipe(&e) => ExitCode::from(BROKEN_PIPE),
         Err(e) => {
-            say!("{}", told(&e));
+            say::failure(&e);
             if e.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
@@ -343,7 +343,7 @@ fn diff(args: DiffArgs) -> anyhow::Result<()> {
     });
     let (prepared, witness, size) = match opened {
         Err(error) if args.or_full => {
-            say!("warning: {error}: making an ordinary full backup instead");
+            say!("warning: {}: making an ordinary full backup instead", told(&error));
             args.to.write(&[&path], |output| Ok(full::compress(input, output, how, threads)?))?;
             report.write(None);
             return Ok(());

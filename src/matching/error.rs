@@ -11,7 +11,7 @@ use crate::vcdiff;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file, a pipe or a thread failed.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Io {
         /// What this program tried to do, as the first half of the message.
         what: String,
@@ -35,7 +35,7 @@ pub enum Error {
         problem: BaseProblem,
     },
     /// The differential is damaged, or is no differential.
-    #[error("{error}{}", chain(.error))]
+    #[error(transparent)]
     Delta {
         /// What the reader of VCDIFF found.
         #[from]
@@ -122,19 +122,4 @@ impl Error {
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
     }
-}
-
-/// Lists the causes of an error for the end of its message. Causes that the message already holds are left out.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let message = error.to_string();
-    let mut text = String::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let told = cause.to_string();
-        if !message.contains(&told) && !text.contains(&told) {
-            text += &format!(": {told}");
-        }
-        next = cause.source();
-    }
-    text
 }

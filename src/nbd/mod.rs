@@ -32,7 +32,7 @@ pub enum Error {
     #[error("{0:?} is no address of an NBD export: it has the form nbd+unix:///EXPORT?socket=PATH")]
     Address(String),
     /// Nobody listens there.
-    #[error("cannot connect to {}: {source}", shown(path))]
+    #[error("cannot connect to {}", shown(path))]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The connection broke.
-    #[error("the connection to the NBD server failed while waiting for {during}: {source}")]
+    #[error("the connection to the NBD server failed while waiting for {during}")]
     Io {
         /// What was being done.
         during: &'static str,

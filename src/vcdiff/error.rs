@@ -94,7 +94,7 @@ pub enum Error {
         limit: u64,
     },
     /// Deltas that are to be joined describe too much in too little.
-    #[error("the deltas cannot be joined in memory: {0}")]
+    #[error("the deltas cannot be joined in memory")]
     Memory(#[from] Spent),
     /// A window's result differs from what was encoded.
     #[error(

@@ -143,7 +143,6 @@ pub enum Error {
         /// Byte offset of the header or extent in the uncompressed archive.
         offset: u64,
         /// What is wrong there.
-        #[source]
         defect: Defect,
     },
     /// The archive ends too early.
@@ -155,7 +154,7 @@ pub enum Error {
         what: &'static str,
     },
     /// Reading failed, for instance because the compressed file is damaged.
-    #[error("reading the VMA stream failed at byte {offset}: {source}")]
+    #[error("reading the VMA stream failed at byte {offset}")]
     Read {
         /// Offset up to which all was read.
         offset: u64,
@@ -164,7 +163,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The image of a disk that is to be stored could not be read.
-    #[error("reading the image of \"{}\" failed at byte {offset}: {source}", shown(device))]
+    #[error("reading the image of \"{}\" failed at byte {offset}", shown(device))]
     Image {
         /// Name of the device.
         device: String,
@@ -181,7 +180,7 @@ pub enum Error {
         path: String,
     },
     /// A file could not be written.
-    #[error("writing {path}: {source}")]
+    #[error("writing {path}")]
     Write {
         /// The file, or what stands for it.
         path: String,

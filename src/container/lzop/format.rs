@@ -143,7 +143,7 @@ impl Block {
         } else {
             content.resize(len, 0);
             let found = lzo::decompress(packed, content)
-                .map_err(|source| Error::Data { offset: self.offset, source })?;
+                .map_err(|cause| Error::Data { offset: self.offset, cause })?;
             if found != len {
                 let what = format!("block of {len} bytes unpacks to {found}");
                 return Err(Error::Corrupt { offset: self.offset, what });

@@ -88,12 +88,12 @@ pub enum Error {
         found: u32,
     },
     /// The content of a block is not LZO1X data.
-    #[error("lzop file is damaged in the block at offset {offset}: {source}")]
+    #[error("lzop file is damaged in the block at offset {offset}: {cause}")]
     Data {
         /// Where the block's header starts.
         offset: u64,
         /// What is wrong in it.
-        source: lzo::Error,
+        cause: lzo::Error,
     },
 }
 

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::matching::error::chain;
 use crate::matching::fingerprint::Secret;
 use crate::matching::{BaseProblem, Error};
+use crate::text::told;
 
 /// The most findings of damage that are kept.
 const MAX_FINDINGS: usize = 3;
@@ -40,7 +40,7 @@ impl Context {
     /// base.
     pub fn note_damage(&self, error: &dyn std::error::Error) {
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = format!("{error}{}", chain(error));
+        let text = told(error);
         if findings.len() < MAX_FINDINGS && !findings.contains(&text) {
             findings.push(text);
         }

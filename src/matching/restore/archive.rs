@@ -12,7 +12,7 @@ use crate::container::source::{self, Found, Pass, Refused};
 use crate::container::{self, Parts};
 use crate::matching::Error;
 use crate::matching::base::Base;
-use crate::text::shown;
+use crate::text::{shown, told};
 use crate::vcdiff::AppHeader;
 
 /// Opens an archive for reading from its start. Without `base` it is a full backup, which is decompressed. With `base` it is a
@@ -77,7 +77,7 @@ where
             other => {
                 end = Some(false);
                 broken(match other {
-                    Ok(Err(e)) => e.to_string(),
+                    Ok(Err(e)) => told(&e),
                     _ => "internal error: the restoring thread ended unexpectedly".into(),
                 })
             }
