@@ -6,16 +6,31 @@ use strict;
 use warnings;
 
 use File::Basename qw(dirname);
+use File::Temp qw(tempdir);
 use JSON::PP;
 use POSIX qw(strftime);
 use Test::More;
+
+# A storage whose list ends in an error after so many names.
+my $fails_after;
+
+BEGIN {
+    no warnings 'once';
+    *CORE::GLOBAL::readdir = sub (*) {
+        return CORE::readdir($_[0]) if !defined($fails_after) || $fails_after-- > 0;
+        $! = POSIX::EIO(); ## no critic (RequireLocalizedPunctuationVars)
+        return;
+    };
+}
 
 use lib map { m!\A(.+)\z! ? "$1/../../patches/payload" : () } dirname(__FILE__);
 
 use PVE::VZDump::Differential::Chain
     qw(choose_base other_guest parse_unfinished dependants split_restorable mark_stranded keep_needed
     parse_settings);
+use PVE::VZDump::Differential::Helper qw(backup_files existing_dependants);
 use PVE::VZDump::Differential::Storage;
+use PVE::VZDump::Differential::Unfinished qw(states unfinished_name);
 
 my $HOUR = 3600;
 my $DAY = 24 * $HOUR;
@@ -574,6 +589,45 @@ for my $case (@guests) {
     my ($what, $type, $then, $now, $expect) = @$case;
     my $reason = other_guest($type, $then, $now, $TIME);
     defined($expect) ? like($reason, $expect, $what) : is($reason, undef, $what);
+}
+
+# Half of a list, or of what is known of a file, is no list: a full would look as if nothing needed it.
+{
+    my $dir = tempdir(CLEANUP => 1);
+    my $full = name($DAY);
+    for my $file ($full, differential($full, 0)) {
+        open(my $fh, '>', "$dir/$file") or die "$file: $!";
+        close($fh);
+    }
+    my @needing = existing_dependants("$dir/$full");
+    is(@needing, 1, 'a full that is needed');
+    for my $after (0 .. 3) {
+        $fails_after = $after;
+        is(eval { existing_dependants("$dir/$full"); 1 }, undef, "fails after $after names");
+        like($@, qr/cannot read folder '\Q$dir\E' - \w/, 'and says why');
+    }
+    my $unfinished = unfinished_name("$full--differential-2026_06_20-12_00_00.vcdiff");
+    for my $after (0, 1, 50) {
+        $fails_after = $after;
+        my %states = states($unfinished);
+        is($states{$unfinished}, 'unknown', "processes fail after $after names");
+    }
+    $fails_after = undef;
+
+    # names can be read, and nothing else: root may do all, others are not asked to change this
+    chmod(oct($> ? 400 : 744), $dir);
+    my (@names, @odd);
+    {
+        local $> = $> || 65534;
+        @names = eval { existing_dependants("$dir/$full") };
+        @odd = eval {
+            map { $_->{odd} // '' } backup_files($dir);
+        };
+    }
+    chmod(oct(700), $dir);
+    is("@names", "@needing", 'what cannot be looked at is there');
+    like($_, qr/cannot be looked at/, 'and no base') for @odd;
+    is(@odd, 2, 'both');
 }
 
 done_testing();

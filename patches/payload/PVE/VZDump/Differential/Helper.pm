@@ -5,6 +5,7 @@ package PVE::VZDump::Differential::Helper;
 use strict;
 use warnings;
 
+use Errno qw(ENOENT);
 use Exporter qw(import);
 use File::Basename qw(basename dirname);
 use IO::Select;
@@ -12,7 +13,7 @@ use POSIX ();
 
 use PVE::VZDump::Differential::Chain qw(parse_name full_forms encode_path dependants shown
     parse_settings);
-use PVE::VZDump::Differential::Unfinished qw(states);
+use PVE::VZDump::Differential::Unfinished qw(names_in states);
 
 our @EXPORT_OK = qw(run_helper identify content settings guest_config full_config find_in_tar
     decoder_command open_decoder close_decoder probe check_base check_archive backup_files
@@ -438,19 +439,22 @@ sub backup_files {
 
     # Names are bytes: joined to characters they would become those of another file.
     utf8::encode($dir) if utf8::is_utf8($dir);
-    opendir(my $dh, $dir) or die "cannot read folder '" . shown($dir) . "' - $!\n";
-    my @names = grep { /\Avzdump-/ } readdir($dh);
+    my $dh;
+    my $names = opendir($dh, $dir) ? names_in($dh) : undef;
+    die "cannot read folder '" . shown($dir) . "' - $!\n" if !$names;
     closedir($dh);
 
     my @files;
-    for my $name (@names) {
+    for my $name (grep { /\Avzdump-/ } @$names) {
         my @stat = lstat("$dir/$name");
-        next if !@stat || -d _;
-        my $odd = _oddity();
+        next if @stat ? -d _ : $! == ENOENT;
+
+        # It is there, whatever it is: what it needs must stay.
+        my $odd = @stat ? _oddity() : "one that cannot be looked at ($!)";
         push @files,
             {
             name => $name,
-            size => $stat[7],
+            size => $stat[7] // 0,
             readable => !defined($odd) && -r _,
             odd => $odd,
             };

@@ -13,7 +13,7 @@ use POSIX ();
 
 use PVE::VZDump::Differential::Chain qw(parse_unfinished);
 
-our @EXPORT_OK = qw(claim unfinished_name states);
+our @EXPORT_OK = qw(claim names_in unfinished_name states);
 
 =head1 NAME
 
@@ -69,6 +69,26 @@ sub claim {
     die "cannot make '$path' - $!\n";
 }
 
+=head2 names_in($handle)
+
+The names in an opened folder; undef, and C<$!>, where they cannot be read to their end.  Half of a
+list would look like a folder in which the other half is not.
+
+=cut
+
+sub names_in {
+    my ($handle) = @_;
+
+    my @names;
+    while (1) {
+        $! = 0; ## no critic (RequireLocalizedPunctuationVars)
+        my $name = readdir($handle);
+        last if !defined($name);
+        push @names, $name;
+    }
+    return $! ? undef : \@names;
+}
+
 =head2 states(@names)
 
 What can be known of unfinished files, as a hash: C<written>, C<left> (nobody will ever finish it)
@@ -120,15 +140,17 @@ sub _open_for_writing {
     my %wanted = map { $_ => 1 } @names;
     my %found;
     opendir(my $proc, '/proc') or return;
+    my $processes = names_in($proc) or return;
 
     # not init, which makes no backups and may be out of our sight in a container
-    for my $pid (grep { /\A[0-9]+\z/ && $_ != 1 } readdir($proc)) {
+    for my $pid (grep { /\A[0-9]+\z/ && $_ != 1 } @$processes) {
         my $dh;
-        if (!opendir($dh, "/proc/$pid/fd")) {
+        my $descriptors = opendir($dh, "/proc/$pid/fd") ? names_in($dh) : undef;
+        if (!$descriptors) {
             next if _is_gone("/proc/$pid");
             return;
         }
-        for my $fd (grep { /\A[0-9]+\z/ } readdir($dh)) {
+        for my $fd (grep { /\A[0-9]+\z/ } @$descriptors) {
             my $target = readlink("/proc/$pid/fd/$fd");
             if (!defined($target)) {
                 next if _is_gone("/proc/$pid/fd/$fd");
