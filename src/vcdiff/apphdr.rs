@@ -37,6 +37,8 @@ pub struct AppHeader {
     pub base_far: bool,
     /// The delta ends in an [`EndRecord`](super::EndRecord); one that does not is truncated.
     pub end_record: bool,
+    /// The hash in that is the delta's own, not its target's, and windows may lack checksums.
+    pub end_of_delta: bool,
     /// Fields of ours are there, but not as they were written.
     pub damaged: bool,
     /// BLAKE3 of the target and of the base, as xdelta3 3.2 stores them. Not checked by us.
@@ -69,6 +71,7 @@ impl AppHeader {
             for word in words.filter_map(|w| std::str::from_utf8(w).ok()) {
                 match word.split_once('=') {
                     Some(("end", value)) => header.end_record = value == "1",
+                    Some(("own", value)) => header.end_of_delta = value == "1",
                     Some(("len", value)) => header.base_len = value.parse().ok(),
                     Some(("window", value)) => header.base_window = value.parse().ok(),
                     Some(("far", value)) => header.base_far = value == "1",
@@ -101,6 +104,7 @@ impl AppHeader {
         }
         let fields = [
             self.end_record.then(|| " end=1".to_owned()),
+            self.end_of_delta.then(|| " own=1".to_owned()),
             self.base_len.map(|len| format!(" len={len}")),
             self.base_identity.map(|id| format!(" id={}", hex(&id))),
             self.base_form.as_ref().map(|form| format!(" form={form}")),
@@ -231,7 +235,7 @@ mod tests {
             let header = AppHeader {
                 blake3: [blake3, blake3.filter(|_| !base.is_empty())],
                 target_name: target.into(), base_name: base.into(), compressors: Default::default(),
-                base_len, base_identity, base_form: Some(form), base_window, base_head, base_far: end_record, end_record,
+                base_len, base_identity, base_form: Some(form), base_window, base_head, base_far: end_record, end_record, end_of_delta: !end_record,
                 damaged: false,
             };
             prop_assert_eq!(AppHeader::parse(&header.encode()), header);

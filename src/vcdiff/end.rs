@@ -8,21 +8,32 @@
 //! HDiffPatch refuses segments that lie outside the source.
 //!
 //! What xdelta3 (3.0.11) cannot do with it is to `merge`: "offset mismatch".
+//!
+//! ```text
+//! version 1: "E1", length of the target (varint), XXH3-128 [16] of the target
+//! version 2: "E2", length of the target (varint), XXH3-128 [16] of the delta before this window, identity [16] of the base
+//! ```
+//! Version 2 is for deltas whose target nobody has seen as a whole: what they copy is proved by the base's own
+//! checksums, and most of their windows have none. Programs that know version 1 only take it for an
+//! empty window, and complain of a delta without an end, since the header announces one.
 
 use twox_hash::XxHash3_128;
 
 use super::{Error, Result, Window, varint};
 
 /// What sets it apart from other windows that write nothing; the digit is the version.
-const TAG: &[u8] = b"E1";
+const OF_TARGET: &[u8] = b"E1";
+const OF_DELTA: &[u8] = b"E2";
 
 /// Proof that a delta is complete, and of what it restores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndRecord {
     /// Length of the whole target in bytes.
     pub total_len: u64,
-    /// XXH3-128 (seed 0) of the whole target, in canonical (big-endian) order.
+    /// XXH3-128 (seed 0) of the whole target, or of the delta before its end, in canonical (big-endian) order.
     pub hash: [u8; 16],
+    /// Identity of the base, where the hash is that of the delta (version 2).
+    pub base: Option<[u8; 16]>,
 }
 
 impl EndRecord {
@@ -30,9 +41,10 @@ impl EndRecord {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         // Short, since every byte of it takes three in the file.
-        let mut payload = TAG.to_vec();
+        let mut payload = if self.base.is_some() { OF_DELTA } else { OF_TARGET }.to_vec();
         varint::write(&mut payload, self.total_len);
         payload.extend_from_slice(&self.hash);
+        payload.extend(self.base.iter().flatten());
         // The Adler-32 of nothing: where it is missing, xdelta3's recode writes that of the window before.
         Window { inst: vec![0; 2 * payload.len()], data: payload, adler32: Some(1), ..Window::default() }
             .encode(None, &mut out);
@@ -58,13 +70,19 @@ impl EndRecord {
             && window.adler32.is_none_or(|sum| sum == 1)
             && window.inst.len() == 2 * window.data.len()
             && window.inst.iter().all(|&b| b == 0);
-        let mut payload = window.data.strip_prefix(TAG)?;
+        let of_delta = window.data.starts_with(OF_DELTA);
+        let mut payload = window.data.strip_prefix(if of_delta { OF_DELTA } else { OF_TARGET })?;
         let total_len = varint::read(&mut payload).ok()?;
-        let hash = payload.try_into().ok()?;
-        is_end.then_some(EndRecord { total_len, hash })
+        let (hash, base) = payload.split_first_chunk()?;
+        let base = if of_delta { Some(base.try_into().ok()?) } else { None };
+        (is_end && (of_delta || payload.len() == hash.len())).then_some(EndRecord {
+            total_len,
+            hash: *hash,
+            base,
+        })
     }
 
-    /// Compares with what was really restored.
+    /// Compares with what was really restored. Where the hash is that of the delta, the reader has compared it already.
     ///
     /// # Errors
     /// [`Error::WrongTarget`] if it differs.
@@ -73,11 +91,27 @@ impl EndRecord {
             () if self.total_len != restored.total_len => {
                 Err(Error::WrongTarget { what: "its length differs from the end record" })
             }
-            () if self.hash != restored.hash => {
+            () if self.base.is_none() && self.hash != restored.hash => {
                 Err(Error::WrongTarget { what: "its hash differs from the end record" })
             }
             () => Ok(()),
         }
+    }
+}
+
+/// Computes the hash of version 2: that of a delta's bytes, from its first on.
+#[derive(Clone, Default)]
+pub struct DeltaHasher(XxHash3_128);
+
+impl DeltaHasher {
+    /// Takes the next bytes of the delta.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    /// Of all bytes so far.
+    pub fn finish(&self) -> [u8; 16] {
+        self.0.finish_128().to_be_bytes()
     }
 }
 
@@ -113,6 +147,6 @@ impl TargetHasher {
 
     /// Record of all bytes so far.
     pub fn finish(&self) -> EndRecord {
-        EndRecord { total_len: self.len, hash: self.hash.finish_128().to_be_bytes() }
+        EndRecord { total_len: self.len, hash: self.hash.finish_128().to_be_bytes(), base: None }
     }
 }

@@ -35,7 +35,7 @@ mod window;
 
 pub use apphdr::AppHeader;
 pub use builder::WindowBuilder;
-pub use end::{EndRecord, TargetHasher};
+pub use end::{DeltaHasher, EndRecord, TargetHasher};
 pub use error::{Error, Result};
 pub use header::{Header, MAGIC, Secondary, write_header};
 pub use reader::{Item, Limits, Reader};

@@ -6,7 +6,7 @@ use super::header::{HDR_APPHEADER, HDR_CODETABLE, HDR_SECONDARY};
 use super::secondary::{self, Section};
 use super::varint::Partial;
 use super::window::{Segment, Stored, Window};
-use super::{AppHeader, EndRecord, Error, Header, MAGIC, MAX_WINDOW, Result, Secondary};
+use super::{AppHeader, DeltaHasher, EndRecord, Error, Header, MAGIC, MAX_WINDOW, Result, Secondary};
 
 /// Window indicator bits (RFC 3284 section 4.2).
 pub(super) const WIN_SOURCE: u8 = 1;
@@ -45,7 +45,7 @@ pub enum Item {
     /// The next piece of the target.
     Window(Window),
     /// The last item of a delta that has an end record. Its length has been compared with the windows'
-    /// already; its hash must be [checked](EndRecord::check) by who applies them.
+    /// already; its hash must be [checked](EndRecord::check) by who applies them, unless it is that of the delta itself.
     End(EndRecord),
 }
 
@@ -55,8 +55,9 @@ pub struct Reader<R> {
     header: Header,
     limits: Limits,
     secondary: Option<secondary::Decoder>,
-    /// An end record is announced.
+    /// An end record is announced, and one of the delta itself.
     end_expected: bool,
+    of_delta: bool,
     ended: bool,
     window: u64,
     target_pos: u64,
@@ -69,7 +70,12 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// Not a delta, one that needs an unsupported feature, a header that is damaged or beyond the limits.
     pub fn new(input: R, limits: Limits) -> Result<Self> {
-        let mut input = Input { inner: BufReader::with_capacity(1 << 16, input), offset: 0, window: 0 };
+        let mut input = Input {
+            inner: BufReader::with_capacity(1 << 16, input),
+            hash: DeltaHasher::default(),
+            offset: 0,
+            window: 0,
+        };
         let header = read_header(&mut input, &limits)?;
         let app = header.app_header.as_deref().map(AppHeader::parse).unwrap_or_default();
         if app.damaged {
@@ -78,6 +84,7 @@ impl<R: Read> Reader<R> {
         Ok(Reader {
             secondary: header.secondary.map(secondary::Decoder::new),
             end_expected: app.end_record,
+            of_delta: app.end_of_delta,
             input,
             header,
             limits,
@@ -104,6 +111,7 @@ impl<R: Read> Reader<R> {
     /// Anything malformed or beyond the limits; [`Error::MissingEnd`] if the application header announced
     /// an end record and the input ends without it. After an error the reader is of no further use.
     pub fn next_item(&mut self) -> Result<Option<Item>> {
+        let before = self.input.hash.finish();
         let Some(indicator) = self.input.byte_or_end()? else {
             if self.end_expected && !self.ended {
                 return Err(Error::MissingEnd { offset: self.input.offset });
@@ -117,6 +125,16 @@ impl<R: Read> Reader<R> {
         if let Some(end) = EndRecord::from_window(&window) {
             if end.total_len != self.target_pos {
                 return Err(Error::WrongTarget { what: "its length differs from the end record" });
+            }
+            if end.base.is_some() && end.hash != before {
+                return Err(self
+                    .input
+                    .damaged("the delta is not as it was written: its hash differs from the end record"));
+            }
+            if self.of_delta && end.base.is_none() {
+                return Err(self
+                    .input
+                    .damaged("its end record is not of the kind that the header announces"));
             }
             self.ended = true;
             return Ok(Some(Item::End(end)));
@@ -256,6 +274,7 @@ fn read_header<R: Read>(input: &mut Input<R>, limits: &Limits) -> Result<Header>
 /// The input with its position, for error messages.
 struct Input<R> {
     inner: BufReader<R>,
+    hash: DeltaHasher,
     offset: u64,
     window: u64,
 }
@@ -282,6 +301,7 @@ impl<R: Read> Input<R> {
 
     fn exact(&mut self, buf: &mut [u8], inside: &'static str) -> Result<()> {
         self.inner.read_exact(buf).map_err(|e| self.read_error(e, inside))?;
+        self.hash.update(buf);
         self.offset += buf.len() as u64;
         Ok(())
     }
@@ -324,8 +344,10 @@ impl<R: Read> Input<R> {
         while left > 0 {
             let part = left.min(FIRST.max(bytes.len() as u64));
             bytes.reserve_exact(part as usize);
+            let had = bytes.len();
             let read = self.inner.by_ref().take(part).read_to_end(&mut bytes);
             let read = read.map_err(|e| self.read_error(e, inside))? as u64;
+            self.hash.update(&bytes[had..]);
             self.offset += read;
             left -= read;
             if read < part {

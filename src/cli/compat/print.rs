@@ -174,7 +174,8 @@ fn window_header(out: &mut impl Write, window: &Window, extent: Extent) -> io::R
 
 fn end_record(out: &mut impl Write, end: &EndRecord) -> io::Result<()> {
     let hash: String = end.hash.iter().map(|b| format!("{b:02x}")).collect();
-    writeln!(out, "VCDIFF end record:            {} bytes, XXH3-128 {hash}", end.total_len)
+    let of = if end.base.is_some() { " of the delta" } else { "" };
+    writeln!(out, "VCDIFF end record:            {} bytes, XXH3-128{of} {hash}", end.total_len)
 }
 
 fn instructions(out: &mut impl Write, window: &Window, verbose: bool) -> anyhow::Result<()> {

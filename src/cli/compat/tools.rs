@@ -10,7 +10,7 @@ use super::files::{self, Output};
 use crate::budget::Budget;
 use crate::text::shown;
 use crate::vcdiff::merge::{Steps, Whole, merge as merge_window};
-use crate::vcdiff::{AppHeader, EndRecord, Item, Limits, Reader, WindowBuilder, write_header};
+use crate::vcdiff::{AppHeader, DeltaHasher, EndRecord, Item, Limits, Reader, WindowBuilder, write_header};
 
 /// Memory that a delta to be joined may take: so much, and so many times the length of its file. Its instructions take 32
 /// bytes each, and may be stored in one.
@@ -30,7 +30,7 @@ pub fn recode(options: &Options) -> anyhow::Result<()> {
     let output = Output::open(options, files::named_output(options))?;
     let mut out = output.writer()?;
     let mut bytes = write_header(app_header.as_deref(), secondary.as_ref().map(|s| s.kind()));
-    let (mut windows, mut end) = (0, None);
+    let (mut windows, mut end, mut written) = (0, None, DeltaHasher::default());
     while let Some(item) = reader.next_item().with_context(|| files::input_name(options))? {
         match item {
             Item::Window(mut window) => {
@@ -42,10 +42,11 @@ pub fn recode(options: &Options) -> anyhow::Result<()> {
             }
             Item::End(record) => end = Some(record),
         }
+        written.update(&bytes);
         out.write_all(&bytes).context("write failed")?;
         bytes.clear();
     }
-    out.write_all(&ending(windows, end, options)?).context("write failed")?;
+    out.write_all(&ending(windows, end, &written, options)?).context("write failed")?;
     output.keep();
     Ok(())
 }
@@ -87,7 +88,7 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
     let mut out = output.writer()?;
     let mut bytes = write_header(app_header.map(Vec::as_slice), secondary.as_ref().map(|s| s.kind()));
     let (mut builder, mut steps) = (WindowBuilder::new(), Steps::default());
-    let (mut windows, mut end) = (0, None);
+    let (mut windows, mut end, mut written) = (0, None, DeltaHasher::default());
     while let Some(item) = reader.next_item().with_context(|| files::input_name(options))? {
         match item {
             Item::Window(window) => {
@@ -98,17 +99,25 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
             }
             Item::End(record) => end = Some(record),
         }
+        written.update(&bytes);
         out.write_all(&bytes).context("write failed")?;
         bytes.clear();
     }
-    out.write_all(&ending(windows, end, options)?).context("write failed")?;
+    out.write_all(&ending(windows, end, &written, options)?).context("write failed")?;
     output.keep();
     Ok(())
 }
 
 /// What ends a delta that was made of others, the last of which has `windows` windows and maybe an end record.
-fn ending(windows: u64, record: Option<EndRecord>, options: &Options) -> anyhow::Result<Vec<u8>> {
+fn ending(
+    windows: u64,
+    record: Option<EndRecord>,
+    written: &DeltaHasher,
+    options: &Options,
+) -> anyhow::Result<Vec<u8>> {
     anyhow::ensure!(windows > 0 || record.is_some(), "nothing to output: the delta has no windows");
+    // The hash of a delta that is written anew is another.
+    let record = record.map(|end| EndRecord { hash: end.base.map_or(end.hash, |_| written.finish()), ..end });
     // Without a header it cannot be announced, as when encoding.
     let record = record.filter(|_| options.app_header != Setting::Off);
     Ok(EndRecord::ending(record.as_ref(), windows, options.checksums))

@@ -80,8 +80,9 @@ impl Differential {
         let random = base.as_ref().and_then(Base::random_access);
         let source = match (random, base.map(|base| base.access)) {
             (Some(content), _) => {
-                // What we wrote has a checksum in every window, and one of the whole, so those of the base are not needed.
-                let trusted = self.checksums && header.end_record;
+                // What we wrote has a checksum in every window, and one of the whole, so those of the base are not needed;
+                // they are where the end record does not know the target.
+                let trusted = self.checksums && header.end_record && !header.end_of_delta;
                 let cache = (DECOMPRESSED - threads * PER_THREAD) << 20;
                 let options = ReadOptions { cache, checksums: !trusted, fronts: trusted };
                 Source::Random(Arc::new(content.reader(options)))
