@@ -394,6 +394,9 @@ fn created_archives_are_read_back() {
     }
 }
 
+#[path = "vma/compose.rs"]
+mod compose;
+
 #[path = "vma/program.rs"]
 mod program;
 

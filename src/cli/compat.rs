@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use self::args::{Command, Options, Setting, Stop};
-use super::exit::BROKEN_PIPE;
+use super::exit::{BROKEN_PIPE, READ_ALL};
 use super::say::{self, HELPER as NAME, say};
 use crate::vcdiff::secondary;
 
@@ -199,7 +199,7 @@ the XDELTA environment variable may contain extra args:
    tar --use-compress-program=pve-xdelta3 \\
        -cf target-x.z.tar.gz.vcdiff target-x.y
 
-our own commands: full, diff, restore, identify, vma (each with --help)
+our own commands: full, diff, compose, restore, identify, vma (each with --help)
 ";
 
 /// Where we differ on purpose, for the man page.
@@ -241,14 +241,18 @@ pub(super) const DIFFERENCES: [&str; 13] = [
     "printhdr, printhdrs and printdelta escape control characters, and bytes that are no UTF-8, in names and headers. A \
      delta without secondary compression has \"none\" for a compressor; xdelta3 says lzma there, by mistake. For them \
      an empty file is an error.",
-    "full, diff, restore, identify, vma, help, --help or --version as the first word is a command of ours (a file of \
+    "full, diff, compose, restore, identify, vma, help, --help or --version as the first word is a command of ours (a file of \
      that name is ./full). -a, -G and -H are options. Repeated blanks in XDELTA do no harm.",
 ];
 
 /// The exit codes, for the man page.
-pub(super) const EXIT: [(u8, &str); 3] = [
+pub(super) const EXIT: [(u8, &str); 4] = [
     (0, "done; also -V"),
     (1, "anything else, also wrong usage and -h; what was written is incomplete"),
+    (
+        READ_ALL,
+        "compose: a differential cannot be made of what is dirty alone; nothing is wrong, everything must be read",
+    ),
     (BROKEN_PIPE, "the reader of the output went away; xdelta3 is ended by SIGPIPE then"),
 ];
 

@@ -11,6 +11,9 @@ use crate::service::reinstall::ReinstallError;
 /// Status of a program that SIGPIPE ended, as shells report it. vzdump and pvesm know it from `pve-xdelta3`.
 pub const BROKEN_PIPE: u8 = 141;
 
+/// Status of `pve-xdelta3 compose` where what is dirty does not suffice, so that everything must be read.
+pub const READ_ALL: u8 = 3;
+
 /// Why a command ended as it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

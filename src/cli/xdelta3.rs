@@ -13,7 +13,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::archive;
-use super::exit::BROKEN_PIPE;
+use super::exit::{BROKEN_PIPE, READ_ALL};
 use super::output::Destination;
 use super::progress::{Progress, Watched};
 use super::report::Report;
@@ -27,6 +27,8 @@ use crate::matching::restore::{self, Differential, Options};
 use crate::matching::{BaseProblem, Error, WINDOW, differential, full};
 use crate::text::{shown, told};
 
+mod compose;
+
 /// Differential backups of Proxmox VE: the program behind vzdump's compressor.
 #[derive(Parser)]
 #[command(name = "pve-xdelta3", version, after_help = AFTER_HELP)]
@@ -38,7 +40,8 @@ pub struct Cli {
 const AFTER_HELP: &str = "Without one of these commands pve-xdelta3 takes the command line of xdelta3 (-e, -d, -s …; its \
 manual page has all of them, pve-xdelta3 -h the list).
 
-Exit status: 0 done; 1 failed, what was written is incomplete; 2 wrong usage; 141 the reader of the output went away.";
+Exit status: 0 done; 1 failed, what was written is incomplete; 2 wrong usage; 3 compose: everything must be read; 141 the \
+reader of the output went away.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -51,6 +54,9 @@ its size), by which differentials are made without reading it again."
     Full(FullArgs),
     /// Make a differential of standard input against a full backup, to standard output
     Diff(DiffArgs),
+    /// Make a differential of a running VM of what QEMU's dirty bitmaps mark, to standard output
+    #[command(long_about = compose::ABOUT)]
+    Compose(compose::Args),
     /// Restore from a differential and its full backup, to standard output
     Restore(RestoreArgs),
     /// Look into a VM's backup, full or differential: list, config, verify, extract, create
@@ -69,7 +75,7 @@ its size), by which differentials are made without reading it again."
 }
 
 #[derive(Args)]
-struct Output {
+pub(super) struct Output {
     /// How to compress the output
     #[arg(long, value_enum, default_value = "zstd")]
     compress: How,
@@ -77,7 +83,7 @@ struct Output {
     #[arg(long)]
     level: Option<u32>,
     #[command(flatten)]
-    threads: Threads,
+    pub(super) threads: Threads,
 }
 
 #[derive(Args)]
@@ -95,14 +101,14 @@ impl ReportArg {
 }
 
 #[derive(Args)]
-struct Threads {
+pub(super) struct Threads {
     /// Threads to work with; 0 means all processors. diff and restore use no more than 3, for the sake of memory
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
     threads: u16,
 }
 
 impl Threads {
-    fn get(&self) -> usize {
+    pub(super) fn get(&self) -> usize {
         match self.threads {
             0 => archive::processors(),
             n => n.into(),
@@ -178,7 +184,7 @@ struct RestoreArgs {
 /// Which full backup.
 #[derive(Args)]
 #[group(multiple = false)]
-struct BaseArgs {
+pub(super) struct BaseArgs {
     /// The full backup; may be percent-encoded (%20 for a blank)
     #[arg(long, value_name = "PATH")]
     base: Option<Encoded>,
@@ -189,7 +195,7 @@ struct BaseArgs {
 }
 
 impl BaseArgs {
-    fn get(self) -> Option<(PathBuf, Found)> {
+    pub(super) fn get(self) -> Option<(PathBuf, Found)> {
         let given = self.base.map(|base| (base.0, Found::ByPerson));
         given.or(self.stored_base.map(|base| (base.0, Found::ByName)))
     }
@@ -197,7 +203,7 @@ impl BaseArgs {
 
 /// A path, percent-encoded or not: a path that exists as it stands is taken as it stands.
 #[derive(Clone)]
-struct Encoded(PathBuf);
+pub(super) struct Encoded(pub(super) PathBuf);
 
 impl From<OsString> for Encoded {
     fn from(text: OsString) -> Encoded {
@@ -231,7 +237,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         say!("{error}");
         return ExitCode::FAILURE;
     }
-    let ours = ["full", "diff", "restore", "identify", "vma", "help", "--help", "--version"];
+    let ours = ["full", "diff", "compose", "restore", "identify", "vma", "help", "--help", "--version"];
     match args.get(1) {
         Some(word) if ours.iter().any(|c| word == c) => {}
         // xdelta3 waits here for somebody to type what it is to encode.
@@ -252,6 +258,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Full(args) => compress(args),
         Command::Diff(args) => diff(args),
+        Command::Compose(args) => compose::run(args),
         Command::Restore(args) => restore(args),
         Command::Vma(command) => {
             say::speak_as("pve-xdelta3 vma");
@@ -264,7 +271,11 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Err(e) if super::is_broken_pipe(&e) => ExitCode::from(BROKEN_PIPE),
         Err(e) => {
             say::failure(&e);
-            if e.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            match () {
+                () if e.is::<Usage>() => ExitCode::from(2),
+                () if compose::must_read_all(&e) => ExitCode::from(READ_ALL),
+                () => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -288,7 +299,7 @@ fn meant(word: &OsStr) -> Option<String> {
 }
 
 impl Output {
-    fn compression(&self) -> anyhow::Result<Compression> {
+    pub(super) fn compression(&self) -> anyhow::Result<Compression> {
         Ok(match (self.compress, self.level) {
             (How::None, None) => Compression::None,
             (How::Lzo, None) => Compression::Lzo,
@@ -483,6 +494,6 @@ fn identify(path: &Path, against: Option<&Path>) -> anyhow::Result<()> {
         .context("cannot write to standard output")
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::container::source::Refused;
+use crate::nbd;
 use crate::text::shown;
 use crate::vcdiff;
 
@@ -40,6 +41,17 @@ pub enum Error {
         /// What the reader of VCDIFF found.
         #[from]
         error: vcdiff::Error,
+    },
+    /// A differential of what is dirty alone cannot be made, or would not be certain to be right.
+    #[error("{0}: everything must be read")]
+    Unfit(String),
+    /// A disk that is to be backed up cannot be read.
+    #[error("cannot read the disk {name}")]
+    Disk {
+        /// The name of the disk.
+        name: String,
+        /// What its server, or the connection to it, did.
+        source: nbd::Error,
     },
     /// This program has a bug.
     #[error("internal error: {0}; nothing that was written is complete, please report this")]
@@ -116,6 +128,10 @@ pub enum BaseProblem {
 impl Error {
     pub(super) fn base(path: &Path, problem: BaseProblem) -> Error {
         Error::Base { path: path.to_owned(), problem }
+    }
+
+    pub(super) fn unfit(why: impl Into<String>) -> Error {
+        Error::Unfit(why.into())
     }
 
     /// Whether writing failed only because the reader of our output went away.

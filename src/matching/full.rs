@@ -8,10 +8,11 @@ use zstd::zstd_safe::CParameter;
 use super::Error;
 use super::chunker::{Layout, Segmenter};
 use super::fingerprint::{ChainedChecksum, Secret, checksum};
-use super::map::{END, End, HEADER, MAP, SegmentMap, encode_header};
+use super::map::{END, End, HEADER, MAP, SLOTS, SegmentMap, SlotsBuilder, encode_header, is_plain};
 use super::pipeline::ordered;
 use crate::container::seekable::Writer;
 use crate::container::{self, Compression, Encoder};
+use crate::vma::Uuid;
 
 /// How a segment is compressed: the most bytes of content in a zstd frame, and the level of zstd.
 ///
@@ -68,6 +69,10 @@ struct Compressed {
     len: usize,
     /// The checksum of its content.
     checksum: u128,
+    /// Its layout.
+    layout: Layout,
+    /// The UUID of its VMA extents; an error where they hold what slots cannot tell.
+    uuid: Result<Option<Uuid>, ()>,
 }
 
 fn compress_with_map(
@@ -84,8 +89,9 @@ fn compress_with_map(
     let mut segments = Segmenter::new(input);
     let buffers = segments.buffers();
     let mut out = Writer::new(out);
-    let mut end = End { content: 0, checksum: [0; 16], segments: 0 };
+    let mut end = End { content: 0, checksum: [0; 16], segments: 0, slots: None };
     let mut whole = ChainedChecksum::default();
+    let (mut slots, mut slot_frames, mut uuid) = (Some(SlotsBuilder::default()), Vec::new(), None);
 
     ordered(
         threads,
@@ -101,15 +107,24 @@ fn compress_with_map(
                 .map_err(|source| Error::Io { what: "zstd failed".into(), source })?;
             let map = SegmentMap::new(&segment, &secret).encode();
             let checksum = checksum(&segment.data);
+            let mut uuid = None;
+            let uuid = if is_plain(&segment, &mut uuid) { Ok(uuid) } else { Err(()) };
             buffers.give(segment.data);
-            Ok(Compressed { frames, map, len, checksum })
+            Ok(Compressed { frames, map, len, checksum, layout: segment.layout, uuid })
         },
         |done| {
             for (n, (frame, content)) in done.frames.iter().enumerate() {
                 out.frame(frame, *content).map_err(output)?;
                 if n == 0 && end.segments == 0 {
-                    out.side(HEADER, &encode_header(&seed)).map_err(output)?;
+                    let is_vma = matches!(done.layout, Layout::Vma(_));
+                    out.side(HEADER, &encode_header(&seed, is_vma)).map_err(output)?;
+                    end.slots = is_vma.then_some(0);
                 }
+            }
+            let own = done.uuid.ok().filter(|own| own.is_none() || *own == *uuid.get_or_insert(*own));
+            match (&done.layout, own, &mut slots) {
+                (Layout::Vma(spans), Some(_), Some(slots)) => slot_frames.extend(slots.push(spans)),
+                _ => slots = None,
             }
             out.side(MAP, &done.map).map_err(output)?;
             whole.push(done.checksum);
@@ -126,6 +141,11 @@ fn compress_with_map(
         return out.write_all(&empty).and_then(|()| out.flush()).map_err(output);
     }
     end.checksum = whole.digest();
+    if let (Some(slots), Some(number)) = (slots, &mut end.slots) {
+        slot_frames.extend(slots.finish());
+        *number = slot_frames.len() as u32;
+        slot_frames.iter().try_for_each(|frame| out.side(SLOTS, frame)).map_err(output)?;
+    }
     out.side(END, &end.encode()).and_then(|()| out.finish()).map_err(output)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! full:          stream -> chunker -> fingerprints and zstd frames         -> archive with a map
 //! differential:  stream -> chunker -> lookup in the base's map -> matcher  -> VCDIFF windows
+//! compose:       dirty blocks of disks, last differential, base's slots    -> VCDIFF windows
 //! restore:       VCDIFF windows -> base, read where they copy from         -> stream
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! * [`map`] holds the fingerprints of a full backup, in its file and as an index in memory. [`full`] writes it.
 //! * [`base`] opens a full backup and decides how it can be read: by its map, at any place, or only from its front.
 //! * [`differential`] encodes a stream against a base; its `matcher` compares bytes with bytes.
+//! * [`compose`] makes a differential of a VM from what QEMU says has changed, without reading the rest.
 //! * [`restore`] applies a differential to a base.
 //!
 //! Everything streams. Memory is bounded by the number of segments that are being worked on ([`pipeline`]), the
@@ -19,6 +21,7 @@
 
 pub mod base;
 pub mod chunker;
+pub mod compose;
 pub mod differential;
 mod error;
 pub mod fingerprint;

@@ -91,6 +91,14 @@ impl ExtentHeader {
         Ok(head)
     }
 
+    /// Whether these bytes, which [`Self::parse`] takes, are what [`Self::encode`] makes of the header's UUID and clusters:
+    /// there are some, no unused entry stands before a used one, and nothing is in what readers pass over.
+    pub fn is_plain(bytes: &[u8; EXTENT_HEADER]) -> bool {
+        let (entries, _) = bytes[ENTRIES_AT..].as_chunks::<8>();
+        let used = entries.iter().take_while(|e| e[3] != 0).count();
+        used > 0 && entries[..used].iter().all(|e| e[2] == 0) && entries[used..].iter().all(|e| *e == [0; 8])
+    }
+
     /// Bytes of data behind this header, at most 59 × 64 KiB.
     pub fn data_len(&self) -> usize {
         usize::from(self.block_count) * BLOCK
@@ -168,7 +176,9 @@ mod tests {
             Cluster::default(),
             Cluster { device: 1, number: 1, mask: 1 },
         ];
-        let head = ExtentHeader::parse(&ExtentHeader::new([0; 16], &clusters).encode()).unwrap();
+        let bytes = ExtentHeader::new([0; 16], &clusters).encode();
+        assert!(!ExtentHeader::is_plain(&bytes) && ExtentHeader::is_plain(&sample().encode()));
+        let head = ExtentHeader::parse(&bytes).unwrap();
         assert_eq!(head.clusters().count(), 2);
         assert_eq!(head.data_len(), 2 * BLOCK);
     }

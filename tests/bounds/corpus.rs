@@ -265,11 +265,11 @@ fn claims(count: usize, compressed: usize, with_map: bool) -> Sparse {
     };
     let (mut rest, mut end) = (count - 1, Vec::new());
     if with_map {
-        let header = side(&map::HEADER, &map::encode_header(&[3; 32]));
+        let header = side(&map::HEADER, &map::encode_header(&[3; 32], false));
         entries.push((header.len(), 0));
         start.extend(header);
         let content = (count * CLAIMED) as u64;
-        end = side(&map::END, &End { content, checksum: [0; 16], segments: 0 }.encode());
+        end = side(&map::END, &End { content, checksum: [0; 16], segments: 0, slots: None }.encode());
     }
     let hole = (rest * compressed) as u64;
     while rest > 0 {
@@ -298,7 +298,7 @@ fn far_clusters(segments: u32, step: u32) -> Vec<u8> {
     let content = vec![7; 1 << 20];
     let packed = zstd::bulk::compress(&content, 1).expect("memory takes it");
     writer.frame(&packed, content.len()).expect("memory takes it");
-    writer.side(map::HEADER, &map::encode_header(&[3; 32])).expect("memory takes it");
+    writer.side(map::HEADER, &map::encode_header(&[3; 32], false)).expect("memory takes it");
     for n in 0..segments {
         let mut segment = SegmentMap { start: 0, len: 254 * 4096, ..SegmentMap::default() };
         for device in 1..255u8 {
@@ -313,7 +313,8 @@ fn far_clusters(segments: u32, step: u32) -> Vec<u8> {
         }
         writer.side(map::MAP, &segment.encode()).expect("memory takes it");
     }
-    let end = End { content: content.len() as u64, checksum: [0; 16], segments: segments.into() };
+    let end =
+        End { content: content.len() as u64, checksum: [0; 16], segments: segments.into(), slots: None };
     writer.side(map::END, &end.encode()).expect("memory takes it");
     writer.finish().expect("memory takes it")
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::segment_map::{Fields, MAX_STORED, SegmentMap};
+use super::slots::{self, SLOTS, Slots};
 use crate::container::cache::{Cache, Value};
 use crate::container::seekable::{FrameReader, ReadOptions, Seekable, Tag};
 use crate::matching::fingerprint::{SEED_LEN, Secret, checksum};
@@ -16,14 +17,16 @@ pub const HEADER: Tag = *b"pvedbHDR";
 pub const MAP: Tag = *b"pvedbMAP";
 /// The tag of the side frame with the [`End`].
 pub const END: Tag = *b"pvedbEND";
-const VERSION: u8 = 1;
+/// The versions of maps without and with the number of [`SLOTS`].
+const PLAIN: u8 = 1;
+const WITH_SLOTS: u8 = 2;
 
 /// Bytes of segment maps that are kept in memory. One takes about 50 KB, and up to 400 KB where pieces are small.
 const CACHE_BYTES: usize = 8 << 20;
 
-/// Makes the payload of the side frame [`HEADER`].
-pub fn encode_header(seed: &[u8; SEED_LEN]) -> Vec<u8> {
-    [&[VERSION][..], seed].concat()
+/// Makes the payload of the side frame [`HEADER`]. `slots` tells whether the end will have the number of [`SLOTS`].
+pub fn encode_header(seed: &[u8; SEED_LEN], slots: bool) -> Vec<u8> {
+    [&[if slots { WITH_SLOTS } else { PLAIN }][..], seed].concat()
 }
 
 /// The end of a map.
@@ -35,17 +38,25 @@ pub struct End {
     pub checksum: [u8; 16],
     /// Number of segments.
     pub segments: u64,
+    /// Number of side frames [`SLOTS`], in a map that may have them.
+    pub slots: Option<u32>,
 }
 
 impl End {
     /// Makes the payload of the side frame [`END`].
     pub fn encode(&self) -> Vec<u8> {
-        [&self.content.to_le_bytes()[..], &self.checksum, &self.segments.to_le_bytes()].concat()
+        let mut out =
+            [&self.content.to_le_bytes()[..], &self.checksum, &self.segments.to_le_bytes()].concat();
+        out.extend(self.slots.iter().flat_map(|n| n.to_le_bytes()));
+        out
     }
 
     fn decode(bytes: &[u8]) -> Option<End> {
         let mut r = Fields(bytes);
-        let end = End { content: r.u64()?, checksum: r.take()?, segments: r.u64()? };
+        let mut end = End { content: r.u64()?, checksum: r.take()?, segments: r.u64()?, slots: None };
+        if !r.0.is_empty() {
+            end.slots = Some(u32::from_le_bytes(r.take()?));
+        }
         r.0.is_empty().then_some(end)
     }
 }
@@ -57,6 +68,8 @@ pub struct Map {
     /// Number of the side frame with the first segment map.
     first: usize,
     segments: usize,
+    /// Number of side frames with slots, which follow the segment maps.
+    slots: usize,
     identity: [u8; 16],
 }
 
@@ -72,18 +85,23 @@ impl Map {
         let Ok((END, end)) = file.side(sides - 1, 64) else {
             return Err(damaged("its map has no end: the file is cut short, or was joined with another"));
         };
-        let (Some(end_record), [VERSION, seed @ ..]) = (End::decode(&end), &header[..]) else {
+        let (Some(end_record), [version @ (PLAIN | WITH_SLOTS), seed @ ..]) =
+            (End::decode(&end), &header[..])
+        else {
             return Err(damaged("its map is of a version that this program does not know"));
         };
         let Ok(seed) = <&[u8; SEED_LEN]>::try_from(seed) else {
             return Err(damaged("the head of its map is damaged"));
         };
-        let segments = sides - 2;
-        if end_record.segments != segments as u64 || end_record.content != file.size() {
+        let slots = end_record.slots.unwrap_or(0) as usize;
+        let fits =
+            end_record.slots.is_some() == (*version == WITH_SLOTS) && end_record.content == file.size();
+        let segments = (sides - 2).checked_sub(slots).filter(|n| fits && *n as u64 == end_record.segments);
+        let Some(segments) = segments else {
             return Err(damaged("its map does not fit its content: the file is cut short or damaged"));
-        }
+        };
         let identity = checksum(&[header.as_slice(), &end].concat()).to_le_bytes();
-        Ok(Ok(Map { file: Arc::new(file), secret: Secret::new(seed), first: 1, segments, identity }))
+        Ok(Ok(Map { file: Arc::new(file), secret: Secret::new(seed), first: 1, segments, slots, identity }))
     }
 
     /// The file, whose content can be read at any position.
@@ -163,6 +181,27 @@ impl MapReader {
                 what: format!("cannot use {}", what()),
                 source: io::Error::new(io::ErrorKind::InvalidData, "it is damaged"),
             })
+    }
+
+    /// Reads where each cluster lies, of `most` clusters at most; `None` where the full backup does not tell, because it is
+    /// no VM's, is odd, or was made by an older version.
+    ///
+    /// # Errors
+    /// Fails where that cannot be read or is damaged.
+    pub(in crate::matching) fn slots(&self, most: u64) -> Result<Option<Slots>, Error> {
+        let mut slots = Slots::default();
+        for n in 0..self.map.slots {
+            let what = || format!("part {n} of the list of clusters of the full backup");
+            let (tag, frame) = (self.map.file)
+                .side(self.map.first + self.map.segments + n, slots::MAX_FRAME)
+                .map_err(|source| Error::Io { what: format!("cannot read {}", what()), source })?;
+            (tag == SLOTS).then(|| slots.push(&frame, most)).flatten().ok_or_else(|| Error::Io {
+                what: format!("cannot use {}", what()),
+                source: io::Error::new(io::ErrorKind::InvalidData, "it is damaged"),
+            })?;
+        }
+        let whole = slots.end() == self.size() && slots.segments.len() == self.segments();
+        Ok(Some(slots).filter(|_| whole))
     }
 
     /// Returns the map of segment `n`, and keeps it for a while.
