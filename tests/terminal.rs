@@ -178,6 +178,20 @@ fn an_output_is_there_when_it_is_complete_and_only_then() {
 }
 
 #[test]
+fn a_name_that_was_taken_meanwhile_costs_no_data() {
+    let dir = backups();
+    let line = "mkfifo pipe; pve-xdelta3 full -o new <pipe & exec 9>pipe; cat day.vma >&9; \
+                until [ -e .*.new ]; do sleep 0.02; done; printf mine >new; exec 9>&-; wait $!";
+    let output = run(dir.path(), line);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(fs::read(dir.path().join("new")).unwrap(), b"mine");
+    let said = errors(&output);
+    assert!(said.contains("cannot make new") && said.contains("is complete, in .pve-xdelta3."), "{said}");
+    let output = run(dir.path(), "zstd -dc <$(echo .*.new) | cmp - day.vma");
+    assert!(output.status.success(), "{}", errors(&output));
+}
+
+#[test]
 fn wrong_usage_has_an_exit_code_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     for line in [

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::signals::remove_on_signals;
 use super::standard;
@@ -54,6 +56,22 @@ impl Write for Output {
         let flushed = self.file.flush();
         self.noted(flushed)
     }
+}
+
+/// Renames a file, where the new name is still free. Whatever ends this program, no other file has that name at any time.
+fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        done => return Ok(done?),
+    }
+    // NFS does not know that, but a second name.
+    match fs::hard_link(from, to) {
+        Ok(()) => return fs::remove_file(from),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+        Err(_) => {}
+    }
+    File::create_new(to)?;
+    fs::rename(from, to).inspect_err(|_| drop(fs::remove_file(to)))
 }
 
 impl Destination {
@@ -114,16 +132,12 @@ impl Destination {
             made.keep();
             let named_now = match self.force {
                 true => fs::rename(&new, path),
-                // Taken only where it is still free.
-                false => File::create_new(path).and_then(|_| {
-                    // An empty file must not stay under that name either.
-                    fs::rename(&new, path).inspect_err(|_| drop(fs::remove_file(path)))
-                }),
+                false => rename_to_free(&new, path),
             };
-            if let Err(error) = named_now {
-                let _ = fs::remove_file(&new);
-                return Err(error).with_context(shown);
-            }
+            // It may be the only copy of what came through a pipe.
+            named_now.with_context(|| {
+                format!("{}, but what was to be in it is complete, in {}", shown(), named(&new))
+            })?;
             Ok(done)
         });
         if let Some(left) = made.left().first() {
