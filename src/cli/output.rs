@@ -58,6 +58,37 @@ impl Write for Output {
     }
 }
 
+fn cannot_make(path: &Path) -> String {
+    format!("cannot make {}", named(path))
+}
+
+/// Does a work that writes a file, which gets its name when it is complete, and replaces another one only if `force`:
+/// whatever ends this program, no half of a file has the name of a whole one. `made` removes what is not complete.
+///
+/// # Errors
+/// Those of the work; where the file cannot be made or named.
+pub(super) fn complete<T>(
+    path: &Path,
+    force: bool,
+    made: &Made,
+    work: impl FnOnce(File) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let failed = || cannot_make(path);
+    let new = path.with_file_name(format!(".pve-xdelta3.{}.new", std::process::id()));
+    let file = made.file(&new).with_context(failed)?;
+    let disk = file.try_clone().with_context(failed)?;
+    let done = work(file)?;
+    // An error of the disk is known before anyone relies on the file.
+    disk.sync_all().with_context(failed)?;
+    // From here on a signal may leave the new file beside an old one, but takes neither away.
+    made.keep();
+    let named_now = if force { fs::rename(&new, path) } else { rename_to_free(&new, path) };
+    // It may be the only copy of what came through a pipe.
+    named_now
+        .with_context(|| format!("{}, but what was to be in it is complete, in {}", failed(), named(&new)))?;
+    Ok(done)
+}
+
 /// Renames a file, where the new name is still free. Whatever ends this program, no other file has that name at any time.
 fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
@@ -92,7 +123,6 @@ impl Destination {
         let Some(path) = self.output.as_deref().filter(|path| *path != Path::new("-")) else {
             return work(Output { file: standard::output()?, failed: Arc::default() });
         };
-        let shown = || format!("cannot make {}", named(path));
         let made = Made::default();
         remove_on_signals(&made)?;
         let done = made.all_or_nothing(|| {
@@ -118,27 +148,12 @@ impl Destination {
                     }
                 }
             }
-            // Whatever ends this program, no half of a file has the name of a whole one.
-            let new = path.with_file_name(format!(".pve-xdelta3.{}.new", std::process::id()));
-            let file = made.file(&new).with_context(shown)?;
-            let disk = file.try_clone().with_context(shown)?;
-            let failed = Arc::new(AtomicBool::new(false));
-            let done = work(Output { file, failed: Arc::clone(&failed) });
-            // Most errors are not the output's.
-            let done = if failed.load(Ordering::Relaxed) { done.with_context(shown) } else { done }?;
-            // An error of the disk is known before anyone relies on the file.
-            disk.sync_all().with_context(shown)?;
-            // From here on a signal may leave the new file beside an old one, but takes neither away.
-            made.keep();
-            let named_now = match self.force {
-                true => fs::rename(&new, path),
-                false => rename_to_free(&new, path),
-            };
-            // It may be the only copy of what came through a pipe.
-            named_now.with_context(|| {
-                format!("{}, but what was to be in it is complete, in {}", shown(), named(&new))
-            })?;
-            Ok(done)
+            complete(path, self.force, &made, |file| {
+                let failed = Arc::new(AtomicBool::new(false));
+                let done = work(Output { file, failed: Arc::clone(&failed) });
+                // Most errors are not the output's.
+                if failed.load(Ordering::Relaxed) { done.with_context(|| cannot_make(path)) } else { done }
+            })
         });
         if let Some(left) = made.left().first() {
             return done.with_context(|| format!("{} could not be removed: it is incomplete", named(left)));

@@ -17,6 +17,7 @@ use clap::{Args, Subcommand, ValueHint};
 
 use super::archive;
 use super::exit::BROKEN_PIPE;
+use super::output;
 use super::progress::{Progress, Watched};
 use super::say::{chat, failure, print, say};
 use super::signals::remove_on_signals;
@@ -273,14 +274,17 @@ fn create(
         write_archive(buffered(standard::output()?), header, &mut files, order).with_context(shown)?;
         return Ok(());
     }
+    let path = Path::new(archive);
+    if path.symlink_metadata().is_ok() {
+        bail!("{} exists already: choose another name", shown());
+    }
     remove_on_signals(made)?;
-    made.all_or_nothing(|| -> anyhow::Result<()> {
-        let file = made.file(Path::new(archive))?;
-        let written = write_archive(buffered(file), header, &mut files, order)?;
-        // Told here, an error of the disk is known before anyone relies on the archive.
-        Ok(written.get_ref().sync_all()?)
-    })
-    .with_context(shown)
+    made.all_or_nothing(|| {
+        output::complete(path, false, made, |file| {
+            write_archive(buffered(file), header, &mut files, order).with_context(shown)
+        })
+    })?;
+    Ok(())
 }
 
 /// Opens an image; also tells its size.

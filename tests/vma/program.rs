@@ -162,7 +162,7 @@ fn an_archive_that_cannot_be_made_is_not_left() {
     // and the next try succeeds; one more leaves alone what is there
     assert_eq!(dir.run(&["vma", "create", "new.vma", "drive-scsi0=image"]).code, Some(0));
     let whole = fs::read(dir.path("new.vma")).unwrap();
-    dir.run(&["vma", "create", "new.vma", "drive-scsi0=image"]).failed_with(&["new.vma: File exists"]);
+    dir.run(&["vma", "create", "new.vma", "drive-scsi0=image"]).failed_with(&["new.vma exists already"]);
     assert!(fs::read(dir.path("new.vma")).unwrap() == whole);
     assert!(verify(&whole[..]).is_ok());
 }
@@ -212,11 +212,16 @@ fn a_signal_leaves_nothing_either() {
     let sparse = tempfile::NamedTempFile::new().unwrap();
     sparse.as_file().set_len(1 << 40).unwrap();
     let image = format!("drive-scsi0={}", sparse.path().display());
-    let mut child = dir.command(&["vma", "create", "new.vma", &image]).spawn().unwrap();
-    until(|| dir.path("new.vma").exists());
-    signal(&child, Signal::TERM);
-    assert_eq!(child.wait().unwrap().signal(), Some(Signal::TERM.as_raw()));
-    assert_eq!(dir.names(), before);
+    for number in [Signal::TERM, Signal::KILL] {
+        let mut child = dir.command(&["vma", "create", "new.vma", &image]).spawn().unwrap();
+        let half = dir.path(&format!(".pve-xdelta3.{}.new", child.id()));
+        until(|| half.exists());
+        signal(&child, number);
+        assert_eq!(child.wait().unwrap().signal(), Some(number.as_raw()));
+        // What cannot be caught leaves a file, but no half of one has the name of the whole.
+        let left = number == Signal::KILL && fs::remove_file(half).is_ok();
+        assert_eq!((dir.names(), left), (before.clone(), number == Signal::KILL));
+    }
 }
 
 #[test]
