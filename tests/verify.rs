@@ -98,6 +98,11 @@ impl Verified {
         Verified { code: status.code().unwrap(), lines, errors: String::from_utf8(stderr).unwrap() }
     }
 
+    /// Each line as JSON.
+    fn json(&self) -> Vec<Value> {
+        self.lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     /// The line about a file.
     fn line(&self, name: &str) -> &str {
         let about = |line: &&String| {
@@ -216,7 +221,7 @@ fn what_cannot_be_checked_keeps_nothing_else_from_it() {
         assert_eq!((verified.code, lines[1]), (2, last), "{name}");
     }
     let json = run(&["--json", "pipe", &differential]);
-    let report: Value = serde_json::from_str(&json.lines.join("\n")).unwrap();
+    let report = json.json().pop().unwrap();
     assert_eq!((json.code, &report["ok"], &report["refused"][0]["argument"]), (2, &1.into(), &"pipe".into()));
     dump.damage(&differential, |bytes| bytes.truncate(100));
     assert_eq!(run(&["nowhere", &differential]).code, 1);
@@ -359,15 +364,58 @@ fn json_holds_what_the_lines_do() {
     let vm = dump.differential(&dump.vm(), 21);
     dump.damage(&vm, |bytes| bytes.truncate(100));
     let found = dump.verify(&["--json", "--all"]);
-    let report: Value = serde_json::from_str(&found.lines.join("\n")).unwrap();
+    let mut backups = found.json();
+    let report = backups.pop().unwrap();
     assert_eq!((found.code, &report["ok"], &report["failed"]), (1, &Value::from(3), &Value::from(1)));
-    let backups = report["backups"].as_array().unwrap();
+    assert_eq!(backups.len(), 4);
     let bad = backups.iter().find(|b| b["file"] == vm.as_str()).unwrap();
     assert_eq!((&bad["result"], &bad["base"]), (&Value::from("failed"), &Value::from(dump.vm())));
     assert!(bad["error"].as_str().is_some_and(|e| !e.is_empty() && !e.contains('\n')));
     let good = backups.iter().find(|b| b["file"] == dump.ct().as_str()).unwrap();
     assert_eq!(good["bytes"], container(1).len());
     assert_eq!(good["content"], "tar, 4 members");
+}
+
+#[test]
+fn what_was_found_good_and_is_unchanged_is_passed_over() {
+    let dump = Dump::new(COMPRESSIONS[0]);
+    let (vm, ct) = (dump.differential(&dump.vm(), 21), dump.differential(&dump.ct(), 21));
+    let results = dump.path("results");
+    let file = ["--results", results.to_str().unwrap()];
+    let run = |more: &[&str]| dump.verify(&[&file[..], more].concat());
+    dump.damage(&vm, |bytes| bytes.truncate(100));
+    assert_eq!(run(&["--resume"]).code, 1);
+    // What is good is not read again; what is not good is.
+    let again = run(&["--resume"]);
+    assert_eq!(again.code, 1);
+    assert!(
+        again.line(&ct).starts_with("SKIP ") && again.line(&vm).starts_with("FAIL "),
+        "{:#?}",
+        again.lines
+    );
+    let last = again.lines.last().unwrap();
+    assert_eq!(last, "1 checked, 1 NOT restorable; 1 found good before, and unchanged");
+    let json = run(&["--resume", "--json"]).json();
+    assert_eq!((&json[0]["result"], &json[2]["skipped"]), (&"skipped".into(), &1.into()));
+    // As ever without the option, and with results that are too old.
+    assert!(run(&[]).line(&ct).starts_with("OK "));
+    let old = fs::read_to_string(&results).unwrap().replace("\"at\":", "\"at\":1,\"then\":");
+    fs::write(&results, old).unwrap();
+    assert!(run(&["--resume", "--max-age", "3000"]).line(&ct).starts_with("OK "));
+    // A full that was changed in its place makes what was known of its differentials nothing.
+    assert!(run(&["--resume"]).line(&ct).starts_with("SKIP "));
+    dump.damage(&dump.ct(), |bytes| bytes.truncate(bytes.len() / 2));
+    assert!(run(&["--resume"]).line(&ct).starts_with("FAIL "));
+    // chains tells of it.
+    let mut chains = Command::new(env!("CARGO_BIN_EXE_pve-diff-backup"));
+    let told = Verified::new(chains.arg("chains").args(file).arg(dump.dir.path()));
+    assert_eq!(
+        told.lines.iter().filter(|line| line.contains("FAILED today")).count(),
+        2,
+        "{:#?}",
+        told.lines
+    );
+    assert_eq!(dump.verify(&["--max-age", "7"]).code, 2);
 }
 
 #[test]

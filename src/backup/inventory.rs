@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::chain::{Directory, Unusable};
 use super::names::{BackupName, Full, Guest};
 use super::unfinished::Leftover;
+use super::verified::{OfDirectory, Outcome, Results};
 use crate::container::source::{Found, open};
 
 /// Bytes of a backup's notes that are read.
@@ -25,6 +26,8 @@ pub struct Backup {
     pub is_protected: bool,
     /// The first line of its notes, as they stand there; not empty.
     pub notes: Option<Vec<u8>>,
+    /// What was found when it was verified last, if it and its full are still what they were.
+    pub verified: Option<Outcome>,
 }
 
 /// A full backup with the differentials that need it, oldest first.
@@ -252,10 +255,11 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Takes what [`Directory::scan`] has found, and reads the notes.
-    pub fn of(directory: Directory) -> Self {
+    /// Takes what [`Directory::scan`] has found, and reads the notes. `results` are those of verifications.
+    pub fn of(directory: Directory, results: &Results) -> Self {
+        let results = results.in_directory(&directory.path);
         let mut guests = BTreeMap::new();
-        let look = |name: BackupName| backup(&directory, name);
+        let look = |name: BackupName| backup(&directory, name, &results);
         for chain in &directory.chains {
             let differentials = chain.differentials.iter().cloned().map(BackupName::Differential);
             let differentials = differentials.map(look).collect();
@@ -290,12 +294,17 @@ fn of(guests: &mut BTreeMap<Guest, GuestBackups>, guest: Guest) -> &mut GuestBac
     })
 }
 
-fn backup(directory: &Directory, name: BackupName) -> Backup {
+fn backup(directory: &Directory, name: BackupName, results: &OfDirectory) -> Backup {
     let size = directory.size_of(name.as_str());
     let is_protected = directory.has_beside(&name.protected_name());
     let notes = name.notes_name();
     let notes = directory.has_beside(&notes).then(|| first_line(&directory.path.join(notes))).flatten();
-    Backup { name, size, is_protected, notes }
+    let full = match &name {
+        BackupName::Full(_) => None,
+        BackupName::Differential(differential) => Some(differential.base().as_str()),
+    };
+    let verified = results.of(&directory.path, name.as_str(), full);
+    Backup { name, size, is_protected, notes, verified }
 }
 
 /// The first line of a file, which is not followed where it is a link, nor waited for.
@@ -325,7 +334,7 @@ mod tests {
         for (name, size) in files {
             fs::File::create(dir.path().join(name)).unwrap().set_len(*size).unwrap();
         }
-        Inventory::of(Directory::scan(dir.path()).unwrap())
+        Inventory::of(Directory::scan(dir.path()).unwrap(), &Results::default())
     }
 
     #[test]
@@ -408,7 +417,7 @@ mod tests {
         fs::write(at(&format!("{FULL}.protected")), "").unwrap();
         symlink("/etc/hostname", at(&format!("{}.notes", diff(FULL, 21)))).unwrap();
         symlink("/etc/hostname", at(&format!("{}.protected", diff(FULL, 21)))).unwrap();
-        let found = Inventory::of(Directory::scan(dir.path()).unwrap());
+        let found = Inventory::of(Directory::scan(dir.path()).unwrap(), &Results::default());
         let Chain { full, differentials } = &found.guests[0].chains[0];
         assert_eq!(full.notes.as_deref(), Some(&b"\x1b[2J before the upgrade"[..]));
         assert_eq!((full.is_protected, differentials[0].is_protected), (true, false));

@@ -7,6 +7,7 @@ pub mod offsite;
 mod stamp;
 pub mod tar;
 pub mod unfinished;
+pub mod verified;
 pub mod verify;
 
 pub use names::{BackupName, Compression, Differential, Format, Full, Guest, GuestKind};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::chain::Directory;
 use super::names::{BackupName, Format, Full};
 use super::tar;
+use super::verified::Subject;
 use crate::text::shown;
 use crate::vma;
 
@@ -135,6 +136,13 @@ pub fn check(task: &Task, open: Open, progress: &dyn Fn(u64)) -> Verdict {
 impl Source {
     fn new(dir: &Path, name: &str, base: Option<PathBuf>, format: Format) -> Source {
         Source { path: dir.join(name), base, format, folder: Folder::at(dir) }
+    }
+
+    /// The files that a check reads, as they lie there.
+    pub fn subject(&self) -> Option<Subject> {
+        let name = self.path.file_name()?.to_str()?;
+        let full = self.base.as_ref().map(|base| base.file_name().and_then(|it| it.to_str()));
+        Subject::of(self.path.parent().unwrap_or(Path::new("")), name, full.flatten())
     }
 
     /// Whether the file was certainly removed. A storage that fails, or a folder that may not be searched, says nothing; and

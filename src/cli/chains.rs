@@ -14,11 +14,13 @@ use serde::Serialize;
 
 use super::exit::Exit;
 use super::places::{missing, needs_root, place, scan, tell_of_namesake};
+use super::results::ResultsFile;
 use super::say::{count, print, say};
 use crate::backup::Stamp;
 use crate::backup::chain::Directory;
 use crate::backup::inventory::{self, GuestBackups, Inventory, Sums};
 use crate::backup::offsite::{Copies, Wanted, copies, parse_since};
+use crate::backup::verified::{Outcome, Results};
 use crate::host::Root;
 use crate::host::pmxcfs::{Pmxcfs, within};
 use crate::host::storage;
@@ -53,6 +55,8 @@ pub struct Args {
     /// End each name with a NUL character, not a line's end
     #[arg(long, short = '0', requires = "files")]
     null: bool,
+    #[command(flatten)]
+    results: ResultsFile,
 }
 
 fn wanted(text: &str) -> Result<Wanted, &'static str> {
@@ -110,7 +114,7 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
     };
     match args.files {
         Some(wanted) => list_files(looked, wanted, args),
-        None => list_chains(looked, args.json),
+        None => list_chains(looked, args, root),
     }
 }
 
@@ -242,16 +246,21 @@ fn list_files(looked: Vec<Looked>, wanted: Wanted, args: &Args) -> anyhow::Resul
 }
 
 /// Prints what each guest has.
-fn list_chains(looked: Vec<Looked>, as_json: bool) -> anyhow::Result<ExitCode> {
+fn list_chains(looked: Vec<Looked>, args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
+    let results = match args.results.path(root) {
+        Some(path) => Results::read(&path).with_context(|| format!("cannot read {}", shown(&path)))?,
+        None => Results::default(),
+    };
     let (mut failed, mut is_empty) = (false, true);
     let mut told = Vec::new();
     for Looked { place, found } in looked {
-        let found = found.map(Inventory::of).map_err(|error| harmless(&format!("{error:#}")));
+        let found =
+            found.map(|it| Inventory::of(it, &results)).map_err(|error| harmless(&format!("{error:#}")));
         is_empty &= found.as_ref().is_ok_and(|it| it.guests.is_empty() && it.unusable.is_empty());
         failed |= found.is_err() || place.unmounted.is_some();
         told.push((place, found));
     }
-    let text = match as_json {
+    let text = match args.json {
         true => serde_json::to_string_pretty(&told.iter().map(Told::new).collect::<Vec<_>>())? + "\n",
         false => harmless(&told.iter().map(table::place).collect::<Vec<_>>().join("\n")),
     };
@@ -310,6 +319,9 @@ struct ToldBackup {
     protected: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     notes: Option<String>,
+    /// What was found when it was verified, and when (seconds since 1970).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<Outcome>,
 }
 
 #[derive(Debug, Serialize)]
@@ -386,6 +398,7 @@ impl ToldBackup {
             saved: of.map(|chain| chain.saved(backup)),
             protected: backup.is_protected,
             notes: backup.notes.as_deref().map(shown_bytes),
+            verified: backup.verified.clone(),
         }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod output;
 mod places;
 pub(crate) mod progress;
 mod report;
+mod results;
 pub(crate) mod say;
 pub mod selftest;
 pub(crate) mod signals;

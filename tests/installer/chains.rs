@@ -60,13 +60,13 @@ fn people_see_what_depends_on_what() {
     let dump = Dump::example();
     fs::write(dump.at(&format!("{FULL}.notes")), "before \x1b[2J<b>\nmore").unwrap();
     fs::write(dump.at(&format!("{FULL}.protected")), "").unwrap();
-    let expected = "                  date                       size  of full     saves
+    let expected = "                  date                       size  of full     saves  verified
 
 lxc/100: 1 full, 0 differentials, 10.00 MiB stored
   full            2026-11-21 01:00:00   10.00 MiB
 
 qemu/101: 1 full, 3 differentials, 3.87 GiB stored, about 5.90 GiB saved
-  full            2026-11-20 01:00:02    2.44 GiB                     protected  \"before \\x1b[2J\\x3cb\\x3e\"
+  full            2026-11-20 01:00:02    2.44 GiB                               protected  \"before \\x1b[2J\\x3cb\\x3e\"
     differential  2026-11-21 01:00:02  200.00 MiB    8.0 %  2.25 GiB
     differential  2026-11-22 01:00:02   10.00 MiB    0.4 %  2.43 GiB
     differential  2026-11-23 01:00:02    1.22 GiB     50 %  1.22 GiB

@@ -1,15 +1,18 @@
 //! A place's backups as a table for people.
 
+use std::time::SystemTime;
+
 use indicatif::BinaryBytes;
 
 use super::super::say::count;
 use super::Place;
 use crate::backup::inventory::{Backup, Chain, GuestBackups, Inventory, Sums};
 use crate::backup::unfinished::State;
+use crate::backup::verified::Outcome;
 use crate::text::{shown, shown_bytes};
 
 /// Columns behind which nothing stands below another.
-const ALIGNED: usize = 5;
+const ALIGNED: usize = 6;
 /// Characters of notes that are shown.
 const NOTES: usize = 60;
 
@@ -26,7 +29,7 @@ pub(super) fn place((place, found): &(Place, Result<Inventory, String>)) -> Stri
     if inventory.guests.is_empty() && inventory.unusable.is_empty() {
         return format!("{}\n{away}  no backups here\n", place.shown());
     }
-    let head = ["", "date", "size", "of full", "saves", ""].map(str::to_owned);
+    let head = ["", "date", "size", "of full", "saves", "verified", ""].map(str::to_owned);
     let rows: Vec<Vec<Row>> = inventory.guests.iter().map(rows).collect();
     let widths: [usize; ALIGNED] = std::array::from_fn(|at| {
         let cells = rows.iter().flatten().chain([&head]).map(|row| row[at].chars().count());
@@ -80,7 +83,8 @@ fn rows(guest: &GuestBackups) -> Vec<Row> {
         // Of the others there is a line below.
         let state = if it.left.state == State::Written { "is being made" } else { "" };
         let size = BinaryBytes(it.size).to_string();
-        rows.push(["unfinished".into(), String::new(), size, String::new(), String::new(), state.into()]);
+        let none = String::new;
+        rows.push(["unfinished".into(), none(), size, none(), none(), none(), state.into()]);
     }
     rows
 }
@@ -98,8 +102,19 @@ fn row(word: &str, backup: &Backup, of: Option<&Chain>) -> Row {
         BinaryBytes(backup.size).to_string(),
         share.unwrap_or_default(),
         saved.unwrap_or_default(),
+        backup.verified.as_ref().map(found).unwrap_or_default(),
         protected.into_iter().chain(notes).collect::<Vec<_>>().join("  "),
     ]
+}
+
+/// Such as `good 3 d ago`.
+fn found(outcome: &Outcome) -> String {
+    let word = if outcome.good { "good" } else { "FAILED" };
+    let Some(age) = outcome.age(SystemTime::now()) else { return word.into() };
+    match age.as_secs() / 86_400 {
+        0 => format!("{word} today"),
+        days => format!("{word} {days} d ago"),
+    }
 }
 
 /// Such as `0.4 %` or `37 %`.

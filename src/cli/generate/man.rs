@@ -11,7 +11,7 @@ use super::super::{EXAMPLES, compat, definition, verify};
 use super::pve_xdelta3;
 
 /// What the program reads and writes besides the patched files.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("/etc/pve-diff-backup.conf", "Settings of this node, see CONFIGURATION. It need not be there."),
     ("/var/lib/dpkg", "dpkg's database: which packages are installed, and what their files should hold."),
     (
@@ -33,6 +33,11 @@ const FILES: [(&str, &str); 8] = [
     (
         "/var/lib/pve-diff-backup/told",
         "There only while the same lasts: a digest of the failure that root was told of, so that each is told once.",
+    ),
+    (
+        "/var/lib/pve-diff-backup/verified",
+        "What verify found, a line of JSON for each backup: when, whether it was good, and which files that holds for (name, size, \
+         inode, time). It may be deleted.",
     ),
     (
         "/etc/pve/pve-diff-backup.json",

@@ -1,0 +1,71 @@
+//! What was found before, and noting what is found now.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+
+use crate::backup::verified::{self, Outcome, Results, Subject};
+use crate::backup::verify::Verdict;
+use crate::cli::exit::{Exit, Stop};
+use crate::cli::results::ResultsFile;
+use crate::cli::say::say;
+use crate::text::shown;
+
+/// See above.
+pub(super) struct Notes {
+    path: Option<PathBuf>,
+    results: Results,
+    /// What was found good no longer ago is not checked again.
+    trusted: Option<Duration>,
+    /// Whether people were told that nothing can be noted.
+    told: Cell<bool>,
+}
+
+impl Notes {
+    /// Reads what is known; with `trusted`, it must be possible to know something.
+    ///
+    /// # Errors
+    /// Where that is wanted and there is no file to look in; where it cannot be read.
+    pub fn open(file: &ResultsFile, root: &Path, trusted: Option<Duration>) -> anyhow::Result<Notes> {
+        let path = file.path(root);
+        if trusted.is_some() && path.is_none() {
+            let text = "--resume needs a file with results: name one with --results FILE";
+            return Err(Stop(Exit::Usage, text.into()).into());
+        }
+        let results = match &path {
+            Some(path) => Results::read(path).with_context(|| format!("cannot read {}", shown(path)))?,
+            None => Results::default(),
+        };
+        let notes = Notes { path, results, trusted, told: Cell::new(false) };
+        if let Some(path) = &notes.path {
+            notes.results.tidy(path).unwrap_or_else(|error| notes.cannot(path, &error));
+        }
+        Ok(notes)
+    }
+
+    /// When a backup that need not be checked again was found good, in seconds since 1970.
+    pub fn good_before(&self, subject: Option<&Subject>) -> Option<u64> {
+        let outcome = self.results.of(subject?)?;
+        let age = outcome.age(SystemTime::now())?;
+        (outcome.good && age <= self.trusted?).then_some(outcome.at)
+    }
+
+    /// Notes what was found of files that were the same before and after.
+    pub fn add(&self, before: Option<&Subject>, after: Option<&Subject>, verdict: &Verdict) {
+        let good = match verdict {
+            Verdict::Good { .. } => true,
+            Verdict::Bad(_) => false,
+            Verdict::Gone => return,
+        };
+        let (Some(path), Some(subject)) = (&self.path, before.filter(|_| before == after)) else { return };
+        verified::note(path, subject, &Outcome::now(good)).unwrap_or_else(|error| self.cannot(path, &error));
+    }
+
+    fn cannot(&self, path: &Path, error: &std::io::Error) {
+        if !self.told.replace(true) {
+            say!("warning: results are not kept: {}: {error}", shown(path));
+        }
+    }
+}
