@@ -909,6 +909,25 @@ fn what_follows_a_full_backup_is_told() {
         let error = String::from_utf8(run(&["identify", text(&base)], b"").stderr).unwrap();
         assert!(error.contains(cut), "{error}");
     }
+    // One that stock vzdump made has no map, but an end as well.
+    let stock = ok(pipe(Command::new("zstd").arg("-qc"), &content));
+    let size = stock.len().to_string();
+    for (what, file, told) in [
+        ("text", [&stock[..], b"some text"].concat(), "bytes that are no zstd frame behind its end"),
+        ("zeros", [&stock[..], &[0; 9999]].concat(), "bytes that are no zstd frame behind its end"),
+        ("half a frame", [&stock[..], &more[..9]].concat(), "or a part of another was appended"),
+        ("itself, cut", stock[..stock.len() - 1].to_vec(), "is not complete: the file is cut short"),
+    ] {
+        dir.file("full.zst", &file);
+        let error = String::from_utf8(run(&["identify", text(&base)], b"").stderr).unwrap();
+        assert!(error.contains(told), "{what}: {error}");
+        assert_eq!(error.contains(&size), what != "itself, cut", "{what}: {error}");
+        assert_eq!(
+            error.contains("cut short"),
+            told.contains("cut short") || told.contains("part of"),
+            "{what}: {error}"
+        );
+    }
 }
 
 /// A disk of so many clusters, and which blocks of each are stored, by its number.

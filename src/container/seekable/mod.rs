@@ -30,7 +30,7 @@ use std::io;
 
 pub use reader::{FrameReader, LastFrame, ReadOptions};
 pub use table::Seekable;
-pub use walk::{End, end, first_side_tag, is_whole};
+pub use walk::{End, Frames, end, first_side_tag, frames};
 pub use write::Writer;
 
 /// Magic number of our side frames (one of the sixteen that RFC 8878 leaves to users).

@@ -23,21 +23,40 @@ pub fn first_side_tag(file: &File) -> io::Result<Option<Tag>> {
     Ok((n == 16 && le32(&side) == SIDE_MAGIC).then(|| side[8..].try_into().expect("8 bytes")))
 }
 
-/// Tells whether a zstd file ends where its last frame ends. Only the headers of its blocks (128 KiB of content each) are
-/// read.
+/// How far the frames of a zstd file reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frames {
+    /// The last one ends where the file does.
+    Whole,
+    /// The frame that begins at this position is not complete.
+    Cut(u64),
+    /// The last one ends at this position, and something follows that does not begin as a frame.
+    Behind(u64),
+}
+
+/// Tells how far the frames of a zstd file reach. Only the headers of its blocks (128 KiB of content each) are read.
 ///
 /// # Errors
 /// Fails where the file cannot be read.
-pub fn is_whole(file: &File) -> io::Result<bool> {
+pub fn frames(file: &File) -> io::Result<Frames> {
     let size = file.metadata()?.len();
     let (mut skim, mut at) = (Skim::new(file), 0);
     while at < size {
         match frame_end(&mut skim, at, size)? {
             Some(end) => at = end,
-            None => return Ok(false),
+            None if at == 0 || begins_frame(&mut skim, at)? => return Ok(Frames::Cut(at)),
+            None => return Ok(Frames::Behind(at)),
         }
     }
-    Ok(at == size)
+    Ok(Frames::Whole)
+}
+
+/// Tells whether what lies at a position is the beginning of a frame, as far as the file goes on.
+fn begins_frame(skim: &mut Skim<'_>, at: u64) -> io::Result<bool> {
+    let mut magic = [0; 4];
+    let n = skim.read_at(at, &mut magic)?;
+    let is_content = zstd::zstd_safe::MAGICNUMBER.to_le_bytes().starts_with(&magic[..n]);
+    Ok(is_content || n == magic.len() && is_skippable(le32(&magic)))
 }
 
 /// How a zstd file ends, seen from its first seek table.
@@ -133,19 +152,31 @@ mod tests {
         let (content, seekable) = sample();
         let plain = zstd::encode_all(&content[..], 3).unwrap();
         for file in [&seekable, &plain, &[&plain[..], &plain].concat()] {
-            let whole = |bytes: &[u8]| {
+            let found = |bytes: &[u8]| {
                 let mut f = tempfile::tempfile().unwrap();
                 f.write_all(bytes).unwrap();
-                is_whole(&f).unwrap()
+                frames(&f).unwrap()
             };
-            assert!(whole(file));
+            assert!(found(file) == Frames::Whole);
             for cut in (1..30).chain([1000, file.len() / 2, file.len() - 3]) {
                 let cut_file = &file[..file.len() - cut];
                 // A cut between two frames cannot be seen.
                 let between = zstd::decode_all(cut_file).is_ok();
-                assert_eq!(whole(cut_file), between, "{cut} of {}", file.len());
+                let end = found(cut_file);
+                assert_eq!(end == Frames::Whole, between, "{cut} of {}", file.len());
+                assert!(!matches!(end, Frames::Behind(_)), "{cut} of {}", file.len());
             }
-            assert!(!whole(&[&file[..], b"x"].concat()));
+            let size = file.len() as u64;
+            for (behind, end) in [
+                (&b"x"[..], Frames::Behind(size)),
+                (&[0; 99], Frames::Behind(size)),
+                (b"\x53\x2a\x4d\x18\0\0\0\0text", Frames::Behind(size + 8)),
+                (&plain[..9], Frames::Cut(size)),
+                (&plain[..2], Frames::Cut(size)),
+                (b"\x53\x2a\x4d\x18\x05\0\0\0note", Frames::Cut(size)),
+            ] {
+                assert_eq!(found(&[&file[..], behind].concat()), end, "{behind:?}");
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Access, Base, Nature, OneWay, Stream, put_back};
-use crate::container::seekable::{End, ReadOptions, Seekable, end, first_side_tag, is_whole};
+use crate::container::seekable::{End, Frames, ReadOptions, Seekable, end, first_side_tag, frames};
 use crate::container::source::{self, Any, Found, Pass, Refused};
 use crate::container::{self, Kind, RandomAccess, RawFile, ReadAt, lzop};
 use crate::matching::fingerprint::checksum;
@@ -125,14 +125,29 @@ fn access(path: &Path, file: &File, kind: Kind) -> Result<(&'static str, Access)
                     Ok(map) => ("map", Access::Mapped(map)),
                     Err(s) => ("zstd", Access::Random(RandomAccess::Frames(Arc::new(s)))),
                 },
-                _ if !is_whole(file).map_err(io)? => {
-                    let found = "its last zstd frame is not complete: the file is cut short";
-                    return Err(Error::base(path, BaseProblem::Damaged(found.into())));
+                _ => {
+                    no_less_and_no_more(path, frames(file).map_err(io)?)?;
+                    ("zstd", one_way()?)
                 }
-                _ => ("zstd", one_way()?),
             }
         }
     })
+}
+
+/// Refuses a zstd file that lacks its end, or has something else behind it.
+fn no_less_and_no_more(path: &Path, frames: Frames) -> Result<(), Error> {
+    let problem = match frames {
+        Frames::Whole => return Ok(()),
+        Frames::Cut(0) => {
+            BaseProblem::Damaged("its zstd frame is not complete: the file is cut short".into())
+        }
+        Frames::Cut(at) => BaseProblem::Damaged(format!(
+            "its last zstd frame, which begins behind {at} bytes, is not complete: the file is cut short, or a part of \
+             another was appended"
+        )),
+        Frames::Behind(end) => BaseProblem::Behind { what: "bytes that are no zstd frame", end },
+    };
+    Err(Error::base(path, problem))
 }
 
 /// Opens a full backup that was written with a map, but does not end in its seek table.
