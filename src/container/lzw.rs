@@ -1,4 +1,4 @@
-//! The format of the `compress` program (`.Z`), which xdelta3 knows, so that scripts keep working.
+//! The format of the `compress` program (`.Z`). It is here because xdelta3 knows it, and scripts may rely on that.
 //!
 //! The format has no document of its own; this was learnt from files that ncompress writes and gzip reads.
 //!
@@ -20,21 +20,21 @@ const BLOCK_MODE: u8 = 0x80;
 const RESERVED: u8 = 0x60;
 const MIN_BITS: u32 = 9;
 const MAX_BITS: u32 = 16;
-/// In block mode: forget all strings.
+/// The code that clears the table, in block mode.
 const CLEAR: usize = 256;
 
-/// Whether these are the first bytes of a `.Z` file.
+/// Tells whether these are the first bytes of a `.Z` file.
 pub fn is_lzw(prefix: &[u8]) -> bool {
     matches!(prefix, [a, b, flags, ..] if [*a, *b] == MAGIC && bits_of(*flags).is_some())
 }
 
-/// The longest code that a header's third byte tells.
+/// Reads the length of the longest code from the third byte of a header, in bits.
 fn bits_of(flags: u8) -> Option<u32> {
     let bits = u32::from(flags & !(BLOCK_MODE | RESERVED));
     (flags & RESERVED == 0 && (MIN_BITS..=MAX_BITS).contains(&bits)).then_some(bits)
 }
 
-/// Decompresses a stream; memory is bounded by the table of 2^16 strings.
+/// Decompresses a stream. Memory is bounded by the table of 2^16 strings.
 pub struct Reader<R> {
     codes: Codes<R>,
     table: Option<Table>,
@@ -42,34 +42,34 @@ pub struct Reader<R> {
     string: Vec<u8>,
 }
 
-/// Codes of growing length from a stream.
+/// Reads codes of growing length from a stream.
 struct Codes<R> {
     input: BufReader<R>,
-    /// The group of eight codes under way.
+    /// The group of eight codes that is being read.
     group: [u8; MAX_BITS as usize],
     filled: usize,
-    /// Bits of it that were used.
+    /// How many bits of it were used.
     used: usize,
-    /// Where in the file the group ends.
+    /// Position in the file behind the group.
     offset: u64,
     behind: Behind,
 }
 
-/// The strings known, each a code and one byte more.
+/// The strings that have a code. Each is another string, named by its code, and one byte more.
 struct Table {
     block_mode: bool,
     max_bits: u32,
     bits: u32,
     prefix: Vec<u16>,
     suffix: Vec<u8>,
-    /// The next code to be given.
+    /// The next code that a string will get.
     next: usize,
-    /// The code before, and the first byte of its string.
+    /// The code that was read last, and the first byte of its string.
     last: Option<(usize, u8)>,
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads from `input`, which needs no buffering.
+    /// Reads from `input`, which needs no buffer.
     pub fn new(input: R, behind: Behind) -> Self {
         let input = BufReader::new(input);
         let codes = Codes { input, group: [0; _], filled: 0, used: 0, offset: HEADER as u64, behind };
@@ -97,12 +97,12 @@ impl<R: Read> Read for Reader<R> {
 }
 
 impl<R: Read> Codes<R> {
-    /// The next code of `bits` bits; `None` at the end.
+    /// Reads the next code, of `bits` bits; `None` at the end.
     fn next(&mut self, bits: u32) -> io::Result<Option<usize>> {
         let bits = bits as usize;
         if self.used + bits > self.filled * 8 {
             self.nothing_left()?;
-            // Groups are as long in bytes as codes are in bits; only the last one may be shorter.
+            // A group has as many bytes as a code has bits. Only the last one may be shorter.
             self.filled = super::read_full(&mut self.input, &mut self.group[..bits])?;
             self.offset += self.filled as u64;
             self.used = 0;
@@ -120,7 +120,7 @@ impl<R: Read> Codes<R> {
         Ok(Some(code))
     }
 
-    /// Refuses bytes that are too few for a code; no writer leaves any.
+    /// Refuses a rest of bytes that are too few for a code. No writer leaves one.
     fn nothing_left(&self) -> io::Result<()> {
         let left = self.filled - self.used.div_ceil(8);
         match self.behind {
@@ -129,7 +129,7 @@ impl<R: Read> Codes<R> {
         }
     }
 
-    /// Passes over the rest of a group.
+    /// Skips the rest of a group.
     fn skip_group(&mut self) {
         (self.filled, self.used) = (0, 0);
     }
@@ -153,7 +153,7 @@ impl Table {
         })
     }
 
-    /// Puts the string of the next code into `out`, reversed; false at the end.
+    /// Puts the string of the next code into `out`, reversed. The result is false at the end.
     fn next_string<R: Read>(&mut self, codes: &mut Codes<R>, out: &mut Vec<u8>) -> io::Result<bool> {
         loop {
             if self.next >= 1 << self.bits && self.bits < self.max_bits {
@@ -162,7 +162,7 @@ impl Table {
             }
             let Some(code) = codes.next(self.bits)? else { return Ok(false) };
             if code == CLEAR && self.block_mode && self.last.is_some() {
-                // The code of the clearing itself goes to the string that spans it, and is never used.
+                // The string that begins before the clearing and ends behind it gets the code of the clearing, and is never used.
                 self.next = CLEAR;
                 self.bits = MIN_BITS;
                 codes.skip_group();
@@ -176,14 +176,14 @@ impl Table {
             };
             let mut at = code;
             if code >= self.next {
-                // The string that is being made: the last one and its own first byte.
+                // The code is that of the string which is just being made: the last string and its own first byte.
                 if code > self.next || self.next >= self.prefix.len() {
                     return Err(damaged("a code stands for nothing"));
                 }
                 out.push(first);
                 at = last;
             }
-            // Every prefix is a smaller code than its string, so this ends.
+            // The code of a prefix is smaller than that of its string, so this ends.
             while at > 255 {
                 out.push(self.suffix[at]);
                 at = self.prefix[at].into();
@@ -206,23 +206,23 @@ fn damaged(what: &str) -> io::Error {
 
 /// Compresses as `compress` does by default: codes of up to 16 bits, in block mode.
 ///
-/// The format has no end mark, so an output whose writer was dropped passes for a shorter one: for use
-/// only where whoever owns the output removes it then.
+/// The format has no end mark, so the output of a writer that was dropped passes for a shorter file. It may be used only where
+/// whoever owns the output removes it then.
 pub struct Writer<W: Write> {
     sink: W,
     strings: HashMap<(u16, u8), u16>,
     next: usize,
     bits: u32,
-    /// The code of the string under way.
+    /// The code of the string that is being lengthened.
     string: Option<u16>,
-    /// Codes of the group under way, packed.
+    /// The packed codes of the group that is being written.
     pending: u64,
     pending_bits: u32,
     in_group: u32,
     out: Vec<u8>,
 }
 
-/// Compressed bytes that are passed on at once.
+/// How many compressed bytes are passed on at once.
 const PART: usize = 32 << 10;
 
 impl<W: Write> Writer<W> {
@@ -241,10 +241,10 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Writes what is left and gives the sink back.
+    /// Writes what is left, and returns the sink.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// Fails where the sink fails.
     pub fn finish(mut self) -> io::Result<W> {
         if let Some(code) = self.string.take() {
             self.put(code.into());
@@ -272,7 +272,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Ends the group with padding and goes on with codes of `bits` bits.
+    /// Ends the group with padding, and goes on with codes of `bits` bits.
     fn change_bits(&mut self, bits: u32) {
         while self.in_group != 0 {
             self.put(0);
@@ -292,7 +292,7 @@ impl<W: Write> Writer<W> {
         self.put(string.into());
         self.string = Some(byte.into());
         if self.next == 1 << MAX_BITS {
-            // The table is full: forget it, so that it fits what comes.
+            // The table is full. It is cleared, so that it will fit what comes.
             self.put(CLEAR);
             self.change_bits(MIN_BITS);
             self.strings.clear();
@@ -319,7 +319,7 @@ impl<W: Write> Write for Writer<W> {
         Ok(part.len())
     }
 
-    /// Flushes the sink; codes can only be ended by [`finish`](Writer::finish).
+    /// Flushes the sink. Codes that are not written yet are written by [`finish`](Writer::finish) only.
     fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
     }

@@ -1,8 +1,8 @@
-//! Input of several members, one after the other, and what may follow the last one.
+//! Compressed files of several members, one behind the other, and what may follow the last one.
 //!
-//! As `gzip -dc` and `bzip2 -dc` have it: zeros behind gzip data are padding, anything else there is garbage;
-//! whatever follows bzip2 data without being a further stream is ignored. What begins like a member is one, so one
-//! that was cut short is an error, never the end. Where [`Behind::Refuse`] is asked for, nothing at all may follow.
+//! The rules are those of `gzip -dc` and `bzip2 -dc`. Zeros behind gzip data are padding, and anything else there is garbage.
+//! Whatever follows bzip2 data and is no further stream is ignored. What begins like a member is one, so a member that was cut
+//! short is an error, never the end. With [`Behind::Refuse`], nothing at all may follow.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -18,40 +18,40 @@ use super::{Behind, XZ_MEMORY, ZSTD_WINDOW_LOG_MAX, seekable};
 pub struct Members<R: BufRead, M> {
     at: At<R, M>,
     behind: Behind,
-    /// The error that was met: the same again when asked again. A decompressor would say that its member is over.
+    /// The error that was met. It is returned again when asked again; a decompressor would say that its member is over.
     failure: Option<(io::ErrorKind, String)>,
 }
 
-/// Where the input stands.
+/// Where the input is.
 enum At<R, M> {
-    /// At the first member, behind one, or behind all of them.
+    /// It is at the first member, behind a member, or behind all of them.
     Between(Peek<R>),
-    /// In this one.
+    /// It is within this member.
     In(M),
-    /// At the end, or nowhere after an error.
+    /// It is at the end, or there was an error.
     End,
 }
 
 /// The decompressor of one member.
 pub trait Member<R>: Read + Sized {
-    /// At the start of a member.
+    /// Begins a member; `input` is at its start.
     ///
     /// # Errors
-    /// Those of setting up the decompressor.
+    /// Fails where the decompressor cannot be set up.
     fn begin(input: Peek<R>) -> io::Result<Self>;
 
-    /// The input, behind the member.
+    /// Returns the input, which is behind the member.
     fn end(self) -> Peek<R>;
 
-    /// Whether a member follows.
+    /// Tells whether a member follows.
     ///
     /// # Errors
-    /// Those of reading, and where what follows may not be there.
+    /// Fails where the input cannot be read, and where something follows that is not allowed.
     fn follows(input: &mut Peek<R>, behind: Behind) -> io::Result<bool>;
 }
 
 impl<R: BufRead, M: Member<R>> Members<R, M> {
-    /// Reads from `input`, which stands at the start of the first member.
+    /// Reads from `input`, which is at the start of the first member.
     pub fn new(input: R, behind: Behind) -> Self {
         let input = Peek { input, held: Vec::new(), offset: 0 };
         Members { at: At::Between(input), behind, failure: None }
@@ -146,7 +146,8 @@ impl<R: BufRead> Member<R> for BzDecoder<Peek<R>> {
     }
 }
 
-/// Nothing may follow here: liblzma itself reads xz files of several streams with padding between and behind them.
+/// This is for [`Behind::Refuse`], so nothing may follow. Otherwise liblzma itself reads xz files of several streams, with
+/// padding between and behind them.
 impl<R: BufRead> Member<R> for XzDecoder<Peek<R>> {
     fn begin(input: Peek<R>) -> io::Result<Self> {
         Ok(XzDecoder::new_stream(input, Stream::new_stream_decoder(XZ_MEMORY, 0)?))
@@ -161,8 +162,9 @@ impl<R: BufRead> Member<R> for XzDecoder<Peek<R>> {
     }
 }
 
-/// Nothing may follow here, nor may there be a skippable frame, but for those that are made from the content: a map of
-/// ours, a seek table. libzstd itself reads zstd files of several frames and passes over the skippable ones.
+/// This is for [`Behind::Refuse`], so nothing may follow, and skippable frames are refused too. Only those that are made from
+/// the content are allowed: a map of ours, and a seek table. Otherwise libzstd itself reads zstd files of several frames, and
+/// skips the skippable ones.
 impl<R: BufRead> Member<R> for ZstdDecoder<'static, Peek<R>> {
     fn begin(input: Peek<R>) -> io::Result<Self> {
         let mut decoder = ZstdDecoder::with_buffer(input)?.single_frame();
@@ -186,26 +188,26 @@ impl<R: BufRead> Member<R> for ZstdDecoder<'static, Peek<R>> {
 /// An input whose next bytes can be looked at.
 pub struct Peek<R> {
     input: R,
-    /// Bytes that were looked at and not used up.
+    /// Bytes that were looked at and not consumed yet.
     held: Vec<u8>,
     offset: u64,
 }
 
 impl<R: BufRead> Peek<R> {
-    /// The next `len` bytes; fewer only where the input ends.
+    /// Returns the next `len` bytes without consuming them; fewer only where the input ends.
     fn peek(&mut self, len: usize) -> io::Result<&[u8]> {
         let missing = len.saturating_sub(self.held.len()) as u64;
         self.input.by_ref().take(missing).read_to_end(&mut self.held)?;
         Ok(&self.held[..len.min(self.held.len())])
     }
 
-    /// Whether `magic` follows, or as much of it as there is.
+    /// Tells whether `magic` follows, or the front of it and then the end.
     fn begins(&mut self, magic: &[u8]) -> io::Result<bool> {
         let found = self.peek(magic.len())?;
         Ok(!found.is_empty() && magic.starts_with(found))
     }
 
-    /// Refuses what follows; false where nothing does.
+    /// Refuses what follows. The result is false where nothing follows.
     fn end(&mut self, kind: &str) -> io::Result<bool> {
         if self.peek(1)?.is_empty() {
             return Ok(false);

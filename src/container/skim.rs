@@ -1,21 +1,22 @@
-//! Reading small parts of a file, most of which is passed over.
+//! Reading small parts of a file in order, without reading what lies between them.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Bytes that are read at once: hardly more than what is wanted where the parts are far apart, many where they are close
-/// to one another, so that a file of nothing but tiny parts does not cost a system call for each.
+/// The fewest and the most bytes that are read at once. Where parts are far apart, hardly more is read than is wanted. Where
+/// they are close to one another, many bytes are read, so that a file of nothing but tiny parts does not take a system call
+/// for each of them.
 const LEAST: usize = 64;
 const MOST: usize = 64 << 10;
 
-/// Reads parts of a file whose places rise.
+/// Reads parts of a file, in the order of their positions.
 pub(super) struct Skim<'a> {
     file: &'a File,
     buffer: Vec<u8>,
-    /// Place of the buffer in the file.
+    /// Position of the buffer's first byte in the file.
     start: u64,
-    /// How much was read last.
+    /// How many bytes were read at once last.
     reach: usize,
 }
 
@@ -24,7 +25,7 @@ impl<'a> Skim<'a> {
         Skim { file, buffer: Vec::new(), start: 0, reach: LEAST }
     }
 
-    /// Fills `out` with what lies at `at`; tells how much of it there is.
+    /// Fills `out` with the file's bytes from `at` on. The result is how many of them there are.
     pub fn read_at(&mut self, at: u64, out: &mut [u8]) -> io::Result<usize> {
         let end = self.start + self.buffer.len() as u64;
         if at < self.start || at.saturating_add(out.len() as u64) > end {
@@ -42,7 +43,7 @@ impl<'a> Skim<'a> {
     }
 }
 
-/// Fills `buf` with what lies at `at`; tells how much of it there is.
+/// Fills `buf` with the file's bytes from `at` on. The result is how many of them there are.
 pub(super) fn read_full_at(file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buf.len() {

@@ -1,8 +1,8 @@
-//! Writing a stream as zstd (RFC 8878), by one thread as long as that is fast enough.
+//! Writing a stream as zstd (RFC 8878), with one thread as long as that is fast enough.
 //!
-//! Threads of zstd each take a part of the stream, and hardly see what lies before it: the result is up to half a
-//! per cent larger, and takes several times the memory. Most differentials are small, so threads can be left out
-//! until there is much to do. They write a frame of their own then; readers take frames in a row for one file.
+//! Each thread of zstd takes a part of the stream, and hardly sees what is before it. So the result of several threads is up
+//! to half a per cent larger, and takes several times the memory. Most differentials are small, so further threads can wait
+//! until there is much to do. They then begin a new frame; readers take several frames for one file.
 
 use std::io::{self, Write};
 
@@ -11,29 +11,29 @@ use zstd::zstd_safe::CParameter;
 
 use super::Encoder;
 
-/// Window: what a differential holds repeats itself, but not at once; tables of a disk's files, for instance.
+/// The window with one thread, as a power of 2. What a differential holds repeats itself, but often much later: tables of a
+/// disk's files, for instance.
 const WINDOW_LOG: u32 = 24;
-/// The same with threads, and what each compresses at a time. zstd holds some of both for each thread.
+/// The window with several threads, and how many bytes each compresses at a time. zstd keeps some of both for each thread.
 const THREADS_WINDOW_LOG: u32 = 21;
 const JOB: u32 = 2 << 20;
 const MAX_THREADS: usize = 3;
 
-/// Compresses what is written to it.
+/// Compresses what is written to it as zstd.
 pub struct Writer<W: Write> {
-    /// `None` only where one frame could not make way for the next.
+    /// The current frame. It is `None` only where one frame failed to end and no next one began.
     frame: Option<Frame<'static, W>>,
     level: i32,
-    /// Bytes until threads come in, and how many.
+    /// How many bytes remain until several threads are used, and how many threads these are.
     later: Option<(u64, usize)>,
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes to `out` with up to `threads` threads, but with one for the first `alone` bytes.
-    ///
-    /// Behind these the output looks complete for a moment: for streams with an end mark of their own.
+    /// Writes to `out` with up to `threads` threads. A single thread compresses the first `alone` bytes. Behind these the output
+    /// looks complete for a moment, so this is for streams that have an end mark of their own.
     ///
     /// # Errors
-    /// Those of setting up the compressor.
+    /// Fails where the compressor cannot be set up.
     pub fn new(out: W, level: i32, threads: usize, alone: u64) -> io::Result<Self> {
         let threads = threads.min(MAX_THREADS);
         let later = (threads > 1 && alone > 0).then_some((alone, threads));
@@ -51,8 +51,8 @@ fn frame<W: Write>(out: W, level: i32, threads: usize) -> io::Result<Frame<'stat
     frame.include_checksum(true)?;
     frame.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
     if level == 1 {
-        // More than its default of 14, which is meant for small windows. 256 KiB still fit into small caches: 17 would
-        // make large differentials smaller by 0.6 %, but take a tenth longer where they do not.
+        // The default of 14 is meant for small windows. The 256 KiB that this takes still fit into small caches. With 17,
+        // large differentials would be smaller by 0.6 %, but take a tenth longer where the table does not fit.
         frame.set_parameter(CParameter::HashLog(16))?;
     }
     if threads > 1 {

@@ -5,16 +5,16 @@ use super::varint;
 const NEAR: usize = 4;
 const SAME: usize = 3;
 
-/// Modes: the address itself, its distance back from here, then the caches.
+/// The first modes: the address itself, and its distance back from the current position. The caches follow.
 const SELF: u8 = 0;
 const HERE: u8 = 1;
 const NEAR_START: u8 = 2;
-/// First "same" mode; from here on an address is one byte.
+/// The first "same" mode. In the "same" modes an address takes one byte.
 pub(super) const SAME_START: u8 = NEAR_START + NEAR as u8;
 /// Number of modes.
 pub(super) const MODES: u8 = SAME_START + SAME as u8;
 
-/// Recent addresses, the same in encoder and decoder after each COPY. One per window.
+/// Addresses that were used lately. Encoder and decoder keep the same ones, and begin anew with each window.
 #[derive(Clone)]
 pub(super) struct Cache {
     near: [u64; NEAR],
@@ -43,13 +43,13 @@ impl Cache {
             (best, mode) = (here - addr, HERE);
         }
         for (slot, near) in self.near.iter().enumerate() {
-            // Wraps to something huge when the address lies before the slot's.
+            // Where the address lies before the slot's, this wraps to a huge number.
             let distance = addr.wrapping_sub(*near);
             if distance < best {
                 (best, mode) = (distance, NEAR_START + slot as u8);
             }
         }
-        // One byte already: keep it, since more double opcodes exist for these modes.
+        // An address of one byte cannot become shorter, and more double opcodes exist for these modes.
         let slot = (addr % (SAME as u64 * 256)) as usize;
         if best >= 0x80 && self.same[slot] == addr {
             mode = SAME_START + (slot / 256) as u8;
@@ -61,7 +61,10 @@ impl Cache {
         mode
     }
 
-    /// Reads an address in `mode` off the front of `bytes`. It is below `here`, or an error is returned.
+    /// Takes an address in `mode` off the front of `bytes`.
+    ///
+    /// # Errors
+    /// Fails where the address is not below `here`, or `bytes` end.
     #[inline]
     pub(super) fn decode(&mut self, mode: u8, here: u64, bytes: &mut &[u8]) -> Result<u64, &'static str> {
         let addr = if mode < SAME_START {

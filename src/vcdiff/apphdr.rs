@@ -25,29 +25,29 @@ pub struct AppHeader {
     pub compressors: [Vec<u8>; 2],
     /// Length of the decompressed base in bytes, if known.
     pub base_len: Option<u64>,
-    /// Identity of the base; what it is computed from is the matter of the program that writes it.
+    /// Identity of the base. Only the program that wrote it knows what it is computed from.
     pub base_identity: Option<[u8; 16]>,
-    /// Form of the file that the identity stands for, one word: `map`, or the name of a compression.
+    /// Form of the file that has this identity, in one word: `map`, or the name of a compression.
     pub base_form: Option<String>,
-    /// Checksum of the first bytes of the decompressed base, in whatever form it was.
+    /// Checksum of the first bytes of the decompressed base. It does not depend on the form.
     pub base_head: Option<[u8; 16]>,
-    /// Bytes of a base that can only be read from the front which the delta goes back, for the most part.
+    /// How many bytes back the delta copies, where the base can be read from its front only. Whoever restores keeps as many.
     pub base_window: Option<u64>,
-    /// It also copies from further back.
+    /// Whether it also copies from further back.
     pub base_far: bool,
-    /// The delta ends in an [`EndRecord`](super::EndRecord); one that does not is truncated.
+    /// Whether the delta ends in an [`EndRecord`](super::EndRecord). If it lacks one then, it was cut short.
     pub end_record: bool,
-    /// The hash in that is the delta's own, not its target's, and windows may lack checksums.
+    /// Whether the hash in the end record is that of the delta itself, not that of its target. Windows may lack checksums then.
     pub end_of_delta: bool,
-    /// Fields of ours are there, but not as they were written.
+    /// Whether fields of ours are there, but not as they were written.
     pub damaged: bool,
     /// BLAKE3 of the target and of the base, as xdelta3 3.2 stores them. Not checked by us.
     pub blake3: [Option<[u8; 32]>; 2],
 }
 
 impl AppHeader {
-    /// Reads any application header. What cannot be understood is left at its default: an application
-    /// header can hold anything, and nothing in it is needed to decode.
+    /// Reads any application header. A field that cannot be understood gets its default value, because an application header
+    /// can hold anything, and nothing in it is needed to decode.
     pub fn parse(bytes: &[u8]) -> Self {
         let mut header = AppHeader::default();
         let (names, ours) = match bytes.iter().position(|&b| b == 0) {
@@ -131,7 +131,7 @@ fn sum_field(before: &[u8]) -> String {
     format!(" sum={:08x}", simd_adler32::adler32(&before))
 }
 
-/// A compressor's letter, never anything that would read as a further field.
+/// Returns a compressor's letter, and never anything that would read as a further field.
 fn field(bytes: &[u8]) -> impl Iterator<Item = u8> {
     bytes.iter().copied().filter(|&b| b != b'/' && b != 0)
 }

@@ -1,4 +1,4 @@
-//! Encodes windows.
+//! Encoding windows (RFC 3284 sections 4.2 and 4.3).
 
 use super::address::Cache;
 use super::codetable::{self, PAIR_ADD_MAX};
@@ -8,9 +8,9 @@ use super::{MAX_WINDOW, Segment, Window, varint};
 
 /// Collects the instructions of one window and encodes them.
 ///
-/// Copies are given in positions of the source and of the window. Only when the window is finished is its
-/// segment known (from the first to the last source byte it copies), and so the addresses; until then an
-/// instruction is 16 bytes in a vector. Reuse a builder for all windows: it keeps its memory.
+/// Copies are given in positions of the source and of the window. The source segment reaches from the first to the last
+/// source byte that the window copies, so addresses are known only when the window is finished. Until then an instruction
+/// takes 16 bytes in a vector. Use one builder for all windows, because it keeps its memory.
 ///
 /// Neighbouring ADDs, RUNs of the same byte, and copies that continue one another become one instruction,
 /// so callers may describe a window in as small pieces as they like.
@@ -19,7 +19,7 @@ pub struct WindowBuilder {
     ops: Vec<Op>,
     data: Vec<u8>,
     target_len: usize,
-    /// First source byte copied, and the end of the last.
+    /// Positions of the first source byte that is copied, and behind the last one.
     span: Option<(u64, u64)>,
     // Scratch for `finish`.
     inst: Vec<u8>,
@@ -28,9 +28,9 @@ pub struct WindowBuilder {
 
 #[derive(Clone, Copy)]
 struct Op {
-    /// Position copied from; with [`TARGET`] set in the window, else in the source. Or [`ADD`], [`RUN`].
+    /// [`ADD`], [`RUN`], or the position that is copied from: in the window where [`TARGET`] is set, else in the source.
     pos: u64,
-    /// Never more than [`MAX_WINDOW`].
+    /// Length in bytes, at most [`MAX_WINDOW`].
     len: u32,
 }
 
@@ -39,37 +39,37 @@ const ADD: u64 = u64::MAX;
 const RUN: u64 = u64::MAX - 1;
 
 impl WindowBuilder {
-    /// An empty window.
+    /// Begins an empty window.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Target bytes described so far.
+    /// Number of target bytes that are described so far.
     pub fn target_len(&self) -> usize {
         self.target_len
     }
 
-    /// Nothing is described yet.
+    /// Whether nothing is described yet.
     pub fn is_empty(&self) -> bool {
         self.target_len == 0
     }
 
-    /// Length in bytes that the segment would have with this source range in it too. Finish the window
-    /// first if that exceeds [`MAX_SEGMENT`](super::MAX_SEGMENT).
+    /// Computes how many bytes the source segment would have with these bytes of the source in it too. If that is more than
+    /// [`MAX_SEGMENT`](super::MAX_SEGMENT), finish the window first.
     #[inline]
     pub fn span_with(&self, pos: u64, len: u64) -> u64 {
         let (start, end) = self.span.unwrap_or((pos, pos));
         end.max(pos.saturating_add(len)) - start.min(pos)
     }
 
-    /// New bytes.
+    /// Describes new bytes.
     #[inline]
     pub fn add(&mut self, bytes: &[u8]) {
         self.data.extend_from_slice(bytes);
         self.push(ADD, bytes.len(), |_| true);
     }
 
-    /// `len` times `byte`.
+    /// Describes `len` times `byte`.
     #[inline]
     pub fn run(&mut self, byte: u8, len: usize) {
         if len == 0 {
@@ -84,7 +84,7 @@ impl WindowBuilder {
         }
     }
 
-    /// `len` bytes of the source from offset `pos` on.
+    /// Describes a copy of `len` bytes of the source from position `pos` on.
     ///
     /// # Panics
     /// If `pos + len` is 2^63 or more.
@@ -99,7 +99,7 @@ impl WindowBuilder {
         self.push(pos, len, |last| last.pos + u64::from(last.len) == pos);
     }
 
-    /// `len` bytes of this window from offset `pos` on, which must be described already; the copy may
+    /// Describes a copy of `len` bytes of this window from position `pos` on, which must be described already. The copy may
     /// overlap what it writes.
     ///
     /// # Panics
@@ -150,7 +150,7 @@ impl WindowBuilder {
     }
 
     fn encode_instructions(&mut self) {
-        /// What the last opcode may still be joined with.
+        /// What the last opcode can still be joined with.
         enum Last {
             Add(u8),
             Copy4 { mode: u8 },
@@ -204,8 +204,8 @@ impl WindowBuilder {
 }
 
 impl Window {
-    /// Appends the window's encoded form to `out`, its sections compressed anew if the file header names a
-    /// secondary compressor.
+    /// Appends the encoded form of the window to `out`. Its sections are compressed anew with `secondary`, which the file
+    /// header must name.
     pub fn encode(&self, secondary: Option<&mut secondary::Encoder>, out: &mut Vec<u8>) {
         let [mut data, mut inst, mut addr] = [&self.data, &self.inst, &self.addr].map(Vec::clone);
         let sections = [&mut data, &mut inst, &mut addr];
@@ -213,7 +213,8 @@ impl Window {
     }
 }
 
-/// RFC 3284 sections 4.2 and 4.3. Sections that get compressed are replaced by their compressed form.
+/// Appends a window to `out` (RFC 3284 sections 4.2 and 4.3). Sections that get compressed are replaced by their compressed
+/// form.
 fn write_window(
     source: Option<Segment>,
     target_len: usize,

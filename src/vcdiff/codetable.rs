@@ -15,7 +15,7 @@ pub(crate) enum Kind {
     Copy(u8),
 }
 
-/// Half an entry: an instruction; size 0 means that the size follows as an integer.
+/// One of the two instructions of an entry. Size 0 means that the size follows as an integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Half {
     pub kind: Kind,

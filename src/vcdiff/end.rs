@@ -21,11 +21,12 @@ use twox_hash::XxHash3_128;
 
 use super::{Error, Result, Window, varint};
 
-/// What sets it apart from other windows that write nothing; the digit is the version.
+/// The first bytes of the payload, because other windows may write nothing too: with the hash of the target, and with the hash
+/// of the delta itself.
 const OF_TARGET: &[u8] = b"E1";
 const OF_DELTA: &[u8] = b"E2";
 
-/// Proof that a delta is complete, and of what it restores.
+/// Proves that a delta is complete, and what it restores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndRecord {
     /// Length of the whole target in bytes.
@@ -37,34 +38,34 @@ pub struct EndRecord {
 }
 
 impl EndRecord {
-    /// The window to append after the last one.
+    /// Makes the window that is appended behind the last one.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        // Short, since every byte of it takes three in the file.
+        // It is kept short, because every byte of it takes three bytes in the file.
         let mut payload = if self.base.is_some() { OF_DELTA } else { OF_TARGET }.to_vec();
         varint::write(&mut payload, self.total_len);
         payload.extend_from_slice(&self.hash);
         payload.extend(self.base.iter().flatten());
-        // The Adler-32 of nothing: where it is missing, xdelta3's recode writes that of the window before.
+        // This is the Adler-32 of nothing. If it was missing, xdelta3's recode would write that of the window before.
         Window { inst: vec![0; 2 * payload.len()], data: payload, adler32: Some(1), ..Window::default() }
             .encode(None, &mut out);
         out
     }
 
-    /// What ends a delta of `windows` windows whose end record may have been left out. A delta without any window is
-    /// refused by every decoder as one that was cut, so an empty target has one, as xdelta3 writes it.
+    /// Makes what is appended to a delta of `windows` windows, which has an end record or not. Every decoder refuses a delta
+    /// without any window, as if it was cut short. So an empty target gets a window, as xdelta3 writes it.
     pub fn ending(record: Option<&EndRecord>, windows: u64, checksums: bool) -> Vec<u8> {
         let mut out = record.map(EndRecord::encode).unwrap_or_default();
         if out.is_empty() && windows == 0 {
-            // The Adler-32 of nothing.
+            // This is the Adler-32 of nothing.
             Window { adler32: checksums.then_some(1), ..Window::default() }.encode(None, &mut out);
         }
         out
     }
 
-    /// The record that `window` is, if it is one.
+    /// Reads the end record from `window`, if it is one.
     pub(super) fn from_window(window: &Window) -> Option<Self> {
-        // RUN, size 0, once for each byte.
+        // Its instructions are one RUN of size 0 for each byte.
         let is_end = window.target_len == 0
             && window.source.is_none()
             && window.adler32.is_none_or(|sum| sum == 1)
@@ -82,10 +83,10 @@ impl EndRecord {
         })
     }
 
-    /// Compares with what was really restored. Where the hash is that of the delta, the reader has compared it already.
+    /// Compares the record with what was really restored. If the hash is that of the delta, the reader has compared it already.
     ///
     /// # Errors
-    /// [`Error::WrongTarget`] if it differs.
+    /// [`Error::WrongTarget`] if they differ.
     pub fn check(&self, restored: &EndRecord) -> Result<()> {
         match () {
             () if self.total_len != restored.total_len => {
@@ -123,7 +124,7 @@ pub struct TargetHasher {
 }
 
 impl TargetHasher {
-    /// Of nothing yet.
+    /// Begins with nothing.
     pub fn new() -> Self {
         Self::default()
     }
@@ -134,7 +135,8 @@ impl TargetHasher {
         self.len += bytes.len() as u64;
     }
 
-    /// Takes the next bytes of the target, and tells their Adler-32: both while they are in the processor's cache.
+    /// Takes the next bytes of the target, and returns their Adler-32. Both are computed while the bytes are in the
+    /// processor's cache.
     pub fn update_and_sum(&mut self, bytes: &[u8]) -> u32 {
         const PART: usize = 128 << 10;
         let mut adler = simd_adler32::Adler32::new();
@@ -145,7 +147,7 @@ impl TargetHasher {
         adler.finish()
     }
 
-    /// Record of all bytes so far.
+    /// Makes the record of all bytes so far.
     pub fn finish(&self) -> EndRecord {
         EndRecord { total_len: self.len, hash: self.hash.finish_128().to_be_bytes(), base: None }
     }

@@ -93,7 +93,7 @@ pub enum Error {
         /// Largest size accepted.
         limit: u64,
     },
-    /// Deltas that are to be joined describe too much in too little.
+    /// Deltas that are to be joined describe too much for their own length.
     #[error("the deltas cannot be joined in memory")]
     Memory(#[from] Spent),
     /// A window's result differs from what was encoded.
@@ -116,7 +116,7 @@ pub enum Error {
     },
 }
 
-/// What to ask where a base ends too early.
+/// The question that is added where a base ends too early.
 fn too_short(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => ": is it the file the delta was made against?",

@@ -8,7 +8,8 @@
 use super::{Error, Inst, Result, Window, WindowBuilder};
 use crate::budget::Budget;
 
-/// All instructions of a delta by position in its target. In memory: 32 bytes each, and all new bytes.
+/// All instructions of a delta, by their position in its target. They take 32 bytes of memory each; all new bytes are in
+/// memory too.
 #[derive(Default)]
 pub struct Whole {
     ops: Vec<Op>,
@@ -32,8 +33,8 @@ enum From {
     Target(u64),
 }
 
-/// Steps that look-ups may take: so many at first, and some for each byte of the target. Copies of copies of copies cost
-/// a step each, so a hostile delta could ask for the square of its length.
+/// How many steps look-ups may still take: a million, and some for each byte of the target. A copy of a copy of a copy costs
+/// a step each time, so a hostile delta could ask for the square of its length.
 #[derive(Debug)]
 pub struct Steps(u64);
 
@@ -45,11 +46,11 @@ impl Default for Steps {
     }
 }
 
-/// Longest segment of a merged window: readers with 32-bit sizes must be able to add a window to it.
+/// The longest source segment of a merged window, in bytes. Readers with sizes of 32 bits must be able to add a window to it.
 const MAX_SPAN: u64 = u32::MAX as u64 - super::MAX_WINDOW as u64;
 
 impl Whole {
-    /// Of no windows yet.
+    /// Begins without windows.
     pub fn new() -> Self {
         Self::default()
     }
@@ -57,7 +58,7 @@ impl Whole {
     /// Appends the next window.
     ///
     /// # Errors
-    /// Malformed instructions, and more of them than the budget has room for.
+    /// Fails where instructions are malformed, and where the budget is spent.
     pub fn push(&mut self, window: &Window, budget: &mut Budget) -> Result<()> {
         let segment = window.source.map_or((0, 0), |s| (s.pos, s.len));
         let start = self.len;
@@ -90,21 +91,21 @@ impl Whole {
         Ok(())
     }
 
-    /// The instruction that writes the byte at `pos`: its position, its end, and what it does.
-    fn find(&self, pos: u64) -> Option<(u64, u64, From)> {
+    /// Finds the instruction that writes the byte at `pos`.
+    fn find(&self, pos: u64) -> Option<Found> {
         let after = self.ops.partition_point(|op| op.target <= pos);
         let op = self.ops.get(after.checked_sub(1)?)?;
         let end = self.ops.get(after).map_or(self.len, |next| next.target);
-        (pos < end).then_some((op.target, end, op.from))
+        (pos < end).then_some(Found { start: op.target, end, from: op.from })
     }
 }
 
-/// Describes `window` in `builder` in terms of the first of the `earlier` deltas' source. Each of them makes
-/// the source of the next one, the last that of `window`.
+/// Describes `window` in `builder` by copies from the source of the first of the `earlier` deltas. Each of these makes the
+/// source of the next one; the last one makes the source of `window`.
 ///
 /// # Errors
-/// Malformed instructions, copies from beyond what the earlier deltas make, a segment over 4 GiB, and
-/// copies nested too deeply.
+/// Fails where instructions are malformed, copy from beyond what the earlier deltas make, or are nested too deeply, and where
+/// the source segment would be longer than 4 GiB.
 pub fn merge(
     window: &Window,
     earlier: &[Whole],
@@ -121,7 +122,11 @@ pub fn merge(
             Inst::Copy { len, addr } => {
                 let outside = segment.1.saturating_sub(addr).min(len as u64);
                 if outside > 0 {
-                    pending.push((earlier.len(), segment.0.saturating_add(addr), outside));
+                    pending.push(Range {
+                        level: earlier.len(),
+                        pos: segment.0.saturating_add(addr),
+                        len: outside,
+                    });
                     resolve(&mut pending, earlier, builder, steps)
                         .map_err(|what| Error::BadInstruction { window: window.index, what })?;
                 }
@@ -135,14 +140,33 @@ pub fn merge(
     Ok(())
 }
 
-/// Works off a stack of ranges: (number of earlier deltas left, position in the source of what follows, length).
+/// Bytes that are still to be described.
+struct Range {
+    /// They are bytes of the target of the last of so many earlier deltas; with 0, of the source of the first one.
+    level: usize,
+    /// Position of the first byte there.
+    pos: u64,
+    /// Number of bytes.
+    len: u64,
+}
+
+/// An instruction that was found.
+struct Found {
+    /// Position in the target of the first byte that it writes.
+    start: u64,
+    /// Position behind the last byte that it writes.
+    end: u64,
+    from: From,
+}
+
+/// Describes all pending ranges, the last one first.
 fn resolve(
-    pending: &mut Vec<(usize, u64, u64)>,
+    pending: &mut Vec<Range>,
     earlier: &[Whole],
     builder: &mut WindowBuilder,
     steps: &mut u64,
 ) -> Result<(), &'static str> {
-    while let Some((level, pos, len)) = pending.pop() {
+    while let Some(Range { level, pos, len }) = pending.pop() {
         *steps = steps.checked_sub(1).ok_or("copies of copies are nested too deeply to merge")?;
         let Some(level) = level.checked_sub(1) else {
             if builder.span_with(pos, len) > MAX_SPAN {
@@ -155,7 +179,7 @@ fn resolve(
             continue;
         };
         let whole = &earlier[level];
-        let (start, end, from) =
+        let Found { start, end, from } =
             whole.find(pos).ok_or("it copies from beyond the target of the delta before it")?;
         let skipped = pos - start;
         let mut take = len.min(end - pos);
@@ -164,24 +188,25 @@ fn resolve(
                 // An overlapping copy repeats the bytes between its source and itself.
                 let period = start - source;
                 take = take.min(period - skipped % period);
+                let rest = Range { level: level + 1, pos: pos + take, len: len - take };
                 if take < len {
-                    pending.push((level + 1, pos + take, len - take));
+                    pending.push(rest);
                 }
-                pending.push((level + 1, source + skipped % period, take));
+                pending.push(Range { level: level + 1, pos: source + skipped % period, len: take });
                 continue;
             }
             From::Source(source) => {
                 if take < len {
-                    pending.push((level + 1, pos + take, len - take));
+                    pending.push(Range { level: level + 1, pos: pos + take, len: len - take });
                 }
-                pending.push((level, source.saturating_add(skipped), take));
+                pending.push(Range { level, pos: source.saturating_add(skipped), len: take });
                 continue;
             }
             From::Add(at) => builder.add(&whole.adds[at + skipped as usize..][..take as usize]),
             From::Run(byte) => builder.run(byte, take as usize),
         }
         if take < len {
-            pending.push((level + 1, pos + take, len - take));
+            pending.push(Range { level: level + 1, pos: pos + take, len: len - take });
         }
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! VCDIFF (RFC 3284) in the dialect of xdelta3: streaming, bounded memory, every input hostile.
+//! VCDIFF (RFC 3284) in the dialect of xdelta3. Deltas are read and written as streams, in bounded memory, and every input
+//! is taken for hostile.
 //!
 //! A delta is a header and a sequence of windows. Each window rebuilds one piece of the target from
 //! literal bytes, runs, copies from a *segment* of the source and copies from itself, so it can be
@@ -10,13 +11,13 @@
 //! [`EndRecord::encode`]. [`merge`] joins a chain of deltas into one, [`secondary`] compresses sections.
 //!
 //! # The dialect
-//! What xdelta3 adds to RFC 3284: an application header (header indicator bit 4), an Adler-32 of the
-//! target window (window indicator bit 4), three secondary compressors with numbers of its own. What it
-//! leaves out, and we refuse with a clear error too: custom code tables and `VCD_TARGET` segments.
+//! xdelta3 adds to RFC 3284 an application header (header indicator bit 4), an Adler-32 of the target window (window
+//! indicator bit 4), and three secondary compressors with numbers of its own. It leaves out custom code tables and
+//! `VCD_TARGET` segments; we refuse both with a clear error too.
 //!
-//! What we add, invisible to every other reader ([`AppHeader`], [`EndRecord`]): the identity of the base,
-//! and an end record with the length and a hash of the whole target, because a delta that was cut between
-//! two windows is otherwise a valid shorter delta.
+//! We add two things that no other reader sees: the identity of the base ([`AppHeader`]), and an end record with the length
+//! and a hash of the whole target ([`EndRecord`]). Without it, a delta that was cut between two windows is a valid shorter
+//! delta.
 
 mod address;
 mod apphdr;

@@ -1,4 +1,4 @@
-//! Reads a delta window by window, believing nothing.
+//! Reading a delta window by window. Nothing in it is believed before it was checked.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -14,22 +14,22 @@ const WIN_TARGET: u8 = 2;
 /// An extension of xdelta3.
 pub(super) const WIN_ADLER32: u8 = 4;
 
-/// Windows of length 0 in a row. xdelta3 writes one for an empty target, nobody needs more; without a
-/// limit a few KiB of compressed delta keep a decoder busy for minutes.
+/// How many windows of length 0 may follow one another. xdelta3 writes one for an empty target, and nobody needs more.
+/// Without a limit, a few KiB of compressed delta would keep a decoder busy for minutes.
 const MAX_EMPTY: u32 = 16;
 
-/// What a section may exceed its fair size by: an [`EndRecord`], or a wasteful encoder.
+/// How many bytes longer than its window needs a section may be: there are [`EndRecord`]s and wasteful encoders.
 const SLACK: u64 = 1024;
 
-/// The largest sizes a [`Reader`] takes. Memory is bounded by them, and within them by what the delta
-/// really holds, never by what it declares.
+/// The largest sizes that a [`Reader`] accepts. They bound its memory. Below them, memory follows what the delta really
+/// holds, never what it declares.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Target window in bytes. Sections are limited accordingly: the data section to the window's length
-    /// (nothing else can be used up), instructions and addresses to twice that (xdelta3 needs at most
-    /// 1.25 times), plus 1 KiB each.
+    /// The longest target window, in bytes. Sections are limited accordingly: the data section to the length of the window,
+    /// because no more can be used; instructions and addresses to twice that (xdelta3 needs at most 1.25 times); and 1 KiB
+    /// more for each.
     pub window: usize,
-    /// Application header in bytes.
+    /// The longest application header, in bytes.
     pub app_header: usize,
 }
 
@@ -44,8 +44,8 @@ impl Default for Limits {
 pub enum Item {
     /// The next piece of the target.
     Window(Window),
-    /// The last item of a delta that has an end record. Its length has been compared with the windows'
-    /// already; its hash must be [checked](EndRecord::check) by who applies them, unless it is that of the delta itself.
+    /// The last item of a delta that has an end record. Its length was compared with the windows already. Its hash must be
+    /// [checked](EndRecord::check) by whoever applies the windows, unless it is that of the delta itself.
     End(EndRecord),
 }
 
@@ -55,7 +55,7 @@ pub struct Reader<R> {
     header: Header,
     limits: Limits,
     secondary: Option<secondary::Decoder>,
-    /// An end record is announced, and one of the delta itself.
+    /// Whether the application header announced an end record, and whether that has the hash of the delta itself.
     end_expected: bool,
     of_delta: bool,
     ended: bool,
@@ -65,10 +65,11 @@ pub struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the file header. `input` needs no buffering; the delta must not be compressed (any more).
+    /// Reads the file header. `input` needs no buffer, and must be decompressed.
     ///
     /// # Errors
-    /// Not a delta, one that needs an unsupported feature, a header that is damaged or beyond the limits.
+    /// Fails where the input is no delta, needs a feature that is not supported, or has a header that is damaged or beyond the
+    /// limits.
     pub fn new(input: R, limits: Limits) -> Result<Self> {
         let mut input = Input {
             inner: BufReader::with_capacity(1 << 16, input),
@@ -100,7 +101,7 @@ impl<R: Read> Reader<R> {
         &self.header
     }
 
-    /// Offset in the delta behind the last item.
+    /// The position in the delta behind the last item.
     pub fn offset(&self) -> u64 {
         self.input.offset
     }
@@ -108,8 +109,8 @@ impl<R: Read> Reader<R> {
     /// Reads the next window, or the end record, or `None` at the end of the input.
     ///
     /// # Errors
-    /// Anything malformed or beyond the limits; [`Error::MissingEnd`] if the application header announced
-    /// an end record and the input ends without it. After an error the reader is of no further use.
+    /// Fails where something is malformed or beyond the limits, and with [`Error::MissingEnd`] where the application header
+    /// announced an end record and the input ends without it. After an error the reader is of no further use.
     pub fn next_item(&mut self) -> Result<Option<Item>> {
         let before = self.input.hash.finish();
         let Some(indicator) = self.input.byte_or_end()? else {
@@ -186,7 +187,7 @@ impl<R: Read> Reader<R> {
         for (section, size) in Section::ALL.into_iter().zip(&mut sizes) {
             *size = input.varint("a window header")?;
             let limit = section_limit(section, target_len);
-            // What does not compress grows: a little, but with FGK a byte may take several.
+            // Bytes that cannot be compressed take more room: most compressors add a little, FGK may take several bytes for one.
             let limit = if section.is_in(compressed) { limit * 4 + SLACK } else { limit };
             input.check(section.name(), *size, limit)?;
             sum += *size;
@@ -229,7 +230,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// See [`Limits::window`].
+/// The longest section of a window; see [`Limits::window`].
 fn section_limit(section: Section, target_len: u64) -> u64 {
     let times = if section == Section::Data { 1 } else { 2 };
     target_len.saturating_mul(times).saturating_add(SLACK)
@@ -312,8 +313,8 @@ impl<R: Read> Input<R> {
         Ok(byte[0])
     }
 
-    /// The next byte, or `None` at the end of the input. A decompressor whose own input is cut short says
-    /// `UnexpectedEof`: that is no end.
+    /// Reads the next byte; `None` at the end of the input. Where a decompressor's own input is cut short, it says
+    /// `UnexpectedEof`, which is an error and no end.
     fn byte_or_end(&mut self) -> Result<Option<u8>> {
         loop {
             match self.inner.fill_buf() {
@@ -335,8 +336,8 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// `len` bytes, a size already checked against its limit. No more is reserved than has arrived already, but for a
-    /// first part.
+    /// Reads `len` bytes, a number that was compared with its limit before. Behind a first part, no more memory is reserved at
+    /// once than has arrived already.
     fn vec(&mut self, len: u64, inside: &'static str) -> Result<Vec<u8>> {
         const FIRST: u64 = 1 << 20;
         let mut bytes = Vec::new();

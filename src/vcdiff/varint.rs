@@ -1,7 +1,7 @@
-//! Integers of RFC 3284 section 2: base 128, most significant digit first, bit 7 set on all but the
-//! last byte.
+//! The integers of RFC 3284 section 2: in base 128, the most significant digit first. Bit 7 is set in all bytes but the last
+//! one.
 
-/// Longest encoding of a `u64`.
+/// The most bytes that a `u64` takes.
 pub const MAX_LEN: usize = 10;
 
 /// Why an integer could not be read.
@@ -13,7 +13,7 @@ pub enum Bad {
     Overflow,
 }
 
-/// Value so far, to which digits are [pushed](Partial::push) as they are read.
+/// The value so far of an integer that is being read; its bytes are [pushed](Partial::push).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Partial {
     value: u64,
@@ -21,7 +21,7 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// Takes the next byte; `Some` is the complete value.
+    /// Takes the next byte. The result is the value once it is complete, until then `None`.
     #[inline]
     pub fn push(&mut self, byte: u8) -> Result<Option<u64>, Bad> {
         if self.value >> 57 != 0 || self.digits == MAX_LEN {
@@ -33,10 +33,10 @@ impl Partial {
     }
 }
 
-/// Reads one integer off the front of `bytes`.
+/// Takes an integer off the front of `bytes`.
 #[inline]
 pub fn read(bytes: &mut &[u8]) -> Result<u64, Bad> {
-    // One and two digits are nearly all of them.
+    // Nearly all integers have one or two digits.
     match **bytes {
         [a, ref rest @ ..] if a < 0x80 => {
             *bytes = rest;
@@ -58,7 +58,7 @@ pub fn read(bytes: &mut &[u8]) -> Result<u64, Bad> {
     Err(Bad::Truncated)
 }
 
-/// Number of bytes [`write`] appends for `value`.
+/// Tells how many bytes [`write`] appends for `value`.
 #[inline]
 pub fn len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;

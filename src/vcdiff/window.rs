@@ -6,10 +6,10 @@ use super::address::Cache;
 use super::codetable::{Half, Kind, TABLE};
 use super::{Error, Result, varint};
 
-/// The piece of the source that a window may copy from.
+/// The source segment: the part of the source that a window may copy from (RFC 3284 section 4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// First byte, as an offset in the (decompressed) source.
+    /// Position of the first byte in the decompressed source.
     pub pos: u64,
     /// Number of bytes; `pos + len` does not overflow.
     pub len: u64,
@@ -18,30 +18,30 @@ pub struct Segment {
 /// One instruction of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inst<'a> {
-    /// These bytes are new.
+    /// The target has new bytes here.
     Add {
         /// The bytes, at least one unless the encoder was wasteful.
         data: &'a [u8],
     },
-    /// One byte, repeated.
+    /// The target repeats one byte here.
     Run {
         /// The byte.
         byte: u8,
-        /// How often.
+        /// How often it is repeated.
         len: usize,
     },
-    /// Bytes that are already known.
+    /// The target copies bytes here.
     Copy {
-        /// How many.
+        /// How many bytes.
         len: usize,
-        /// Where, in the window's address space: first the segment, then the target window. A copy within
-        /// the target may overlap what it writes (RFC 3284 section 3).
+        /// Where they are in the window's address space, which is the source segment followed by the target window. A copy
+        /// within the target may overlap what it writes (RFC 3284 section 3).
         addr: u64,
     },
 }
 
 impl Inst<'_> {
-    /// Number of target bytes it describes.
+    /// Number of target bytes that it describes.
     pub fn len(&self) -> usize {
         match self {
             Inst::Add { data } => data.len(),
@@ -49,24 +49,24 @@ impl Inst<'_> {
         }
     }
 
-    /// Describes nothing.
+    /// Whether it describes no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// How a window was stored; nothing that decoding needs.
+/// How a window was stored. Decoding needs nothing of it; listings show it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
     /// Delta indicator: which sections are compressed (bits 1, 2, 4).
     pub compressed: u8,
-    /// Declared length of everything behind it.
+    /// The declared length of everything behind it, in bytes.
     pub len: u64,
     /// Lengths of the three sections as they are in the file.
     pub sections: [u64; 3],
 }
 
-/// A window as read: sizes are checked, sections are decompressed, instructions are not yet looked at.
+/// A window as it was read: its sizes are checked and its sections are decompressed. Its instructions were not looked at yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Window {
     /// Number of the window, from 0.
@@ -75,7 +75,7 @@ pub struct Window {
     pub target_pos: u64,
     /// Number of target bytes it describes.
     pub target_len: usize,
-    /// Where it copies from, if it does.
+    /// The source segment, if it copies from the source.
     pub source: Option<Segment>,
     /// Adler-32 of the target bytes, if the encoder stored it. [`Window::apply`] checks what is here.
     pub adler32: Option<u32>,
@@ -90,8 +90,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// The instructions in order. An error ends the iteration; without one they describe exactly
-    /// [`target_len`](Window::target_len) bytes and use all sections up.
+    /// Iterates over the instructions in order. An error ends the iteration. If there is none, the instructions describe
+    /// exactly [`target_len`](Window::target_len) bytes and use all bytes of the sections.
     pub fn instructions(&self) -> Instructions<'_> {
         let segment = self.source.map_or(0, |s| s.len);
         Instructions {
@@ -101,21 +101,21 @@ impl Window {
             addr: &self.addr,
             cache: Cache::new(),
             here: segment,
-            // Reader keeps both small enough; a hand-made window that overflows fails its checks.
+            // `Reader` keeps both small enough. A window made by hand whose sum overflows fails its checks.
             end: segment.saturating_add(self.target_len as u64),
             second: None,
             done: false,
         }
     }
 
-    /// Rebuilds the window's target bytes into `out`, which is resized to hold exactly them (its old
-    /// contents do not matter: reuse it and nothing is allocated or cleared).
+    /// Rebuilds the window's target bytes in `out`, which then holds exactly these. What `out` held before does not matter; if
+    /// it is used again, nothing is allocated or cleared.
     ///
-    /// `source(pos, buf)` must fill `buf` from offset `pos` of the source; it is called once per COPY from
-    /// the segment, with positions inside the segment, that rise: what holds them need not be searched twice.
+    /// `source(pos, buf)` must fill `buf` with the source's bytes from `pos` on. It is called once for each COPY from the
+    /// source segment, mostly with rising positions, so that what holds them need not be searched twice.
     ///
     /// # Errors
-    /// Malformed instructions, failures of `source`, and an Adler-32 that differs. `out` is then of no use.
+    /// Fails where instructions are malformed, `source` fails, or the Adler-32 differs. `out` is of no use then.
     pub fn apply(
         &self,
         source: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
@@ -124,7 +124,7 @@ impl Window {
         self.apply_in(Order::Rising, source, out)
     }
 
-    /// As [`Window::apply`], with positions in this order.
+    /// As [`Window::apply`], with the positions in this order.
     ///
     /// # Errors
     /// As [`Window::apply`].
@@ -149,14 +149,15 @@ impl Window {
                     at += len;
                 }
                 Inst::Copy { len, addr } => {
-                    // RFC 3284 lets a copy run from the segment into the target; xdelta3 never does that.
+                    // RFC 3284 allows a copy that runs from the source segment into the target. xdelta3 never writes one.
                     let outside = segment.len.saturating_sub(addr).min(len as u64) as usize;
                     if outside > 0 {
-                        copies.source.push((segment.pos.saturating_add(addr), at, outside));
+                        let pos = segment.pos.saturating_add(addr);
+                        copies.source.push(SourceCopy { pos, at, len: outside });
                     }
                     if outside < len {
                         let from = (addr + outside as u64 - segment.len) as usize;
-                        copies.target.push((from, at + outside, len - outside));
+                        copies.target.push(TargetCopy { from, at: at + outside, len: len - outside });
                     }
                     at += len;
                     if copies.source.len() + copies.target.len() >= MAX_COPIES {
@@ -175,27 +176,43 @@ impl Window {
     }
 }
 
-/// Copies that wait, at most: some MiB of them.
+/// The most copies that wait. They take some MiB of memory.
 const MAX_COPIES: usize = 1 << 16;
 
-/// Order of the positions that a window is copied from.
+/// The order of the positions that a window copies from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// From the source's front to its end.
+    /// From the front of the source to its end.
     #[default]
     Rising,
-    /// From its end to its front.
+    /// From the end of the source to its front.
     Falling,
 }
 
-/// Copies of a window that wait until there are many, for a better order.
+/// A copy from the source: from which position there, to which position of the window, and how many bytes. Copies are sorted
+/// by the position in the source.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct SourceCopy {
+    pos: u64,
+    at: usize,
+    len: usize,
+}
+
+/// A copy within the window: from which position, to which position, and how many bytes.
+struct TargetCopy {
+    from: usize,
+    at: usize,
+    len: usize,
+}
+
+/// Copies of a window that wait until there are many of them, so that they can be made in a better order.
 #[derive(Default)]
 struct Copies {
     order: Order,
-    /// From the source: where in it, where to, how many bytes. They depend on nothing.
-    source: Vec<(u64, usize, usize)>,
-    /// Within the target: where from, where to, how many bytes. What they copy must be there, so they keep their order.
-    target: Vec<(usize, usize, usize)>,
+    /// Copies from the source. They depend on nothing, so they can be made in any order.
+    source: Vec<SourceCopy>,
+    /// Copies within the target. What they copy must be there already, so they keep their order.
+    target: Vec<TargetCopy>,
 }
 
 impl Copies {
@@ -209,19 +226,19 @@ impl Copies {
         if self.order == Order::Falling {
             self.source.reverse();
         }
-        for (pos, at, len) in self.source.drain(..) {
+        for SourceCopy { pos, at, len } in self.source.drain(..) {
             source(pos, &mut out[at..][..len]).map_err(|source| Error::Base { window, pos, len, source })?;
         }
-        self.target.drain(..).for_each(|(from, at, len)| copy_overlapping(out, from, at, len));
+        self.target.drain(..).for_each(|copy| copy_overlapping(out, copy.from, copy.at, copy.len));
         Ok(())
     }
 }
 
-/// Copies `len` bytes from `from` to `to` (`from < to`) as if byte by byte, so that an overlap repeats.
+/// Copies `len` bytes from `from` to `to` (`from < to`) as if it did so byte by byte: where the two overlap, bytes repeat.
 fn copy_overlapping(buf: &mut [u8], from: usize, to: usize, len: usize) {
     let mut done = 0;
     while done < len {
-        // What is known from `from` on is a whole number of periods, so it doubles with each step.
+        // What is there from `from` on is a whole number of periods, so each step doubles it.
         let chunk = (to + done - from).min(len - done);
         buf.copy_within(from..from + chunk, to + done);
         done += chunk;
@@ -239,7 +256,7 @@ pub struct Instructions<'a> {
     /// Address of the next target byte, and of the end of the window.
     here: u64,
     end: u64,
-    /// Second half of the last opcode.
+    /// The second instruction of the last opcode.
     second: Option<Half>,
     done: bool,
 }
@@ -253,7 +270,7 @@ impl<'a> Instructions<'a> {
         if size > self.end - self.here {
             return Err("they describe more than the window");
         }
-        // Fits: not longer than the window, which is in memory.
+        // This fits, because it is not longer than the window, which is in memory.
         let len = size as usize;
         let inst = match half.kind {
             Kind::Add => {
@@ -283,7 +300,7 @@ impl<'a> Instructions<'a> {
         Ok(self.opcode()?.map(|(_, inst)| inst))
     }
 
-    /// The next opcode and its first instruction.
+    /// Reads the next opcode and its first instruction.
     fn opcode(&mut self) -> Result<Option<(u8, Inst<'a>)>, &'static str> {
         let Some((&opcode, rest)) = self.inst.split_first() else {
             return match () {
@@ -300,7 +317,7 @@ impl<'a> Instructions<'a> {
         Ok(Some((opcode, self.half(first)?)))
     }
 
-    /// The next opcode with its one or two instructions, for listings. Not to be mixed with `next`.
+    /// Reads the next opcode with its one or two instructions, for listings. It must not be mixed with `next`.
     pub(crate) fn next_opcode(&mut self) -> Result<Option<(u8, Inst<'a>, Option<Inst<'a>>)>> {
         let both = |this: &mut Self| {
             let Some((opcode, first)) = this.opcode()? else { return Ok(None) };
@@ -310,7 +327,7 @@ impl<'a> Instructions<'a> {
         both(self).map_err(|what| Error::BadInstruction { window: self.window, what })
     }
 
-    /// Bytes of instructions and addresses not used yet.
+    /// How many bytes of instructions and of addresses were not used yet.
     pub(crate) fn remaining(&self) -> usize {
         self.inst.len() + self.addr.len()
     }

@@ -1,18 +1,19 @@
-//! Which clusters of a device have been seen: no duplicates, none missing, bounded memory.
+//! Keeping track of the clusters of a device that were read, in bounded memory, so that none is missing and none comes twice.
 
 use std::collections::BTreeMap;
 
 use super::{CLUSTER, Defect};
 
-/// Clusters of a page that are listed before it gets a bit map, which takes 16 times the list's memory.
+/// How many clusters of a page are kept as a list. If there are more, the page gets a bit map, which takes 16 times the
+/// memory of the list.
 const FEW: usize = 128;
-/// Clusters per page of the bit map: 2 GiB of disk.
+/// How many clusters a page of the bit map covers: those of 2 GiB of disk.
 const PAGE: u64 = 32768;
-/// Pages that may be partly filled at once, 4 KiB each. A backup fills its disks front to back (with
-/// copy-before-write here and there), so a page of each gigabyte of a 128-TiB host is still allowed.
+/// How many pages, of 4 KiB each, may be filled in part at the same time. A backup fills its disks from front to back (with
+/// copy-before-write here and there). So even a page for every 2 GiB of a host with 128 TiB is allowed.
 const MAX_PARTIAL: usize = 65536;
 
-/// The clusters seen of one device.
+/// The clusters of one device that were seen.
 pub(super) struct Coverage {
     total: u64,
     seen: u64,
@@ -21,7 +22,7 @@ pub(super) struct Coverage {
 
 enum Page {
     Full,
-    /// The few clusters that were seen, in order: an archive of scattered ones costs memory in proportion to its size.
+    /// Few clusters, as a list in order. So an archive of scattered clusters takes memory in proportion to its size.
     Few(Vec<u16>),
     Partial {
         bits: Box<[u64; PAGE as usize / 64]>,
@@ -29,17 +30,17 @@ enum Page {
     },
 }
 
-/// Partly filled pages, counted over all devices of an archive.
+/// Counts the pages of all devices of an archive that are filled in part.
 #[derive(Default)]
 pub(super) struct Partial(usize);
 
 impl Coverage {
-    /// Nothing seen yet of a device of `total` clusters.
+    /// Begins a device of `total` clusters, none of which was seen.
     pub(super) fn new(total: u64) -> Self {
         Coverage { total, seen: 0, pages: BTreeMap::new() }
     }
 
-    /// Notes cluster `number`, which is below the total. `Ok(false)` if it was noted before.
+    /// Notes that cluster `number` was seen; it is below the total. The result is `Ok(false)` if it was seen before.
     pub(super) fn insert(&mut self, number: u32, partial: &mut Partial) -> Result<bool, Defect> {
         let (index, bit) = (u64::from(number) / PAGE, u64::from(number) % PAGE);
         let page = self.pages.entry(index as u32).or_insert_with(|| {
@@ -80,7 +81,7 @@ impl Coverage {
         Ok(true)
     }
 
-    /// How many clusters are missing and which is the first; `None` if none is.
+    /// Tells how many clusters are missing, and which one is the first; `None` if none is missing.
     pub(super) fn missing(&self) -> Option<(u64, u64)> {
         if self.seen == self.total {
             return None;

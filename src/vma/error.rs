@@ -4,7 +4,7 @@ use std::io;
 
 use crate::text::{shown, what_it_is};
 
-/// Why bytes are not what the format demands; position-free, see [`Error`] for where.
+/// Why bytes are not what the format demands. It does not say where they are; [`Error`] does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
     /// The first four bytes are not `VMA\0`.
@@ -173,7 +173,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Where files shall be unpacked, there is something already.
+    /// The directory to unpack into exists already.
     #[error("{path} exists already: name a directory that does not exist, it will be made")]
     Exists {
         /// The directory.
@@ -182,7 +182,7 @@ pub enum Error {
     /// A file could not be written.
     #[error("writing {path}")]
     Write {
-        /// The file, or what stands for it.
+        /// The file, or words for it.
         path: String,
         /// The cause.
         #[source]
@@ -198,7 +198,7 @@ pub enum Error {
         /// The names that exist.
         have: String,
     },
-    /// What shall be written does not fit into the format.
+    /// What is to be written does not fit into the format.
     #[error("cannot be stored in a VMA archive: {0}")]
     Unstorable(String),
 }

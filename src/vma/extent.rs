@@ -53,7 +53,7 @@ impl Cluster {
 pub struct ExtentHeader {
     /// UUID of the archive; must equal the header's.
     pub uuid: Uuid,
-    /// Number of stored 4096-byte blocks, equal to the set bits of all masks.
+    /// Number of stored blocks of 4096 bytes. It equals the number of set bits in all masks.
     pub block_count: u16,
     /// All 59 entries, unused ones included, in the order of the data.
     pub entries: [Cluster; CLUSTERS_PER_EXTENT],
@@ -83,7 +83,7 @@ impl ExtentHeader {
         }
         let block_count = u16::from_be_bytes([bytes[6], bytes[7]]);
         let head = ExtentHeader { uuid, block_count, entries };
-        // at most 59 * 16 bits
+        // There are at most 59 * 16 bits.
         let masked = head.clusters().map(|c| c.mask.count_ones() as u16).sum();
         if masked != block_count {
             return Err(Defect::BlockCount { declared: block_count, masked });
@@ -91,8 +91,9 @@ impl ExtentHeader {
         Ok(head)
     }
 
-    /// Whether these bytes, which [`Self::parse`] takes, are what [`Self::encode`] makes of the header's UUID and clusters:
-    /// there are some, no unused entry stands before a used one, and nothing is in what readers pass over.
+    /// Tells whether [`Self::encode`] would make the same bytes from the UUID and the clusters of this header, which
+    /// [`Self::parse`] accepts: there is a cluster, no unused entry is before a used one, and bytes that readers ignore are
+    /// zeros.
     pub fn is_plain(bytes: &[u8; EXTENT_HEADER]) -> bool {
         let (entries, _) = bytes[ENTRIES_AT..].as_chunks::<8>();
         let used = entries.iter().take_while(|e| e[3] != 0).count();
@@ -109,7 +110,7 @@ impl ExtentHeader {
         self.entries.iter().copied().filter(|c| c.device != 0)
     }
 
-    /// The header of an extent that holds `clusters` (at most 59; more are left out).
+    /// Makes the header of an extent that holds `clusters`: at most 59, further ones are left out.
     pub fn new(uuid: Uuid, clusters: &[Cluster]) -> Self {
         let mut entries = [Cluster::default(); CLUSTERS_PER_EXTENT];
         let mut block_count = 0;
@@ -120,7 +121,7 @@ impl ExtentHeader {
         ExtentHeader { uuid, block_count, entries }
     }
 
-    /// The bytes [`Self::parse`] reads, MD5 sum included.
+    /// Makes the bytes that [`Self::parse`] reads, with the MD5 sum.
     pub fn encode(&self) -> [u8; EXTENT_HEADER] {
         let mut bytes = [0; EXTENT_HEADER];
         bytes[..4].copy_from_slice(&MAGIC);
@@ -135,7 +136,7 @@ impl ExtentHeader {
     }
 }
 
-/// MD5 of the header with the sum's own field as zeros.
+/// Computes the MD5 sum of the header. The field of the sum itself counts as zeros.
 fn digest(bytes: &[u8; EXTENT_HEADER]) -> [u8; 16] {
     let mut md5 = Md5::new();
     md5.update(&bytes[..MD5_AT]);

@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 use super::{BLOCK, CLUSTER, Cluster, Device, Error, Event, Header, Made, Reader};
 use crate::text::shown;
 
-/// What [`extract`] wrote.
+/// The files that [`extract`] wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extracted {
-    /// All files, configuration first.
+    /// All of them, configuration files first.
     pub files: Vec<PathBuf>,
 }
 
 /// Unpacks what `reader` has into the new directory `dir`: configuration files under their names, each
 /// disk as the sparse raw image `disk-NAME.raw`, the guest's memory as `vmstate.bin`.
 ///
-/// `only` limits the disks by name. Images carry the prefix `tmp-` until the whole archive proved to be
-/// complete, as with Proxmox's `vma extract`. After an error nothing is left: `made` holds what is to be removed
-/// for it, or for a signal.
+/// If `only` names disks, others are left out. Names of images begin with `tmp-` until the whole archive proved to be complete,
+/// as with Proxmox's `vma extract`. After an error nothing is left: `made` knows what is to be removed then, or when a signal
+/// ends the program.
 pub fn extract<R: Read>(
     reader: &mut Reader<R>,
     dir: &Path,
@@ -66,7 +66,7 @@ fn unpack<R: Read>(
     Ok(Extracted { files })
 }
 
-/// The devices to unpack, by their ids.
+/// Finds the devices to unpack. The result is these devices by their ids.
 fn select<'a>(header: &'a Header, only: Option<&[String]>) -> Result<BTreeMap<u8, &'a Device>, Error> {
     let Some(only) = only else { return Ok(header.devices.iter().map(|d| (d.id, d)).collect()) };
     let find = |name: &String| {
@@ -78,12 +78,12 @@ fn select<'a>(header: &'a Header, only: Option<&[String]>) -> Result<BTreeMap<u8
     only.iter().map(find).collect()
 }
 
-/// An image being written.
+/// An image that is being written.
 struct Image {
     file: File,
     temporary: PathBuf,
     path: PathBuf,
-    /// Size in bytes; of the guest's memory: what is known so far.
+    /// Its size in bytes. For the guest's memory, it is the size that is known so far.
     size: u64,
     grows: bool,
 }
@@ -99,7 +99,7 @@ impl Image {
         Ok(Image { file, temporary, path, size, grows })
     }
 
-    /// Writes the stored blocks, neighbours in one call; the others stay holes.
+    /// Writes the stored blocks of a cluster, neighbouring blocks with one call. The others stay holes.
     fn store(&mut self, cluster: Cluster, data: &[u8]) -> Result<(), Error> {
         let base = u64::from(cluster.number) * CLUSTER as u64;
         if self.grows {
@@ -114,7 +114,7 @@ impl Image {
                 len += BLOCK;
             }
             let at = base + first as u64;
-            // the last block may reach behind the end of the device
+            // The last block may reach behind the end of the device.
             let kept = (self.size - at).min(len as u64) as usize;
             self.file.write_all_at(&data[used..used + kept], at).map_err(|e| failed(&self.temporary, e))?;
             used += len;
@@ -129,7 +129,7 @@ impl Image {
     }
 }
 
-/// Makes a file that was not there.
+/// Creates a file; it must not exist.
 fn create(made: &Made, path: &Path) -> Result<File, Error> {
     made.file(path).map_err(|e| failed(path, e))
 }

@@ -43,12 +43,12 @@ pub struct Device {
 }
 
 impl Device {
-    /// Is this the guest's memory (written in order, of unknown length) rather than a disk?
+    /// Tells whether this is the guest's memory, which is written in order and has no known length, and not a disk.
     pub fn is_vmstate(&self) -> bool {
         self.name == VMSTATE
     }
 
-    /// Number of 64-KiB clusters, the last one possibly in part behind the end.
+    /// Number of clusters of 64 KiB. The last one may reach behind the end of the device.
     pub fn clusters(&self) -> u64 {
         self.size.div_ceil(CLUSTER as u64)
     }
@@ -68,11 +68,12 @@ pub struct Header {
 }
 
 impl Header {
-    /// How many bytes of the stream the header takes, told from its first bytes.
+    /// Tells by its first bytes how many bytes the header takes. The result is `Ok(None)` if more bytes are needed to tell;
+    /// [`Self::PREFIX`] bytes suffice.
     ///
-    /// `Ok(None)` means that more than `prefix.len()` bytes are needed to tell ([`Self::PREFIX`] suffice).
-    /// Fails where this is no VMA archive or the length cannot be right, so that a caller never allocates
-    /// more than [`MAX_HEADER`].
+    /// # Errors
+    /// Fails where this is no VMA archive, or the length cannot be right. So a caller never allocates more than
+    /// [`MAX_HEADER`].
     pub fn measure(prefix: &[u8]) -> Result<Option<usize>, Defect> {
         let seen = prefix.len().min(MAGIC.len());
         if prefix[..seen] != MAGIC[..seen] {
@@ -89,18 +90,17 @@ impl Header {
         }
         let length = be32(prefix, LENGTH_AT);
         match length as usize {
-            // Proxmox's reader refuses a header without any blob table
+            // Proxmox's reader refuses a header without a blob table.
             n if n > FIXED_HEADER && n <= MAX_HEADER => Ok(Some(n)),
             _ => Err(Defect::HeaderLength(length)),
         }
     }
 
-    /// Bytes that [`Self::measure`] needs.
+    /// How many bytes [`Self::measure`] needs.
     pub const PREFIX: usize = LENGTH_AT + 4;
 
-    /// Reads a header. `bytes` may be longer than the header, not shorter.
-    ///
-    /// Checks magic, version, MD5 sum, and all pointers and names.
+    /// Reads a header. `bytes` may be longer than the header, but not shorter. Magic, version, MD5 sum, and all pointers and
+    /// names are checked.
     pub fn parse(bytes: &[u8]) -> Result<Self, Defect> {
         let length = Self::measure(bytes)?.ok_or(Defect::ShortHeader(bytes.len()))?;
         let bytes = bytes.get(..length).ok_or(Defect::ShortHeader(bytes.len()))?;
@@ -120,13 +120,16 @@ impl Header {
         })
     }
 
-    /// The device with this id.
+    /// Returns the device with this id.
     pub fn device(&self, id: u8) -> Option<&Device> {
         self.devices.iter().find(|d| d.id == id)
     }
 
-    /// The bytes [`Self::parse`] reads, laid out as Proxmox's writer does: blobs from offset 1 of the
-    /// table, configurations first, the table padded to 512 bytes. Fails where the header would not parse.
+    /// Makes the bytes that [`Self::parse`] reads. They are laid out as Proxmox's writer does it: blobs begin at offset 1 of
+    /// the table, those of configuration files first, and the table is padded to 512 bytes.
+    ///
+    /// # Errors
+    /// Fails where [`Self::parse`] would refuse the header.
     pub fn encode(&self) -> Result<Vec<u8>, Defect> {
         let mut bytes = vec![0; FIXED_HEADER];
         bytes[..4].copy_from_slice(&MAGIC);
@@ -167,8 +170,8 @@ struct Blobs<'a> {
 }
 
 impl<'a> Blobs<'a> {
-    /// Walks the table from its offset 1, as Proxmox's reader does: what no walk reaches is no blob.
-    /// Keeps only blobs that are pointed to, so that a hostile table costs no memory.
+    /// Walks the table from its offset 1, as Proxmox's reader does. What the walk does not reach is no blob. Only blobs that are
+    /// pointed to are kept, so that a hostile table takes no memory.
     fn locate(bytes: &'a [u8]) -> Result<Self, Defect> {
         let (offset, size) = (be32(bytes, BLOB_OFFSET_AT), be32(bytes, BLOB_SIZE_AT));
         let start = offset as usize;
@@ -200,7 +203,7 @@ impl<'a> Blobs<'a> {
         Ok(&self.bytes[place.clone()])
     }
 
-    /// A name: NUL-terminated, and fit to be shown and to be a part of a file name.
+    /// Returns a name, which ends in a NUL byte. It must be fit to be shown and to be a part of a file name.
     fn name(&self, what: &'static str, pointer: u32) -> Result<String, Defect> {
         let blob = self.get(what, pointer)?;
         let text = blob.strip_suffix(&[0]).ok_or(Defect::BlobPointer { what, pointer })?;
@@ -211,7 +214,8 @@ impl<'a> Blobs<'a> {
     }
 }
 
-/// Proxmox stores base names only; anything else could make extraction write elsewhere.
+/// Checks the name of a configuration file. Proxmox stores names without directories; with any other name, unpacking could
+/// write elsewhere.
 fn is_file_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..")
         && name.len() <= 200
@@ -251,7 +255,7 @@ fn devices(bytes: &[u8], blobs: &Blobs) -> Result<Vec<Device>, Defect> {
         if devices.iter().any(|d| d.name == device.name) {
             return Err(Defect::NameTwice { what, name: device.name });
         }
-        // cluster numbers have 32 bits
+        // Numbers of clusters have 32 bits.
         if device.clusters() > 1 << 32 {
             return Err(Defect::DeviceSize { name: device.name, size });
         }
@@ -273,7 +277,7 @@ fn add_blob(table: &mut Vec<u8>, name: &str, data: &[u8]) -> Result<u32, Defect>
     Ok(at)
 }
 
-/// MD5 of the header with the sum's own field as zeros.
+/// Computes the MD5 sum of the header. The field of the sum itself counts as zeros.
 fn digest(bytes: &[u8]) -> [u8; 16] {
     let mut md5 = Md5::new();
     md5.update(&bytes[..MD5_AT]);

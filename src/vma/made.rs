@@ -1,16 +1,16 @@
-//! What is being made: all of it stays, or nothing.
+//! Files and directories that are being made: all of them stay, or none.
 
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 
-/// Files and directories made so far, to be removed unless the work comes to its end. Clones share them, so that
-/// another thread can remove them when a signal ends the program.
+/// The files and directories that were made so far. They are removed unless the work comes to its end. Clones share one list,
+/// so that another thread can remove them when a signal ends the program.
 #[derive(Clone, Debug, Default)]
 pub struct Made(Arc<Mutex<Vec<PathBuf>>>);
 
-/// Options for files of a guest's data: where one is new, only its owner may read it, whatever the umask says.
+/// Options to open a file for a guest's data. If the file is new, only its owner may read it, whatever the umask says.
 pub fn private() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
     options.write(true).mode(0o600);
@@ -18,10 +18,10 @@ pub fn private() -> fs::OpenOptions {
 }
 
 impl Made {
-    /// Does a work that makes things. After an error none of them is left.
+    /// Calls a function that makes files and directories. If it fails, none of them is left.
     ///
     /// # Errors
-    /// That of the work. What could not be removed then is told by [`Made::left`].
+    /// Those of the function. [`Made::left`] then tells what could not be removed.
     pub fn all_or_nothing<T, E>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let result = work();
         match &result {
@@ -31,17 +31,17 @@ impl Made {
         result
     }
 
-    /// Makes a directory that was not there, for its owner only: a guest's data is nobody else's business.
+    /// Makes a directory; it must not exist. Only its owner may enter it, because a guest's data is nobody else's business.
     pub(crate) fn directory(&self, path: &Path) -> io::Result<()> {
         self.make(path, |path| fs::DirBuilder::new().mode(0o700).create(path))
     }
 
-    /// Makes a file that was not there, for its owner only.
+    /// Makes a file; it must not exist. Only its owner may read it.
     pub(crate) fn file(&self, path: &Path) -> io::Result<fs::File> {
         self.make(path, |path| private().create_new(true).open(path))
     }
 
-    /// Makes a file or directory that was not there.
+    /// Makes a file or directory with `make`; it must not exist.
     fn make<T>(&self, path: &Path, make: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
         let mut made = self.lock();
         let new = make(path)?;
@@ -49,18 +49,18 @@ impl Made {
         Ok(new)
     }
 
-    /// Takes charge of a file that was made already. Nothing is done where it has no path.
+    /// Adds a file that was made already. Nothing is done where it has no path.
     pub fn adopt(&self, path: &Path) {
-        // One that is named through a symbolic link is meant itself, not the link.
+        // If the path was that of a symbolic link, the file itself is meant, not the link.
         self.lock().extend(fs::canonicalize(path));
     }
 
-    /// Everything stays.
+    /// Ends the work: everything stays.
     pub fn keep(&self) {
         self.lock().clear();
     }
 
-    /// Renames what was made.
+    /// Renames a file or directory that was made.
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut made = self.lock();
         fs::rename(from, to)?;
@@ -68,11 +68,11 @@ impl Made {
         Ok(())
     }
 
-    /// Removes all that was made, the last first. Nothing can be made as long as the result is held.
+    /// Removes all that was made, the last one first. Nothing further can be made while the result is held.
     pub fn remove(&self) -> MutexGuard<'_, Vec<PathBuf>> {
         let mut made = self.lock();
         for path in std::mem::take(&mut *made).into_iter().rev() {
-            // A directory only if it is empty: what others put there is theirs.
+            // A directory is removed only if it is empty: what others put there is theirs.
             let removed = if path.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
             if removed.is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
                 made.push(path);
@@ -81,7 +81,7 @@ impl Made {
         made
     }
 
-    /// What could not be removed.
+    /// Lists what could not be removed.
     pub fn left(&self) -> Vec<PathBuf> {
         self.lock().clone()
     }

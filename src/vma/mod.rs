@@ -30,9 +30,9 @@ pub use made::{Made, private};
 pub use reader::{Event, Reader, Summary, verify};
 pub use writer::{Order, Writer, write_archive};
 
-/// Bytes of a block, the unit that is left out where all zero.
+/// Bytes of a block. A block of zeros is left out of the archive.
 pub const BLOCK: usize = 4096;
-/// Blocks of a cluster, one mask bit each.
+/// Blocks of a cluster. Each has one bit of the mask.
 pub const BLOCKS_PER_CLUSTER: usize = 16;
 /// Bytes of a cluster.
 pub const CLUSTER: usize = BLOCK * BLOCKS_PER_CLUSTER;
@@ -42,11 +42,12 @@ pub const CLUSTERS_PER_EXTENT: usize = 59;
 pub const EXTENT_HEADER: usize = 512;
 /// Bytes of an extent header before its entries: magic number, count of blocks, UUID, checksum.
 pub const EXTENT_FRONT: usize = 40;
-/// Where in an extent header the UUID is. What precedes it follows from the entries.
+/// Where the UUID is in an extent header. The bytes before it follow from the entries.
 pub const EXTENT_UUID: std::ops::Range<usize> = 8..24;
 /// Bytes of the fixed part of an archive header; the blob table follows.
 pub const FIXED_HEADER: usize = 12288;
-/// The longest header that is read. Proxmox's writer stops at 512 KiB, this leaves room for others.
+/// The most bytes of a header that is accepted. Proxmox's writer makes no header longer than 512 KiB; this leaves room for
+/// others.
 pub const MAX_HEADER: usize = 16 << 20;
 /// Name of the device that holds the guest's memory.
 pub const VMSTATE: &str = "vmstate";

@@ -6,7 +6,7 @@ use super::coverage::{Coverage, Partial};
 use super::{BLOCK, CLUSTER, Cluster, Defect, Device, EXTENT_HEADER, Error, ExtentHeader, Header};
 use crate::container::read_full;
 
-/// What [`Reader::next`] yields, in the order of the stream.
+/// What [`Reader::next`] returns, in the order of the stream.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// An extent begins; its clusters follow.
@@ -17,12 +17,12 @@ pub enum Event<'a> {
         device: &'a Device,
         /// Number and mask.
         cluster: Cluster,
-        /// The stored blocks, one after another; the mask tells their places.
+        /// The stored blocks, one behind the other. The mask tells their positions in the cluster.
         data: &'a [u8],
     },
 }
 
-/// Counts of a walk.
+/// What was read, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Summary {
     /// Length of the archive in bytes, uncompressed.
@@ -35,16 +35,16 @@ pub struct Summary {
     pub blocks: u64,
 }
 
-/// Reads an archive as a stream, holding one extent (at most 3.9 MB) in memory.
+/// Reads an archive as a stream. One extent (at most 3.9 MB) is in memory.
 ///
-/// It only hands out what belongs to the archive and to a device, and it ends without an error only if
-/// every device is complete: each cluster exactly once (the guest's memory: in order). That is what
-/// Proxmox's `vma extract` demands; its `vma verify` does not look for missing clusters.
+/// It returns only what belongs to the archive and to a device. It ends without an error only if every device is complete:
+/// each cluster came exactly once, and the guest's memory came in order. Proxmox's `vma extract` demands the same; its
+/// `vma verify` does not look for missing clusters.
 pub struct Reader<R> {
     input: R,
     offset: u64,
     header: Header,
-    /// One per device of the header.
+    /// One for each device of the header.
     coverage: Vec<Coverage>,
     partial: Partial,
     vmstate: u64,
@@ -53,7 +53,7 @@ pub struct Reader<R> {
     summary: Summary,
 }
 
-/// An extent being handed out.
+/// The extent whose clusters are being returned.
 struct Extent {
     head: ExtentHeader,
     offset: u64,
@@ -101,21 +101,21 @@ impl<R: Read> Reader<R> {
         &self.header
     }
 
-    /// What was read so far.
+    /// Returns what was read so far, in numbers.
     pub fn summary(&self) -> Summary {
         Summary { bytes: self.offset, ..self.summary }
     }
 
-    /// The next event; `None` at the end of a complete archive.
-    // not an Iterator: the event borrows the extent's buffer
+    /// Returns the next event; `None` at the end of a complete archive.
+    // This is no `Iterator`, because the event borrows the buffer of the extent.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Event<'_>>, Error> {
         loop {
             if self.extent.is_none() && !self.read_extent()? {
                 return Ok(None);
             }
-            // re-borrowed at the return, because a borrow that is returned in one branch only would
-            // hold in the others too
+            // It is borrowed anew where it is returned: a borrow that is returned in one branch would hold in the other
+            // branches too.
             let Some(extent) = &mut self.extent else { continue };
             if !extent.announced {
                 extent.announced = true;
@@ -136,7 +136,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads the next extent with its data; `false` at the end of a complete archive.
+    /// Reads the next extent with its data. The result is `false` at the end of a complete archive.
     fn read_extent(&mut self) -> Result<bool, Error> {
         let offset = self.offset;
         let format = |defect| Error::Format { offset, defect };
@@ -170,7 +170,7 @@ impl<R: Read> Reader<R> {
         Ok(got)
     }
 
-    /// Checks a cluster against the header and those before it; gives the index of its device.
+    /// Checks a cluster against the header and the clusters before it. The result is the index of its device.
     fn admit(&mut self, cluster: Cluster) -> Result<usize, Defect> {
         let devices = &self.header.devices;
         let index = devices
@@ -190,7 +190,7 @@ impl<R: Read> Reader<R> {
             if start >= device.size {
                 return Err(behind());
             }
-            // the last cluster may reach behind the end, but no block may begin there
+            // The last cluster may reach behind the end of the device, but none of its blocks may begin there.
             let blocks = (device.size - start).div_ceil(BLOCK as u64);
             if blocks < 16 && cluster.mask >> blocks != 0 {
                 return Err(behind());
@@ -204,7 +204,7 @@ impl<R: Read> Reader<R> {
         Ok(index)
     }
 
-    /// Is every device complete?
+    /// Checks that every device is complete.
     fn finish(&self) -> Result<(), Error> {
         for (device, coverage) in self.header.devices.iter().zip(&self.coverage) {
             if !device.is_vmstate()
@@ -223,7 +223,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// Checks a whole archive: structure to the last byte, all checksums, every device complete.
+/// Checks a whole archive: its structure up to the last byte, all checksums, and that every device is complete.
 pub fn verify(input: impl Read) -> Result<Summary, Error> {
     let mut reader = Reader::new(input)?;
     while reader.next()?.is_some() {}

@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use super::{BLOCK, CLUSTER, CLUSTERS_PER_EXTENT, Cluster, Error, ExtentHeader, Header};
 
-/// Proxmox's writer closes an extent when all entries but one are used.
+/// How many clusters an extent gets. Proxmox's writer leaves the last entry unused, too.
 const FLUSH_AT: usize = CLUSTERS_PER_EXTENT - 1;
 
 /// Writes an archive cluster by cluster.
@@ -23,8 +23,8 @@ impl<W: Write> Writer<W> {
         Ok(Writer { output, header, entries: Vec::new(), data: Vec::new() })
     }
 
-    /// Adds cluster `number` of the device `id`. `content` holds up to 65536 bytes; what is missing (behind
-    /// the end of the device) counts as zeros. Each cluster must be added once, zeros too.
+    /// Adds cluster `number` of the device `id`. `content` has up to 65536 bytes. Bytes that are missing, because they lie behind
+    /// the end of the device, count as zeros. Each cluster must be added once, also one of zeros.
     pub fn cluster(&mut self, id: u8, number: u32, content: &[u8]) -> Result<(), Error> {
         if self.header.device(id).is_none() || content.len() > CLUSTER {
             return Err(Error::Unstorable(format!("{} bytes for device {id}", content.len())));
@@ -65,9 +65,9 @@ fn failed(source: io::Error) -> Error {
     Error::Write { path: "the VMA stream".into(), source }
 }
 
-/// In which order the clusters of the disks come.
+/// The order in which the clusters of the disks come.
 ///
-/// The numbers seed the choices that QEMU leaves to chance: two backups of the same disks differ by them.
+/// The numbers seed what is left to chance in QEMU, so that two backups of the same disks differ by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// Disk after disk, from front to back: `vma create`.
@@ -78,8 +78,8 @@ pub enum Order {
     Parallel(u64),
 }
 
-/// Writes a whole archive. `images` belong to `header.devices` one to one and are read from their start;
-/// what they lack up to the declared size counts as zeros.
+/// Writes a whole archive. Each of `header.devices` has its image in `images`, which is read from its start. If it is shorter
+/// than the device, zeros follow.
 pub fn write_archive<W: Write, I: Read + Seek>(
     output: W,
     header: Header,
@@ -118,16 +118,16 @@ struct Lane {
     end: u64,
 }
 
-/// Yields (index of the disk, number of the cluster), each once.
+/// Yields each cluster once: the index of its disk, and its number.
 struct Sequence {
     lengths: Vec<u64>,
-    /// Clusters per lane, lanes at a time, clusters taken from a lane at a time.
+    /// How many clusters a lane has, how many lanes are open at a time, and how many clusters are taken from a lane at a time.
     piece: u64,
     width: usize,
     burst: u64,
-    /// May lanes of several disks be open at once?
+    /// Whether lanes of several disks may be open at the same time.
     mixed: bool,
-    /// Where the next lane begins.
+    /// Where the next lane will begin.
     disk: usize,
     at: u64,
     open: Vec<Lane>,
@@ -158,7 +158,7 @@ impl Sequence {
         }
     }
 
-    /// Opens lanes while there is room.
+    /// Opens lanes as long as there is room for them.
     fn refill(&mut self) {
         while self.open.len() < self.width && self.disk < self.lengths.len() {
             if self.at >= self.lengths[self.disk] {
@@ -174,7 +174,7 @@ impl Sequence {
         }
     }
 
-    /// A number below `limit` (splitmix64).
+    /// Draws a number below `limit` (splitmix64).
     fn pick(&mut self, limit: u64) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;

@@ -6,14 +6,14 @@
 
 use super::Error;
 
-/// Room that lets a short instruction be done with fixed-size copies: 16 bytes of copy or run and up
-/// to 3 (moved as 4) literals.
+/// How much room lets a short instruction be done with copies of a fixed size: 16 bytes for a copy or a run, and up to 3
+/// literals, which are moved as 4 bytes.
 const SLACK: usize = 20;
 
-/// What the previous instruction left: it changes the meaning of `0000xxxx`.
+/// What the previous instruction was. It changes the meaning of `0000xxxx`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
-    /// A copy without literals (or the start of the stream).
+    /// A copy without literals behind it, or there was no instruction yet.
     Copy,
     /// A copy followed by 1..=3 literals.
     FewLiterals,
@@ -23,18 +23,18 @@ enum Before {
 
 /// Decompresses one LZO1X block into `dst` and returns how many bytes it gave.
 ///
-/// `dst` is the room there is, normally the exact length the container announces; a shorter result is
-/// no error here, so compare. Bytes of `dst` behind the result may have been overwritten.
+/// `dst` is the room that there is; normally it has exactly the length that the container announces. A shorter result is no
+/// error here, so the caller must compare. Bytes of `dst` behind the result may have been overwritten.
 ///
 /// # Errors
-/// Any input is safe: whatever is not a complete, valid stream that ends with `src` is refused with
-/// the offset of the offending instruction.
+/// Any input is safe. Whatever is no complete, valid stream that ends with `src` is refused, with the offset of the wrong
+/// instruction.
 pub fn decompress(src: &[u8], dst: &mut [u8]) -> Result<usize, Error> {
     let mut ip = 0;
     let mut op = 0;
     let mut before = Before::Copy;
 
-    // The first byte alone may announce a run in a form of its own.
+    // Only the first byte of a stream may announce a run in this form.
     if let Some(&first) = src.first().filter(|&&b| b > 17) {
         ip = 1;
         let count = usize::from(first) - 17;
@@ -118,8 +118,8 @@ fn word(src: &[u8], ip: &mut usize) -> Result<usize, Error> {
     Ok(usize::from(u16::from_le_bytes(*pair)))
 }
 
-/// Takes the further bytes of a length whose bits in the instruction were all zero. The sum cannot
-/// overflow: it is at most 255 times the length of the input.
+/// Takes the further bytes of a length whose bits in the instruction were all zero. The sum cannot overflow, because it is at
+/// most 255 times the length of the input.
 #[cold]
 fn long_length(src: &[u8], ip: &mut usize, base: usize) -> Result<usize, Error> {
     let zeros = src[*ip..].iter().take_while(|&&b| b == 0).count();
@@ -154,8 +154,8 @@ fn copy_run(
     Ok(())
 }
 
-/// Copies `len` bytes within the output, byte by byte in meaning: where the ranges overlap, the bytes
-/// just written are repeated.
+/// Copies `len` bytes within the output as if byte by byte: where the ranges overlap, the bytes that were just written are
+/// repeated.
 fn copy_back(dst: &mut [u8], from: usize, op: usize, len: usize) {
     let distance = op - from;
     if distance == 1 {
@@ -163,8 +163,8 @@ fn copy_back(dst: &mut [u8], from: usize, op: usize, len: usize) {
         dst[op..op + len].fill(value);
         return;
     }
-    // What lies between `from` and the write position is a whole number of periods, so each round may
-    // copy all of it: the piece doubles.
+    // What lies between `from` and the write position is a whole number of periods. So each round may copy all of it, and it
+    // doubles.
     let mut done = 0;
     while done < len {
         let piece = (distance + done).min(len - done);

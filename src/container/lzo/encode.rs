@@ -11,24 +11,24 @@
 
 use super::{END_MARK, MAX_DISTANCE, MIDDLE_DISTANCE, NEAR_DISTANCE};
 
-/// log2 of the number of table entries: 2^13 entries of 2 bytes stay in the first-level cache.
+/// The table has 2 to the power of this entries. 2^13 entries of 2 bytes stay in the first-level cache.
 const TABLE_BITS: u32 = 13;
-/// Probes stop this far before the end, so that they and wide literal copies need no care.
+/// Probes stop so many bytes before the end, so that neither they nor wide copies of literals can reach behind it.
 const TAIL: usize = 16;
 /// After 2^5 probes in vain the step grows by one byte, and so on.
 const PATIENCE: u32 = 5;
-/// Shortest copy taken. Five bytes are hashed, so most of this length go unnoticed: they hardly pay.
+/// The shortest copy. Five bytes are hashed, so most copies of this length are not found. They hardly pay.
 const MIN_MATCH: usize = 4;
 
-/// Most bytes [`Encoder::compress`] can write for `len` bytes of input.
+/// The most bytes that [`Encoder::compress`] can write for `len` bytes of input.
 ///
-/// Long literal runs add one byte in 255, each copy is shorter than what it replaces, and the wide
-/// copies want some room behind.
+/// A long run of literals adds one byte in 255. Each copy is shorter than what it replaces. Wide copies want some room behind
+/// what they write.
 pub const fn max_compressed_len(len: usize) -> usize {
     len + len / 64 + 64
 }
 
-/// The encoder's table, to be kept over many blocks (its content never changes a block's output).
+/// The encoder's table. It is kept over many blocks; what is in it does not change the output of a block.
 pub struct Encoder {
     table: Box<[u16; 1 << TABLE_BITS]>,
 }
@@ -40,7 +40,7 @@ impl Default for Encoder {
 }
 
 impl Encoder {
-    /// A fresh table (16 KiB).
+    /// Makes an empty table, which takes 16 KiB.
     pub fn new() -> Self {
         Self { table: Box::new([0; 1 << TABLE_BITS]) }
     }
@@ -97,13 +97,13 @@ fn load64(src: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(*src[at..].first_chunk().expect("eight bytes before the tail"))
 }
 
-/// Hash of the low five bytes.
+/// Hashes the low five bytes.
 #[inline(always)]
 fn hash(value: u64) -> usize {
     ((value << 24).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - TABLE_BITS)) as usize
 }
 
-/// How many bytes from `from` on equal those `distance` before them.
+/// Counts the bytes from `from` on that equal those `distance` bytes before them.
 #[inline(always)]
 fn common(src: &[u8], from: usize, distance: usize) -> usize {
     let mut at = from;
@@ -120,7 +120,7 @@ fn common(src: &[u8], from: usize, distance: usize) -> usize {
     at - from
 }
 
-/// The block being written.
+/// The block that is being written.
 struct Output<'a> {
     dst: &'a mut [u8],
     op: usize,
@@ -133,7 +133,7 @@ impl Output<'_> {
         self.op += N;
     }
 
-    /// Writes `src[from..to]` as literals: up to 3 ride on the copy before them, more make a run.
+    /// Writes `src[from..to]` as literals. Up to 3 literals become a part of the copy before them, more become a run.
     #[inline(always)]
     fn literals(&mut self, src: &[u8], from: usize, to: usize) {
         let count = to - from;
@@ -186,7 +186,7 @@ impl Output<'_> {
         self.bytes(&((d << 2) as u16).to_le_bytes());
     }
 
-    /// Writes the further bytes of a length; `rest` is at least 1.
+    /// Writes the further bytes of a length. `rest` is at least 1.
     fn long_length(&mut self, rest: usize) {
         let zeros = (rest - 1) / 255;
         self.dst[self.op..self.op + zeros].fill(0);

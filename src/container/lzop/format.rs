@@ -1,4 +1,4 @@
-//! Headers: parsing, checking and writing them, and unpacking one block.
+//! Headers of lzop files: reading, checking and writing them; and unpacking one block.
 
 use std::io::{self, Read};
 
@@ -35,18 +35,18 @@ const CRC_CONTENT: u32 = 0x100;
 const CRC_PACKED: u32 = 0x200;
 const FILTER: u32 = 0x800;
 const CRC_HEADER: u32 = 0x1000;
-/// The flags of lzop 1.04, the character set and the operating system; all others are from the future.
+/// The flags of lzop 1.04, with those for the character set and the operating system. Any other flag is of a later version.
 const KNOWN_FLAGS: u32 = 0xfff0_3fff;
 /// Operating system "Unix" in the flags.
 const OS_UNIX: u32 = 0x0300_0000;
 
-/// Whether a file that starts with `prefix` (9 bytes are enough) is an lzop file.
+/// Tells by the first 9 bytes of a file whether it is an lzop file.
 pub fn is_lzop(prefix: &[u8]) -> bool {
     prefix.starts_with(&MAGIC)
 }
 
-/// The header of a member as lzop writes it when it packs its standard input with default options, less the
-/// time, so that equal content gives equal files (lzop takes 0 as "unknown").
+/// Makes the header of a member, as lzop writes it when it packs its standard input with default options. Only the time is
+/// left out (lzop takes 0 for "unknown"), so that equal content gives equal files.
 pub(super) fn member_header() -> Vec<u8> {
     let mut fields = Vec::with_capacity(38);
     fields.extend(VERSION.to_be_bytes());
@@ -62,8 +62,8 @@ pub(super) fn member_header() -> Vec<u8> {
 /// Length of a block header as written by [`pack`].
 const PACKED_HEADER: usize = 12;
 
-/// Writes one block of `content` (not empty, at most [`BLOCK_LEN`]) with its header into `out`; returns
-/// the length. `out` only ever grows.
+/// Writes a block of `content` (at least one byte, at most [`BLOCK_LEN`]) with its header into `out`, and returns its length.
+/// `out` never becomes shorter.
 pub(super) fn pack(encoder: &mut lzo::Encoder, content: &[u8], out: &mut Vec<u8>) -> usize {
     let room = PACKED_HEADER + lzo::max_compressed_len(content.len());
     if out.len() < room {
@@ -82,7 +82,7 @@ pub(super) fn pack(encoder: &mut lzo::Encoder, content: &[u8], out: &mut Vec<u8>
     PACKED_HEADER + packed
 }
 
-/// The flags of a member that say which checksums its blocks carry.
+/// Which checksums the blocks of a member carry, by the flags of the member.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Checks(u32);
 
@@ -133,8 +133,8 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Unpacks the block's bytes into `content` (whatever it held before) and verifies all checksums. `packed` may be left
-    /// with other bytes: the two change places if the block is stored.
+    /// Unpacks the block's bytes into `content`, whatever it held before, and verifies all checksums. If the block is stored,
+    /// `packed` and `content` change places.
     pub fn unpack(&self, packed: &mut Vec<u8>, content: &mut Vec<u8>) -> Result<(), Error> {
         self.packed_sums.verify(self.offset, "packed block", packed)?;
         let len = self.len as usize;
@@ -155,45 +155,47 @@ impl Block {
 
 /// Walks over the headers of a file.
 ///
-/// After a block header the caller must take the packed bytes, with [`Scanner::read_packed`] or by
-/// moving the input and calling [`Scanner::skipped`].
+/// Behind the header of a block, the caller must take the packed bytes: either with [`Scanner::read_packed`], or by moving the
+/// input and calling [`Scanner::skipped`].
 pub(super) struct Scanner<R> {
     input: R,
     /// Offset of the next byte of `input` in the file.
     offset: u64,
-    /// Set within a member.
+    /// Which checksums blocks have; none outside of a member.
     checks: Option<Checks>,
     /// What may follow the last member.
     pub behind: Behind,
 }
 
 impl<R: Read> Scanner<R> {
-    /// At the start of a file.
+    /// Begins at the start of a file.
     pub fn new(input: R) -> Self {
         Self { input, offset: 0, checks: None, behind: Behind::Pass }
     }
 
-    /// At a block header at `offset` in a member with `checks`, where `input` stands.
+    /// Begins at the header of a block, in a member with `checks`. `input` is at the header, whose offset in the file is
+    /// `offset`.
     pub fn at_block(input: R, offset: u64, checks: Checks) -> Self {
         Self { input, offset, checks: Some(checks), behind: Behind::Pass }
     }
 
-    /// The checksum flags of the member the last block was in.
+    /// Which checksums the member of the last block has.
     pub fn checks(&self) -> Option<Checks> {
         self.checks
     }
 
-    /// The input, to move it.
+    /// Returns the input, so that the caller can move it.
     pub fn input(&mut self) -> &mut R {
         &mut self.input
     }
 
-    /// Records that the caller moved the input over `count` bytes.
+    /// Takes note that the caller moved the input over `count` bytes.
     pub fn skipped(&mut self, count: u64) {
         self.offset += count;
     }
 
-    /// The next block of this member or of one behind it; `None` at the proper end of the file.
+    /// Reads the header of the next block, in this member or in one behind it. The result is `None` at the proper end of the
+    /// file.
     pub fn next_block(&mut self) -> Result<Option<Block>, Error> {
         loop {
             let checks = match self.checks {
@@ -237,7 +239,7 @@ impl<R: Read> Scanner<R> {
         Ok(Block { offset, data_offset: self.offset, len, packed_len, content_sums, packed_sums })
     }
 
-    /// Reads the packed bytes of the block just returned. Memory grows with what is really there.
+    /// Reads the packed bytes of the block that was returned last. Memory grows with what is really there.
     pub fn read_packed(&mut self, block: &Block, packed: &mut Vec<u8>) -> Result<(), Error> {
         packed.clear();
         packed.reserve((block.packed_len as usize).min(BLOCK_LEN));
@@ -250,8 +252,8 @@ impl<R: Read> Scanner<R> {
         Ok(())
     }
 
-    /// Reads a member's header; `None` if the input ends here, and this is not the start. Zeros up to the end are
-    /// padding, as for `lzop -d`.
+    /// Reads the header of a member. The result is `None` if the input ends here, and this is not its start. Zeros up to the end
+    /// are padding, as for `lzop -d`.
     fn member(&mut self) -> Result<Option<Checks>, Error> {
         let offset = self.offset;
         let mut magic = [0; MAGIC.len()];
@@ -280,7 +282,7 @@ impl<R: Read> Scanner<R> {
         Ok(Some(Checks(fields.flags)))
     }
 
-    /// Reads on to the end of the input, up to which there may be nothing but zeros.
+    /// Reads up to the end of the input. There may be nothing but zeros before it.
     fn padding(&mut self) -> Result<(), Error> {
         let mut buffer = [0; 4096];
         loop {
@@ -295,7 +297,7 @@ impl<R: Read> Scanner<R> {
         }
     }
 
-    /// Passes over the extra field, which lzop reserves and never writes.
+    /// Skips the extra field, which lzop reserves and never writes.
     fn extra_field(&mut self, offset: u64, flags: u32) -> Result<(), Error> {
         let length = self.array::<4>("an extra field")?;
         let mut sum = Sum::new(flags, &length);
@@ -312,7 +314,7 @@ impl<R: Read> Scanner<R> {
         self.recorded_sum(offset, "extra field", flags, &mut sum)
     }
 
-    /// Reads a header's checksum and compares it.
+    /// Reads the checksum of a header, and compares it.
     fn recorded_sum(
         &mut self,
         offset: u64,
@@ -338,7 +340,7 @@ impl<R: Read> Scanner<R> {
         Error::Truncated { offset: self.offset, within }
     }
 
-    /// Reads until `buffer` is full or the input ends; returns how many bytes there were.
+    /// Reads until `buffer` is full or the input ends. The result is the number of bytes that were read.
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let filled = read_full(&mut self.input, buffer)?;
         self.offset += filled as u64;
@@ -346,7 +348,7 @@ impl<R: Read> Scanner<R> {
     }
 }
 
-/// The checksum of a header or extra field, of the kind the flags ask for.
+/// Computes the checksum of a header or an extra field, of the kind that the flags ask for.
 enum Sum {
     Adler(simd_adler32::Adler32),
     Crc(Crc),
@@ -387,7 +389,8 @@ struct Fields {
 }
 
 impl Fields {
-    /// Judged only once the checksum has shown that the fields are as written.
+    /// Refuses a file that is not supported. This is called once the checksum has shown that the fields are as they were
+    /// written.
     fn refuse_unsupported(&self, offset: u64) -> Result<(), Error> {
         let what = if self.version_needed > VERSION {
             format!("a file that needs lzop version {:#06x}", self.version_needed)
@@ -404,7 +407,7 @@ impl Fields {
     }
 }
 
-/// Reads header fields and keeps their bytes for the checksum.
+/// Reads the fields of a header, and keeps their bytes for the checksum.
 struct Header<'a, R> {
     scanner: &'a mut Scanner<R>,
     bytes: Vec<u8>,

@@ -1,8 +1,8 @@
 //! The file format of the `lzop` program: LZO1X blocks of 256 KiB with checksums.
 //!
-//! [`Reader`] turns a stream into its content, [`Seekable`] reads at any place of a file, [`Writer`]
-//! writes what `lzop -d` reads; all three work on several blocks at once. Every checksum a file
-//! carries is verified before a byte of the block concerned is handed on.
+//! [`Reader`] decompresses a stream, [`Seekable`] reads a file at any position, [`Writer`] writes what `lzop -d` reads. The
+//! first and the last one work on several blocks at once. Every checksum that a file carries is verified before a byte of the
+//! block is passed on.
 //!
 //! The format has no document of its own. What follows was learnt from files that lzop 1.04 writes
 //! under its various options. All numbers are big-endian.

@@ -1,4 +1,4 @@
-//! Reading a stream from its start to its end.
+//! Reading an lzop file from its start to its end.
 
 use std::io::{self, BufRead, Read};
 
@@ -7,25 +7,25 @@ use super::format::{Block, Scanner};
 use crate::container::Behind;
 use crate::container::ordered::Ordered;
 
-/// Blocks in flight per thread: one being worked on, one waiting.
+/// The most blocks on their way for each thread: one that it works on, and one that waits.
 const DEPTH: usize = 2;
-/// Bytes in flight per thread; blocks written by lzop never reach this (`DEPTH` × 2 × 256 KiB).
+/// The most bytes on their way for each thread. Blocks that lzop writes never reach this: they take `DEPTH` × 2 × 256 KiB.
 const BYTES: usize = 2 << 20;
-/// Buffers larger than lzop's blocks need are given back to the system.
+/// Buffers of more bytes, which lzop's own blocks do not need, are given back to the system.
 const KEEP: usize = 1 << 20;
 
 /// Decompresses an lzop stream: the content of all members, one after the other.
 ///
-/// Blocks are verified before any of their bytes are handed out. Damage is an error at the place where it is met;
-/// all content before it has been delivered by then, and every later call fails too.
-/// Memory is bounded by about 2 MiB per thread (more only if single blocks are larger than that, at most 64 MiB).
+/// A block is verified before any of its bytes is returned. Damage is an error where it is met: all content before it was
+/// returned by then, and every later call fails too. Memory is bounded by about 2 MiB for each thread, unless a single block
+/// is larger (at most 64 MiB).
 pub struct Reader<R> {
     scanner: Scanner<R>,
-    /// Header read, bytes not yet, because too much is in flight.
+    /// A block whose header was read, but not its bytes, because too many bytes are on their way.
     waiting: Option<Block>,
-    /// No more input is to be read: the end was met, or an error.
+    /// Whether no more input is to be read, because of the end or an error.
     ended: bool,
-    /// What is to be reported once all blocks in flight are delivered, and from then on.
+    /// The error to return once all blocks on their way were returned, and from then on.
     failure: Option<Failure>,
     jobs: Ordered<Job>,
     bytes_in_flight: usize,
@@ -58,16 +58,16 @@ impl Job {
         }
     }
 
-    /// Memory the job takes, packed and not.
+    /// How many bytes the job takes, packed and unpacked.
     fn size(block: &Block) -> usize {
         block.len as usize + block.packed_len as usize
     }
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads from `input`, which stands at the start of the lzop data, with `threads` threads for
-    /// decompression (0 or 1: the caller's own). `input` is read in pieces of a header and of a whole
-    /// block, so it needs a buffer only if small reads are very dear to it.
+    /// Reads from `input`, which is at the start of the lzop data, and decompresses with `threads` threads. With 0 or 1 it is
+    /// the caller's own. A header or a whole block is read at a time, so `input` needs a buffer only if small reads are very
+    /// slow.
     pub fn new(input: R, threads: usize) -> Self {
         Self {
             scanner: Scanner::new(input),
@@ -82,13 +82,13 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Tells what may follow the last member.
+    /// Sets what is done about bytes behind the last member.
     pub fn behind(mut self, behind: Behind) -> Self {
         self.scanner.behind = behind;
         self
     }
 
-    /// Puts the next block into `current`; it stays empty at the end of the file.
+    /// Puts the next block into `current`, which stays empty at the end of the file.
     fn advance(&mut self) -> io::Result<()> {
         loop {
             let fed = match self.feed() {
@@ -99,7 +99,7 @@ impl<R: Read> Reader<R> {
                     false
                 }
             };
-            // Feed on as long as the oldest block is not ready; wait for it when no more may be fed.
+            // More blocks are fed as long as the oldest one is not done. If no more may be fed, it is waited for.
             let next = if fed { self.jobs.try_next() } else { self.jobs.next() };
             match next {
                 None if fed => {}
@@ -112,7 +112,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Hands one more block to the workers; false if the input ended or enough is in flight.
+    /// Passes one more block to the workers. The result is false if the input ended, or enough is on its way.
     fn feed(&mut self) -> Result<bool, Error> {
         let threads = self.jobs.threads();
         if self.ended || self.jobs.len() >= DEPTH * threads {
@@ -158,7 +158,7 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// Ends reading for good and gives the error to report.
+    /// Ends reading for good. The result is the error to return.
     fn fail(&mut self, failure: Failure) -> io::Error {
         self.ended = true;
         self.waiting = None;

@@ -20,11 +20,11 @@ const GROUP: u32 = 128;
 /// fiftieth of that.
 const INDEX_SHARE: u64 = 16;
 
-/// An lzop file that can be read at any place, by several threads at once.
+/// An lzop file that can be read at any position, by several threads at once.
 ///
-/// Opening walks over all block headers (not their content) and so proves that the file is complete, as far as
-/// lengths can. Blocks are found and unpacked in groups: one of lzop's own, of 256 KiB, or some that are shorter. The
-/// index takes 24 bytes for each, the groups used last at most 16 MiB.
+/// Opening it reads the headers of all blocks, but not their content. This proves that the file is complete, as far as
+/// lengths can prove it. Blocks are unpacked in groups: a block of 256 KiB as lzop writes it is a group, or several shorter
+/// ones are. The index takes 24 bytes for each group; the groups that were used last take at most 16 MiB.
 pub struct Seekable {
     file: File,
     len: u64,
@@ -32,21 +32,21 @@ pub struct Seekable {
     cache: Cache<Group>,
 }
 
-/// Where a group of blocks is.
+/// Where a group of blocks begins.
 struct Entry {
-    /// Offset of its first byte in the content.
+    /// Position of its first byte in the content.
     start: u64,
-    /// Offset of its first header in the file.
+    /// Position of its first header in the file.
     offset: u64,
-    /// Of the member it begins in.
+    /// Which checksums the blocks of its member have.
     checks: Checks,
 }
 
 impl Seekable {
-    /// Indexes `file`, all of it whatever its position.
+    /// Indexes all of `file`, whatever its own position.
     ///
     /// # Errors
-    /// If it is not an lzop file, is truncated or has a damaged header. Damage within blocks is found by
+    /// Fails where it is no lzop file, is cut short, or has a damaged header. Damage within blocks is found by
     /// [`Seekable::read_at`].
     pub fn open(file: File) -> Result<Self, Error> {
         let file_len = file.metadata()?.len();
@@ -86,8 +86,8 @@ impl Seekable {
     /// Fills `buffer` with the content from `position` on.
     ///
     /// # Errors
-    /// `UnexpectedEof` if that goes beyond the end; `InvalidData` if a block is damaged or the file changed
-    /// since it was opened; what the file says. `buffer` then holds nothing of use.
+    /// `UnexpectedEof` where that goes beyond the end; `InvalidData` where a block is damaged, or the file changed since it was
+    /// opened; those of reading the file. `buffer` then holds nothing of use.
     pub fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
         if self.len.checked_sub(position).is_none_or(|rest| rest < buffer.len() as u64) {
             let text = format!(
@@ -158,7 +158,7 @@ impl ReadAt for Seekable {
     }
 }
 
-/// Moves a scanner over the content of `block`.
+/// Moves a scanner over the packed bytes of `block`.
 fn pass(scanner: &mut Scanner<Cursor<'_>>, block: &Block) {
     let count = u64::from(block.packed_len);
     scanner.input().seek(block.data_offset + count);
@@ -176,14 +176,14 @@ impl Value for Group {
     }
 }
 
-/// A place in a file to read from. Larger reads go past the buffer that headers come from.
+/// A file and a position to read from. Headers are read through a buffer, larger parts without it.
 struct Cursor<'a> {
     file: &'a File,
     headers: Skim<'a>,
     offset: u64,
 }
 
-/// Bytes that are read without the buffer.
+/// So many bytes, and more, are read without the buffer.
 const LARGE: usize = 4 << 10;
 
 impl<'a> Cursor<'a> {

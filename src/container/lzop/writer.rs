@@ -1,4 +1,4 @@
-//! Writing a file.
+//! Writing an lzop file.
 
 use std::io::{self, Write};
 
@@ -8,11 +8,11 @@ use crate::container::lzo::Encoder;
 
 /// Compresses into an lzop file of one member without a name, as `lzop` makes of its standard input.
 ///
-/// Blocks of 256 KiB are packed by several threads and written in order by the caller's; memory is bounded by about
-/// 1.5 MiB per thread. The sink gets one `write_all` per block.
+/// Several threads pack blocks of 256 KiB, and the caller's thread writes them in order, each with one `write_all`. Memory is
+/// bounded by about 1.5 MiB for each thread.
 ///
-/// Only [`Writer::finish`] makes the file complete. A writer dropped before that, or whose sink failed,
-/// leaves no end mark, so every reader sees that the file is cut short.
+/// Only [`Writer::finish`] makes the file complete. If the writer is dropped before, or its sink failed, there is no end mark,
+/// so every reader sees that the file is cut short.
 pub struct Writer<W: Write> {
     blocks: Blocks<W, Job>,
     block: Vec<u8>,
@@ -48,15 +48,15 @@ impl Block for Job {
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes to `sink` with `threads` threads for compression (0 or 1: the caller's own).
+    /// Writes to `sink`, and compresses with `threads` threads. With 0 or 1 it is the caller's own.
     pub fn new(sink: W, threads: usize) -> Self {
         Self { blocks: Blocks::new(sink, member_header(), threads), block: Vec::with_capacity(BLOCK_LEN) }
     }
 
-    /// Writes what is left and the end mark, flushes and gives the sink back.
+    /// Writes what is left and the end mark, flushes the sink and returns it.
     ///
     /// # Errors
-    /// What the sink says; the file is incomplete then.
+    /// Fails where the sink fails. The file is incomplete then.
     pub fn finish(mut self) -> io::Result<W> {
         self.submit()?;
         self.blocks.drain(0, |_| {})?;
@@ -64,7 +64,7 @@ impl<W: Write> Writer<W> {
         Ok(self.blocks.into_sink())
     }
 
-    /// Hands the collected block to the workers.
+    /// Passes the collected block to the workers.
     fn submit(&mut self) -> io::Result<()> {
         if self.block.is_empty() {
             return Ok(());

@@ -1,9 +1,9 @@
-//! Bits of DJW and FGK sections: from the lowest bit of each byte up.
+//! Reading and writing single bits, as DJW and FGK sections have them: from the lowest bit of each byte up.
 
 /// Reads bits off a section.
 pub(super) struct BitReader<'a> {
     bytes: &'a [u8],
-    /// Bits fetched but not taken yet, next one lowest.
+    /// Bits that were read and not taken yet. The next one is the lowest.
     ahead: u64,
     count: u32,
 }
@@ -15,7 +15,7 @@ impl<'a> BitReader<'a> {
         BitReader { bytes, ahead: 0, count: 0 }
     }
 
-    /// The next 32 or more bits, lowest first, zeros behind the end.
+    /// Returns the next 32 or more bits, the next one lowest. Behind the end of the section they are zeros.
     #[inline]
     pub(super) fn peek(&mut self) -> u64 {
         while self.count <= 56 {
@@ -38,7 +38,7 @@ impl<'a> BitReader<'a> {
         Ok(())
     }
 
-    /// The next bit.
+    /// Takes the next bit.
     #[inline]
     pub(super) fn bit(&mut self) -> Result<u32, &'static str> {
         let bit = self.peek() & 1;
@@ -46,7 +46,7 @@ impl<'a> BitReader<'a> {
         Ok(bit as u32)
     }
 
-    /// A number of `n` bits, most significant first.
+    /// Takes a number of `n` bits, most significant bit first.
     pub(super) fn number(&mut self, n: u32) -> Result<u32, &'static str> {
         (0..n).try_fold(0, |value, _| Ok(value << 1 | self.bit()?))
     }
@@ -84,7 +84,7 @@ impl BitWriter {
         }
     }
 
-    /// Everything written, filled up with zeros to a whole byte.
+    /// Returns everything that was written, filled up with zeros to a whole byte.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.number(0, (8 - self.count) % 8);
         self.bytes

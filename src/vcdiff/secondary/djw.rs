@@ -18,14 +18,14 @@ const LENGTH_ORDER: [u8; MAX_LEN + 1] =
     [0, 4, 5, 6, 7, 8, 9, 10, 3, 11, 2, 12, 13, 1, 14, 15, 16, 17, 18, 19, 20];
 /// Symbols of the code for lengths: two run digits, then the places of [`LENGTH_ORDER`] but the front.
 const LENGTH_SYMBOLS: usize = LENGTH_ORDER.len() + 1;
-/// Lengths of that code that are always stored.
+/// How many lengths of that code are always stored.
 const LENGTHS_STORED: usize = 7;
 
 const BAD_CODE: &str = "a DJW section has an invalid code";
 
 /// Decompresses a section to exactly `size` bytes (at least one).
 pub(super) fn decode(bytes: &[u8], size: usize) -> Result<Vec<u8>, &'static str> {
-    // Every symbol takes at least a bit.
+    // Every symbol takes at least one bit.
     if size > bytes.len().saturating_mul(8) {
         return Err(CUT);
     }
@@ -140,7 +140,7 @@ fn code_lengths(counts: &[u64], limit: usize) -> Vec<u8> {
         if lengths.iter().all(|&l| usize::from(l) <= limit) {
             return lengths;
         }
-        // Flatten until the tree is shallow enough.
+        // Weights are evened out until the tree is flat enough.
         counts.iter_mut().filter(|c| **c > 0).for_each(|c| *c = *c / 2 + 1);
     }
 }
@@ -166,8 +166,8 @@ fn huffman(counts: &[u64]) -> Vec<u8> {
     (0..counts.len()).map(|s| length(s) as u8).collect()
 }
 
-/// Reads `count` values of the list `order`. With `known_zero`, a value is zero without being stored if
-/// the one so many places before it is: a byte that one table lacks is in none.
+/// Reads `count` values, which were moved to front in the list `order`. With `known_zero`, a value is zero, and not stored,
+/// if the value so many places before it is zero: a byte that one table lacks is in none.
 fn moved_to_front(
     bits: &mut BitReader,
     code: &Code,
@@ -176,7 +176,7 @@ fn moved_to_front(
     known_zero: Option<usize>,
 ) -> Result<Vec<u8>, &'static str> {
     let mut values = Vec::with_capacity(count);
-    // Times to repeat the front value, and the place value of the next run digit.
+    // How often the front value is to be repeated, and the place value of the next run digit.
     let (mut repeat, mut place) = (0usize, 1usize);
     while values.len() < count {
         if known_zero.is_some_and(|back| values.len() >= back && values[values.len() - back] == 0) {
@@ -204,7 +204,7 @@ fn moved_to_front(
 
 /// A canonical prefix code: shorter codes first, codes of one length in the order of their symbols.
 struct Code {
-    /// By the next [`FAST`] bits, lowest first: symbol and length, length 0 if longer than that.
+    /// For each value of the next [`FAST`] bits, lowest first: symbol and length. The length is 0 if the code is longer.
     fast: Vec<(u8, u8)>,
     /// By length: first code, number of codes, index of the first one's symbol.
     ranges: [(u32, u32, u32); MAX_LEN + 1],
@@ -214,7 +214,7 @@ struct Code {
 const FAST: usize = 9;
 
 impl Code {
-    /// From the length per symbol, 0 for symbols that do not occur.
+    /// Makes the code from the length for each symbol; 0 stands for symbols that do not occur.
     fn new(lengths: &[u8]) -> Result<Self, &'static str> {
         let mut ranges = [(0, 0, 0); MAX_LEN + 1];
         for &length in lengths.iter().filter(|l| **l != 0) {

@@ -86,7 +86,7 @@ impl Tree {
         Ok(out)
     }
 
-    /// Takes note of a section that was stored uncompressed.
+    /// Feeds the tree with a section that was stored uncompressed.
     pub(super) fn learn(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             if self.get(self.root).weight < u32::MAX {
@@ -95,7 +95,7 @@ impl Tree {
         }
     }
 
-    /// Compresses a section; `None` when nearly 4 GiB were compressed already, from then on always.
+    /// Compresses a section. Once nearly 4 GiB were compressed, the result is `None`, from then on always.
     pub(super) fn encode(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         const LONGEST: u32 = 64 << 20;
         if bytes.len() > LONGEST as usize || self.get(self.root).weight > u32::MAX - LONGEST {
@@ -131,7 +131,7 @@ impl Tree {
         }
     }
 
-    /// Bits of a place in the list of symbols not seen yet.
+    /// How many bits a place in the list of symbols not seen yet takes.
     fn place_bits(&self) -> u32 {
         u32::BITS - (self.zero_count - 1).leading_zeros()
     }
@@ -177,7 +177,7 @@ impl Tree {
         self.node(at).weight += 1;
     }
 
-    /// Exchanges the places of a node and its block's leader, unless that is its parent.
+    /// Exchanges the places of a node and the leader of its block, unless the leader is its parent.
     fn swap_with_leader(&mut self, node: u16) {
         let block = self.get(node).block;
         let leader = self.leaders[usize::from(block)];

@@ -1,6 +1,6 @@
-//! LZMA: for each kind of section one xz stream (LZMA2, no integrity check), begun in the first window that
-//! compresses such a section, flushed at the end of each section and never finished. A window can therefore
-//! not be decompressed without those before it.
+//! LZMA. There is one xz stream (LZMA2, no integrity check) for each kind of section. It begins in the first window that
+//! compresses such a section, is flushed at the end of each section, and is never finished. So a window cannot be
+//! decompressed without those before it.
 
 use liblzma::stream::{Action, Check, Filters, LzmaOptions, Status, Stream};
 
@@ -29,11 +29,11 @@ impl Decoder {
                 none.insert(Stream::new_stream_decoder(MEMORY_LIMIT, 0).map_err(|_| "no memory for LZMA")?)
             }
         };
-        // Room comes as it is filled: what the section says of its size is not believed.
+        // Memory grows as it is filled, because the size that the section claims is not believed.
         const FIRST: usize = 1 << 20;
         let mut out = Vec::new();
         let mut done = 0;
-        // Once more with nothing left to write, so that the flush marker is consumed too.
+        // This is repeated when there is nothing left to write, so that the flush marker is consumed too.
         let mut full = false;
         while !full {
             full = done == size;

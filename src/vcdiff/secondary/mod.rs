@@ -1,5 +1,5 @@
-//! Secondary compression of a window's sections (RFC 3284 section 4.3), as xdelta3 does it: a compressed
-//! section is the uncompressed size as an integer, then the compressor's bytes.
+//! Secondary compression of a window's sections (RFC 3284 section 4.3), as xdelta3 does it: a compressed section is its
+//! uncompressed size as an integer, then the bytes of the compressor.
 
 mod bits;
 mod djw;
@@ -20,20 +20,20 @@ pub enum Section {
 }
 
 impl Section {
-    /// All three.
+    /// All three sections.
     pub const ALL: [Section; 3] = [Section::Data, Section::Inst, Section::Addr];
 
-    /// Bit of the delta indicator that says it is compressed.
+    /// The bit of the delta indicator that says that it is compressed.
     pub fn bit(self) -> u8 {
         1 << self as u8
     }
 
-    /// Whether the delta indicator says so.
+    /// Whether the delta indicator says that it is compressed.
     pub fn is_in(self, indicator: u8) -> bool {
         indicator & self.bit() != 0
     }
 
-    /// For messages.
+    /// Its name for messages.
     pub fn name(self) -> &'static str {
         match self {
             Section::Data => "a data section",
@@ -80,7 +80,7 @@ impl Decoder {
         }
     }
 
-    /// Takes note of a section that was stored as it is.
+    /// Learns from a section that was stored as it is.
     pub(super) fn uncompressed(&mut self, section: Section, bytes: &[u8]) {
         if let State::Fgk(trees) = &mut self.0
             && bytes.len() >= MIN_INPUT
@@ -90,9 +90,9 @@ impl Decoder {
     }
 }
 
-/// A section shorter than this is left as it is, as in xdelta3.
+/// A section of fewer bytes is left as it is, as in xdelta3.
 const MIN_INPUT: usize = 10;
-/// What DJW must save.
+/// How many bytes DJW must save; otherwise the section is left as it is.
 const MIN_SAVING: usize = 3;
 
 /// Compresses the sections of one delta, in order.
@@ -105,13 +105,13 @@ enum Method {
 }
 
 impl Encoder {
-    /// LZMA with the presets of xz, 0 to 9 (more is taken for 9).
+    /// Makes an LZMA compressor with a preset of xz, 0 to 9 (more is taken for 9).
     pub fn lzma(level: u32) -> Self {
         Encoder(Method::Lzma(Box::new(lzma::Encoder::new(level))))
     }
 
-    /// DJW. The level says which sections are worth it, as in xdelta3: from 1 on data, from 3 on instructions,
-    /// from 5 on addresses. (xdelta3 also uses several code tables from 7 on; we always use one.)
+    /// Makes a DJW compressor. The level decides which sections are compressed, as in xdelta3: from 1 on data, from 3 on
+    /// instructions, from 5 on addresses. (From 7 on, xdelta3 also uses several code tables; we always use one.)
     pub fn djw(level: u32) -> Self {
         Encoder(Method::Djw {
             sections: match level {
@@ -123,12 +123,12 @@ impl Encoder {
         })
     }
 
-    /// FGK.
+    /// Makes an FGK compressor.
     pub fn fgk() -> Self {
         Encoder(Method::Fgk(Box::new(std::array::from_fn(|_| fgk::Tree::new()))))
     }
 
-    /// What the file header must name.
+    /// The compressor that the file header must name.
     pub fn kind(&self) -> Secondary {
         match self.0 {
             Method::Djw { .. } => Secondary::Djw,
@@ -137,7 +137,7 @@ impl Encoder {
         }
     }
 
-    /// The compressed form of a section, or `None` to leave it as it is.
+    /// Compresses a section; `None` where it is to be left as it is.
     pub(super) fn encode(&mut self, section: Section, bytes: &[u8]) -> Option<Vec<u8>> {
         if bytes.len() < MIN_INPUT {
             return None;
