@@ -52,6 +52,11 @@ fn steers(c: char) -> bool {
         || matches!(u32::from(c), 0xfff9..=0xfffb | 0xe0000..=0xe0fff)
 }
 
+/// Bytes as hexadecimal digits, in lower case.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// An error with its causes, the outermost first. No error of ours says in its own text what its `source` says, so each is
 /// told once.
 pub fn told(error: &dyn std::error::Error) -> String {
@@ -131,6 +136,11 @@ mod tests {
             };
             assert_eq!(shown_bytes(&bytes), vector["expect"].as_str().unwrap(), "{}", vector["why"]);
         }
+    }
+
+    #[test]
+    fn bytes_become_two_digits_each() {
+        assert_eq!(hex(&[0, 0x0f, 0xff]), "000fff");
     }
 
     #[test]

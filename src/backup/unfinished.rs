@@ -141,7 +141,7 @@ fn this_node() -> Option<String> {
     let ids = IDENTITIES.iter().filter_map(|path| fs::read_to_string(path).ok());
     let id = ids.map(|id| id.lines().next().unwrap_or_default().to_owned()).find(|id| is_id(id))?;
     let hash = Md5::digest(format!("pve-diff-backup {id}"));
-    let hash: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = crate::text::hex(&hash[..4]);
     Some(format!("{host}-{hash}"))
 }
 

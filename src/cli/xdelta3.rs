@@ -25,7 +25,7 @@ use crate::container::{self, Compression, Kind};
 use crate::matching::base::{Access, Base, Nature};
 use crate::matching::restore::{self, Differential, Options};
 use crate::matching::{BaseProblem, Error, WINDOW, differential, full};
-use crate::text::{shown, told};
+use crate::text::{hex, shown, told};
 
 mod compose;
 
@@ -492,8 +492,4 @@ fn identify(path: &Path, against: Option<&Path>) -> anyhow::Result<()> {
     let size = base.size().map_or("unknown".into(), |n| n.to_string());
     writeln!(io::stdout(), "{} form={} id={id} size={size} ({how})", shown(path), base.form)
         .context("cannot write to standard output")
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

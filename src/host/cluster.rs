@@ -5,13 +5,14 @@
 pub mod jobs;
 pub mod remote;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
+use super::members::{Member, MemberList};
 use super::root::{Root, RootError, read_bounded};
 
 /// The member list, written by pmxcfs from what corosync tells it (`cfs_create_memberlist_msg`).
@@ -83,27 +84,6 @@ pub enum ClusterError {
     Root(#[from] RootError),
 }
 
-/// What pmxcfs writes. The two latter are missing outside a cluster.
-#[derive(Deserialize)]
-struct Listed {
-    nodename: NodeName,
-    cluster: Option<ListedCluster>,
-    #[serde(default)]
-    nodelist: BTreeMap<NodeName, ListedNode>,
-}
-
-#[derive(Deserialize)]
-struct ListedCluster {
-    name: String,
-    quorate: u8,
-}
-
-#[derive(Deserialize)]
-struct ListedNode {
-    online: u8,
-    ip: Option<IpAddr>,
-}
-
 impl Members {
     /// Reads the list of the host below `root`.
     ///
@@ -122,19 +102,22 @@ impl Members {
     }
 
     fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
-        let Listed { nodename, cluster, mut nodelist } = serde_json::from_slice(json)?;
-        let own = nodelist.remove(&nodename);
-        let own = Node { name: nodename, own: true, online: true, ip: own.and_then(|node| node.ip) };
-        let others = nodelist.into_iter().map(|(name, node)| Node {
-            name,
-            own: false,
-            online: node.online != 0,
-            ip: node.ip,
-        });
+        let MemberList { nodename, cluster, mut nodelist } = MemberList::parse(json)?;
+        let nodename = nodename.ok_or_else(|| serde_json::Error::missing_field("nodename"))?;
+        let checked = |name: String| NodeName::try_from(name).map_err(serde_json::Error::custom);
+        let address =
+            |ip: Option<String>| ip.map(|ip| ip.parse().map_err(serde_json::Error::custom)).transpose();
+        let ip = address(nodelist.remove(&nodename).and_then(|node| node.ip))?;
+        let own = Node { name: checked(nodename)?, own: true, online: true, ip };
+        let mut nodes = vec![own];
+        for (name, Member { online, ip }) in nodelist {
+            let online = online.ok_or_else(|| serde_json::Error::missing_field("online"))? != 0;
+            nodes.push(Node { name: checked(name)?, own: false, online, ip: address(ip)? });
+        }
         Ok(Self {
             quorate: cluster.as_ref().is_none_or(|cluster| cluster.quorate != 0),
             cluster: cluster.map(|cluster| cluster.name),
-            nodes: std::iter::once(own).chain(others).collect(),
+            nodes,
         })
     }
 }

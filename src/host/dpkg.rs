@@ -187,7 +187,7 @@ impl Dpkg {
 /// The md5 of `content` in lower-case hex, as dpkg writes it.
 pub fn md5_hex(content: &[u8]) -> String {
     use md5::Digest;
-    md5::Md5::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::text::hex(&md5::Md5::digest(content))
 }
 
 /// Whether `root` is the root folder of a host with dpkg. To be asked before anything is made in it: its path may be

@@ -60,7 +60,7 @@ fn command(program: &str, options: &[(&str, Option<&Path>)], words: &str) -> Str
 }
 
 /// `word` so that a shell takes it as one word.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%,:=".contains(c);
     match !word.is_empty() && word.chars().all(plain) {
         true => word.to_owned(),

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod deb;
 pub mod dpkg;
 pub mod hint;
+mod members;
 pub mod notify;
 pub mod pmxcfs;
 pub mod program;

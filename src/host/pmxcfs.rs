@@ -13,14 +13,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::members::{self, MemberList};
 use super::root::{Root, RootError, read_bounded};
 
 /// Where it is mounted, relative to the root.
 const MOUNT: &str = "etc/pve";
-
-/// A file that pmxcfs makes up: there exactly where it is mounted. Nothing may be written to the empty folder below,
-/// as pmxcfs would then not start.
-const MEMBERS: &str = ".members";
 
 /// Larger than any file that pmxcfs takes.
 const MAX_FILE: u64 = 4 << 20;
@@ -101,16 +98,12 @@ impl Pmxcfs {
     pub fn find(root: &Root) -> Result<Option<Self>, PmxcfsError> {
         let dir = root.resolve(MOUNT)?;
         let mut found = Self { root: root.clone(), dir, node: String::new(), members: BTreeSet::new() };
-        let Some(members) = found.read(MEMBERS)? else { return Ok(None) };
-        let members: serde_json::Value = serde_json::from_slice(&members).unwrap_or_default();
-        found.node = match members.get("nodename").and_then(serde_json::Value::as_str) {
-            Some(name) => name.to_owned(),
-            None => host_name(root),
-        };
+        // Without the list it is not mounted. Nothing may be written to the empty folder then, as pmxcfs would not start.
+        let Some(members) = found.read(members::NAME)? else { return Ok(None) };
+        let MemberList { nodename, nodelist, .. } = MemberList::parse(&members).unwrap_or_default();
+        found.node = nodename.unwrap_or_else(|| host_name(root));
         found.members.insert(found.node.clone());
-        if let Some(nodes) = members.get("nodelist").and_then(serde_json::Value::as_object) {
-            found.members.extend(nodes.keys().cloned());
-        }
+        found.members.extend(nodelist.into_keys());
         // Until corosync runs, the list above lacks all others.
         if let Some(corosync) = found.read("corosync.conf")? {
             found.members.extend(node_names(&String::from_utf8_lossy(&corosync)));

@@ -30,5 +30,5 @@ pub mod verified;
 /// The sha256 of `content` in lower-case hex.
 pub fn sha256_hex(content: &[u8]) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::text::hex(&sha2::Sha256::digest(content))
 }

@@ -11,6 +11,8 @@
 //! ```
 //! The names are information for people. We never open a file that a header names.
 
+use crate::text::hex;
+
 const OURS: &[u8] = b"pve-xdelta3";
 
 /// Contents of an application header. Unknown fields of ours are ignored.
@@ -155,10 +157,6 @@ fn push_armor(out: &mut Vec<u8>, hash: &Option<[u8; 32]>) {
         out.push(b'#');
         out.extend_from_slice(hex(hash).as_bytes());
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn unhex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {

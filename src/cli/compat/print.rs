@@ -173,7 +173,7 @@ fn window_header(out: &mut impl Write, window: &Window, extent: Extent) -> io::R
 }
 
 fn end_record(out: &mut impl Write, end: &EndRecord) -> io::Result<()> {
-    let hash: String = end.hash.iter().map(|b| format!("{b:02x}")).collect();
+    let hash = crate::text::hex(&end.hash);
     let of = if end.base.is_some() { " of the delta" } else { "" };
     writeln!(out, "VCDIFF end record:            {} bytes, XXH3-128{of} {hash}", end.total_len)
 }

@@ -149,7 +149,7 @@ impl Kind {
             Self::Folder => "a folder".into(),
             Self::File { same_as: Some(first), .. } => format!("another name of {}", first.display()),
             Self::File { size, sha256, same_as: None } => {
-                let sum: String = sha256[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+                let sum = crate::text::hex(&sha256[..8]);
                 format!("{size} bytes, sha256 {sum}…")
             }
             Self::Link(target) => format!("a link to {}", target.display()),

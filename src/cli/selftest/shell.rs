@@ -1,6 +1,6 @@
 //! Running the programs of Proxmox VE: the one place of the self-test that does.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::cli::say::{self, println_quietly};
 use crate::host::Program;
+use crate::host::hint::quoted;
 
 /// The longest backup or restore of a guest.
 const LIMIT: Duration = Duration::from_secs(86_400);
@@ -70,16 +71,7 @@ impl Shell {
 
 /// A command as one would type it.
 pub(super) fn show(words: &[OsString]) -> String {
-    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
-}
-
-fn quoted(word: &OsStr) -> String {
-    let text = word.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@*".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.into_owned();
-    }
-    format!("'{}'", text.replace('\'', "'\\''"))
+    words.iter().map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
