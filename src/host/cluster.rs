@@ -1,6 +1,6 @@
 //! The cluster a host belongs to, as its cluster file system (pmxcfs) lists it.
 //!
-//! [`remote`] is the one place that reaches other nodes, [`jobs`] reads the backup jobs, which all nodes share.
+//! [`remote`] alone reaches other nodes. [`jobs`] reads the backup jobs, which all nodes share.
 
 pub mod jobs;
 pub mod remote;
@@ -18,7 +18,7 @@ use super::root::{Root, RootError, read_bounded};
 /// The member list, written by pmxcfs from what corosync tells it (`cfs_create_memberlist_msg`).
 pub const MEMBERS: &str = "etc/pve/.members";
 
-/// Larger than the list of any cluster (corosync's limit is far below 1000 nodes of 100 bytes each).
+/// The largest list that is read. Corosync's limit is far below 1000 nodes of 100 bytes each.
 const MAX_MEMBERS: u64 = 1 << 20;
 
 /// The nodes of a cluster, or the one node of a host that is in none.
@@ -135,7 +135,7 @@ impl std::fmt::Display for NodeName {
     }
 }
 
-/// A text that is no name of a node.
+/// The error for a text that is no name of a node.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is no name of a node")]
 pub struct NodeNameError(String);

@@ -1,4 +1,4 @@
-//! Package files that are not installed: unpacked into a temporary folder by dpkg-deb(1).
+//! Opens package files that are not installed: dpkg-deb(1) unpacks them into a temporary folder.
 
 use std::fs;
 use std::io;
@@ -43,13 +43,13 @@ pub enum DebError {
         /// What it said.
         said: String,
     },
-    /// The package says nothing usable of itself.
+    /// The package does not tell its name or version.
     #[error("{}: its control file is incomplete", file.display())]
     Control {
         /// The file.
         file: PathBuf,
     },
-    /// Its version is none.
+    /// Its version is no Debian version.
     #[error("{}: {cause}", file.display())]
     Version {
         /// The file.

@@ -1,8 +1,8 @@
-//! dpkg's database, read from its files: which packages are installed, and what their files should hold.
+//! Reads dpkg's database from its files: which packages are installed, and what their files should hold.
 //!
-//! Read directly rather than through `dpkg-query`, so that a mounted disk or a tree needs no dpkg, and so that
-//! a file trigger (run by dpkg while it holds its lock) sees what dpkg sees: `status` is overlaid with the
-//! not yet merged records in `updates/`, as dpkg itself does when it starts.
+//! The files are read directly and not through `dpkg-query`, for two reasons: a mounted disk or a tree needs no dpkg then,
+//! and a file trigger, which dpkg runs while it holds its lock, sees what dpkg sees. As dpkg itself does when it starts, the
+//! records in `updates/`, which are not merged yet, count more than those in `status`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::root::{Root, RootError};
 use super::version::{Version, VersionError};
 
-/// Larger than any real database (a desktop with everything has some 20 MiB).
+/// The largest file that is read. A desktop with everything has some 20 MiB.
 const MAX_DATABASE: u64 = 256 << 20;
 
 /// The list of packages, relative to the root.
@@ -151,7 +151,7 @@ impl Dpkg {
         self.packages.values()
     }
 
-    /// The diversion that makes `file` (relative to the root) another's than that of `package`.
+    /// The diversion by which `file` (relative to the root) is no longer the one that `package` ships.
     pub fn diversion(&self, package: &str, file: &str) -> Option<&Diversion> {
         self.diversions.iter().find(|d| d.from == file && d.by.as_deref() != Some(package))
     }

@@ -1,6 +1,6 @@
-//! Commands that messages tell people to run: all of them are worded here.
+//! Words the commands that messages tell people to run.
 //!
-//! A command is there to be pasted. So it names the root folder that this run works on, where that is not the running
+//! People paste these commands. So each names the root folder that this run works on, where that is not the running
 //! host's, and the patch sets, where they are not our own: without these, it would work on the wrong host, or do another
 //! thing to it.
 
@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 
 use super::Root;
 
-/// What this run works on; unset it is the running host, with our own patch sets. One process works on one host.
+/// The host and the patch sets that this run works on. Unset, they are the running host and our own sets. One process works
+/// on one host.
 static AIM: OnceLock<Aim> = OnceLock::new();
 
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// The list's name in the cluster file system. It is there exactly where that is mounted.
 pub(super) const NAME: &str = ".members";
 
-/// The list as pmxcfs writes it. Who needs a field that may be missing, or a name to be one, judges that.
+/// The list as pmxcfs writes it. Callers check that the fields they need are there, and that names are names.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct MemberList {
     /// The name of this node.

@@ -1,10 +1,10 @@
 //! What is installed on a host: its root folder, dpkg's database, its services.
 //!
-//! Nothing here writes a host's own files. [`Root`] keeps every path inside the folder given with `--root`, [`Dpkg`] reads
-//! dpkg's own files (no dpkg needed: the folder may be a mounted disk), [`services`] is the one place that
-//! talks to systemd, [`notify`] the one that tells people who are not there, [`pmxcfs`] the one that knows the
-//! settings shared by a cluster, [`cluster`] knows the other nodes, [`storage`] where backups lie, [`scratch`] makes
-//! temporary folders, [`program`] starts other programs, [`hint`] words the commands that messages tell people to run.
+//! Nothing here writes a host's own files. [`Root`] keeps every path inside the folder given with `--root`. [`Dpkg`] reads
+//! dpkg's own files and needs no dpkg, as the folder may be a mounted disk. Each of these does one thing for all of the
+//! program: [`services`] talks to systemd, [`notify`] tells people who are not there, [`pmxcfs`] reads and writes what a
+//! cluster shares, [`cluster`] reaches the other nodes, [`storage`] finds where backups lie, [`scratch`] makes temporary
+//! folders, [`program`] starts other programs, and [`hint`] words the commands that messages tell people to run.
 
 pub mod cluster;
 pub mod deb;

@@ -1,4 +1,4 @@
-//! Telling people who are not there: the journal, and Proxmox VE's notifications or a mail.
+//! Tells people who are not there: through the journal, and through Proxmox VE's notifications or a mail.
 //!
 //! Nothing here fails or blocks its caller: whoever installs packages must not wait for a mail server.
 
@@ -68,7 +68,7 @@ pub fn message(root: &Root, subject: &str, text: &str) -> bool {
     through_proxmox() || by_mail()
 }
 
-/// Whether `program`, which reads `input`, succeeds in time. What it says is nobody's.
+/// Whether `program`, which reads `input`, succeeds in time. What it prints is dropped.
 fn runs(program: &Program, input: &str) -> bool {
     program.clone().limit(PATIENCE).keep(0).run_with(input).is_ok_and(|ran| ran.succeeded())
 }

@@ -1,9 +1,9 @@
-//! The cluster file system below `/etc/pve` (pmxcfs): the one place that writes to it.
+//! The cluster file system below `/etc/pve` (pmxcfs). Only this file writes to it.
 //!
-//! It is no ordinary file system: no hard links, fixed owners and modes, no fsync; a rename replaces atomically on all
-//! nodes; without quorum every write is refused (EACCES). Locks are folders in `priv/lock`, which any node may make
-//! once; who finds one there asks for its release by setting its time to 0, and pmxcfs grants that when it is two
-//! minutes old (`PVE::Cluster`, pmxcfs' README).
+//! It is no ordinary file system: it has no hard links and no fsync, and its owners and modes are fixed. A rename replaces a
+//! file atomically on all nodes. Without quorum every write is refused (EACCES). A lock is a folder in `priv/lock`, which only
+//! one node can make. Another node that wants it asks for its release by setting the folder's time to 0, and pmxcfs removes
+//! the folder when it is two minutes old (`PVE::Cluster`, pmxcfs' README).
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -19,10 +19,10 @@ use super::root::{Root, RootError, read_bounded};
 /// Where it is mounted, relative to the root.
 const MOUNT: &str = "etc/pve";
 
-/// Larger than any file that pmxcfs takes.
+/// The largest file that is read. pmxcfs takes none that is larger.
 const MAX_FILE: u64 = 4 << 20;
 
-/// Larger than a file with the name of a host.
+/// The largest file with the name of a host that is read.
 const MAX_NAME: u64 = 4096;
 
 /// How long to wait for a lock; as Proxmox' own code does.
@@ -40,7 +40,7 @@ pub struct Pmxcfs {
     members: BTreeSet<String>,
 }
 
-/// What cannot be done there.
+/// Why something cannot be done there.
 #[derive(Debug, thiserror::Error)]
 pub enum PmxcfsError {
     /// Something cannot be read.
@@ -65,7 +65,7 @@ pub enum PmxcfsError {
         /// The lock.
         path: PathBuf,
     },
-    /// No answer, as when corosync hangs.
+    /// It does not answer, as happens when corosync hangs.
     #[error("/{MOUNT} did not answer in {} seconds: see systemctl status pve-cluster corosync", .0.as_secs())]
     Silent(Duration),
     /// A path cannot be followed.
@@ -121,7 +121,7 @@ impl Pmxcfs {
         &self.members
     }
 
-    /// The content of a file; `None` where there is none.
+    /// Reads a file; `None` where there is none.
     ///
     /// # Errors
     /// [`PmxcfsError::Read`]
@@ -134,7 +134,7 @@ impl Pmxcfs {
         }
     }
 
-    /// Replaces a file, as `PVE::Tools::file_set_contents` does; hold its lock.
+    /// Replaces a file, as `PVE::Tools::file_set_contents` does. The caller must hold its lock.
     ///
     /// # Errors
     /// [`PmxcfsError::Write`]; then the file is as it was.
@@ -182,7 +182,7 @@ pub fn is_unmounted(root: &Root) -> bool {
     entries.is_some_and(|mut entries| entries.next().is_none())
 }
 
-/// Locks, until dropped.
+/// Locks that are held until this is dropped.
 #[derive(Debug)]
 pub struct Lock {
     dirs: Vec<PathBuf>,
@@ -213,7 +213,7 @@ fn acquire(dir: &Path) -> Result<(), PmxcfsError> {
     }
 }
 
-/// Refused unless the lock is old; the next attempt tells.
+/// Asks pmxcfs to release a lock. It does so only where the lock is old; the next attempt to take it tells.
 fn ask_for_release(dir: &Path) {
     let zero = rustix::fs::Timespec { tv_sec: 0, tv_nsec: 0 };
     let times = rustix::fs::Timestamps { last_access: zero, last_modification: zero };

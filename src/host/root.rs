@@ -1,10 +1,10 @@
-//! Paths that stay inside one root folder.
+//! Looks up paths so that they stay inside one root folder.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-/// As many symbolic links as Linux follows in one look-up (path_resolution(7)).
+/// The number of symbolic links that Linux follows in one look-up (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
 
 /// The folder that holds a host's files: `/`, or a mounted disk, a chroot, a tree under test.
@@ -13,7 +13,7 @@ pub struct Root {
     dir: PathBuf,
 }
 
-/// A path below the root that cannot be followed.
+/// Why a path below the root cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
     /// The root folder itself cannot be used.
@@ -64,7 +64,7 @@ impl Root {
         self.dir == Path::new("/")
     }
 
-    /// Where `path` (relative to the root, or absolute as seen from inside it) really lies.
+    /// Tells where `path` (relative to the root, or absolute as seen from inside it) really lies.
     ///
     /// All symbolic links are followed as a process chrooted into the root would: an absolute target starts
     /// at the root again and `..` does not leave it. Parts that do not exist are taken as they are, so a
@@ -104,7 +104,7 @@ impl Root {
         Ok(self.join(&real))
     }
 
-    /// What the regular file `path` holds, which is looked up as [`Root::resolve`] does; `None` where it does not exist.
+    /// Reads the regular file `path`, which is looked up as [`Root::resolve`] does; `None` where it does not exist.
     ///
     /// # Errors
     /// [`RootError`]; a file of more than `max` bytes is one too, as in [`read_bounded`].

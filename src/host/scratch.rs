@@ -1,8 +1,9 @@
-//! Temporary folders: the one place that makes them.
+//! Makes temporary folders. No other file does.
 //!
-//! Nobody but its owner gets into one, whatever the umask says: perl may load what lies in it as root, and it may hold a
-//! package's files or a guest's data. Its maker holds a lock on it as long as it lives, and the next one who makes a
-//! folder there removes those that nobody holds any more: what `kill -9` left is known by its lock, not by its age.
+//! Nobody but its owner gets into one, whatever the umask says, because perl may load what lies in it as root, and it may
+//! hold a package's files or a guest's data. The program that made a folder holds a lock on it as long as it runs. The next
+//! one that makes a folder there removes those on which nobody holds a lock any more. So the folder of a program that was
+//! killed is recognised by its lock, not by its age.
 
 use std::fs;
 use std::io;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat};
 use tempfile::TempDir;
 
-/// How the names of folders begin that are removed where nobody holds them.
+/// The beginning of the folders' names.
 const PREFIX: &str = "pve-diff-backup-staging-";
 
 /// Characters of a name that nobody can guess.
@@ -103,7 +104,7 @@ pub fn private(parent: &Path, prefix: &str) -> io::Result<TempDir> {
     Ok(dir)
 }
 
-/// Removes the folders in `parent` that runs left which are no more. What cannot be removed is left to the next one.
+/// Removes the folders in `parent` that killed runs left. What cannot be removed is left to the next run.
 pub fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.filter_map(Result::ok) {
@@ -121,7 +122,7 @@ pub fn sweep(parent: &Path) {
 
 /// Who holds a folder.
 enum Held {
-    /// We do from now on; also tells the folder's owner.
+    /// We hold it from now on. The number is the user ID of the folder's owner.
     Ours(OwnedFd, u32),
     ByAnother,
     Gone,

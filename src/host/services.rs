@@ -1,4 +1,4 @@
-//! Proxmox' daemons: the one place that talks to systemd, or to dpkg in its stead.
+//! Lets Proxmox' daemons load new code. Only this file talks to systemd, or to dpkg in its stead.
 
 use super::program::Program;
 use super::root::Root;

@@ -1,4 +1,4 @@
-//! Where the storages of `/etc/pve/storage.cfg` keep their backups.
+//! Tells where the storages of `/etc/pve/storage.cfg` keep their backups.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -18,14 +18,14 @@ const MAX_MOUNTS: u64 = 16 << 20;
 /// Where a storage keeps its backups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// In a folder, as it is reached from here.
+    /// It keeps them in a folder.
     Folder {
         /// The folder.
         dir: PathBuf,
         /// Where its share or disk must be mounted, but nothing is.
         unmounted: Option<PathBuf>,
     },
-    /// In no files.
+    /// It keeps them in no files.
     NoFiles {
         /// The type of the storage.
         kind: String,

@@ -1,4 +1,4 @@
-//! Proxmox VE's log of tasks: how backup jobs ended.
+//! Tells from Proxmox VE's log of tasks how backup jobs ended.
 //!
 //! `/var/log/pve/tasks/index` has a line for each task that ended, `UPID END STATUS`, and a task's own log lies beside it in a
 //! folder named by the last digit of its start (PVE::Tools, upid_decode).
@@ -12,10 +12,10 @@ use super::Root;
 /// Where the logs lie, relative to the root.
 const TASKS: &str = "var/log/pve/tasks";
 
-/// As much of the index is read, from its end: some ten thousand tasks.
+/// How much of the index is read, from its end, in bytes. That is some ten thousand tasks.
 const MAX_INDEX: u64 = 2 << 20;
 
-/// As much of a task's log is read.
+/// How much of a task's log is read, in bytes.
 const MAX_LOG: u64 = 256 << 10;
 
 /// The words before a job's command line in its log.
@@ -36,8 +36,8 @@ pub struct Failed {
     pub log: String,
 }
 
-/// The jobs whose last run since `since` (seconds since 1970) failed, of those that `concerns` is true for, by their command
-/// line. What cannot be read is passed over: logs are no promise.
+/// Finds the jobs whose last run since `since` (seconds since 1970) failed. Only those are looked at for whose command line
+/// `concerns` is true. Logs that cannot be read are passed over.
 pub fn failed(root: &Root, since: u64, concerns: impl Fn(&str) -> bool) -> Vec<Failed> {
     let index = read_end(root, &format!("{TASKS}/index"), MAX_INDEX).unwrap_or_default();
     let mut seen = BTreeSet::new();
@@ -61,7 +61,7 @@ pub fn failed(root: &Root, since: u64, concerns: impl Fn(&str) -> bool) -> Vec<F
     failed
 }
 
-/// What a job does, whatever the order of its options: Proxmox VE writes them in one that differs from run to run.
+/// The options of a job in a fixed order. Proxmox VE writes them in an order that differs from run to run.
 fn in_order(job: &str) -> Vec<String> {
     let mut words: Vec<String> = job.split(" --").map(|option| option.trim().to_owned()).collect();
     words[1..].sort();
@@ -80,7 +80,7 @@ struct Task<'a> {
     status: &'a str,
 }
 
-/// A backup's line of the index; nothing for any other.
+/// Reads a line of the index; `None` where it is of no backup.
 fn parse(line: &str) -> Option<Task<'_>> {
     let (upid, rest) = line.split_once(' ')?;
     let (end, status) = rest.split_once(' ')?;
@@ -97,7 +97,7 @@ fn parse(line: &str) -> Option<Task<'_>> {
     })
 }
 
-/// One line for people: of bounded length, without what could steer a terminal.
+/// A line of a log for people: it has a bounded length and no characters that could command a terminal.
 fn shown(text: &str) -> String {
     text.trim().chars().take(255).map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -61,7 +61,7 @@ impl Version {
         })
     }
 
-    /// The first two numbers: releases of Proxmox' packages that share them are of the same months.
+    /// The first two numbers. Releases of a Proxmox package that share them were published within a few months.
     pub fn series(&self) -> impl Iterator<Item = &str> {
         self.upstream.split('.').take(2)
     }
@@ -130,8 +130,8 @@ fn compare_part(a: &str, b: &str) -> Ordering {
     Ordering::Equal
 }
 
-/// Where the first character sorts: `~` before the end of the text, the end (or a digit) before letters,
-/// letters before everything else.
+/// The rank by which the first character sorts: `~` comes before the end of the text, the end (or a digit) before letters,
+/// and letters before everything else.
 fn weight(text: &[u8]) -> i32 {
     match text.first() {
         None => 0,

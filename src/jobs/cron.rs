@@ -1,8 +1,9 @@
-//! The option in `vzdump.cron` (a crontab with users, cron.d(5)), edited by words as the shell sees them.
+//! Reads and edits the option in `vzdump.cron`, a crontab with users (cron.d(5)). A line is taken apart into words as the
+//! shell would do it.
 
 use super::{OPTION, days};
 
-/// A line that ends inside quotes.
+/// The error for a line that ends inside quotes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct OpenQuote;
 
@@ -11,9 +12,9 @@ pub struct OpenQuote;
 pub struct Job<'a> {
     line: &'a [u8],
     words: Vec<Word>,
-    /// Where the option and its value stand, with the blanks before them.
+    /// The range of the line that holds the option, its value and the blanks before them.
     cuts: Vec<(usize, usize)>,
-    /// Behind the word vzdump.
+    /// The position behind the word vzdump.
     behind: usize,
     /// The option's value.
     pub days: Option<u32>,
@@ -21,8 +22,8 @@ pub struct Job<'a> {
     pub node: Option<String>,
 }
 
-/// The job in `line`; `None` where it is none, or holds the option with something that is no number of days, which no
-/// vzdump accepts.
+/// Finds the job in `line`. The result is `None` where the line runs no vzdump, and where the option has a value that is
+/// no number of days, as no vzdump accepts that.
 ///
 /// # Errors
 /// [`OpenQuote`] where the option is in a line that cannot be taken apart.
@@ -87,8 +88,8 @@ impl Job<'_> {
         [before, format!(" --{OPTION} {days}").as_bytes(), behind].concat()
     }
 
-    /// Whether this is `other`, except for the order of its options (Proxmox VE writes them in any) and whether it is
-    /// enabled.
+    /// Whether this is the same job as `other`. The order of options does not count, because Proxmox VE writes them in any
+    /// order, nor does it count whether the job is enabled.
     pub fn is(&self, other: &str) -> bool {
         words(other.as_bytes()).is_ok_and(|other| sorted(&self.words) == sorted(&other))
     }
@@ -112,9 +113,9 @@ fn is_option(name: &str) -> bool {
 struct Word {
     start: usize,
     end: usize,
-    /// Without its quotes.
+    /// The word without its quotes.
     text: String,
-    /// `;`, `|`, `&` and the like: another command, or none, follows.
+    /// An operator such as `;`, `|` or `&`, behind which another command may begin.
     is_operator: bool,
 }
 

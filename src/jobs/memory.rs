@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::MAX_DAYS;
 
-/// The form written here; another one is not touched.
+/// The version of the file's form that this program writes. A file of another form is not touched.
 const FORMAT: u32 = 1;
 
-/// For whoever finds the file.
+/// A text in the file for people who find it.
 const ABOUT: &str =
     "What pve-diff-backup remembers of backup jobs, because Proxmox VE without its lines drops it.";
 
-/// The copy.
+/// The copy as it stands in its file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Days between full backups, by the ID of a job in jobs.cfg.
@@ -25,7 +25,7 @@ pub struct Memory {
     /// Nodes that know the option or once knew it.
     #[serde(default)]
     pub nodes: BTreeMap<String, Node>,
-    /// What a newer version may have added.
+    /// Fields that this version does not know. They are written back as they were.
     #[serde(flatten)]
     others: BTreeMap<String, serde_json::Value>,
 }
@@ -33,7 +33,7 @@ pub struct Memory {
 /// A line of vzdump.cron.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// Without the option, and without its line end.
+    /// The line without the option and without its line end.
     pub line: String,
     /// The value the option had.
     pub days: u32,
@@ -44,25 +44,25 @@ pub struct Line {
 pub struct Node {
     /// Whether its vzdump knows the option.
     pub patched: bool,
-    /// Since when, in seconds since 1970.
+    /// The time since which that is so, in seconds since 1970.
     pub since: u64,
     /// The version of this program there.
     pub program: String,
 }
 
-/// A copy that cannot be used.
+/// Why a copy cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// A newer version wrote it.
     #[error("form {0} is unknown to this version: install the newest pve-diff-backup on all nodes")]
     Newer(u64),
-    /// It is no copy at all.
+    /// It is damaged.
     #[error("{0}")]
     Damaged(String),
 }
 
 impl Memory {
-    /// The copy in the content of its file.
+    /// Reads the copy from the content of its file.
     ///
     /// # Errors
     /// [`MemoryError`]
@@ -75,13 +75,13 @@ impl Memory {
             None => return Err(MemoryError::Damaged("no \"format\" in it".to_owned())),
         }
         let mut memory: Self = serde_json::from_value(value).map_err(damaged)?;
-        // Somebody's hands: no vzdump would take it.
+        // Somebody edited the file: no vzdump would take such a value.
         memory.jobs.retain(|_, days| *days <= MAX_DAYS);
         memory.cron.retain(|line| line.days <= MAX_DAYS);
         Ok(memory)
     }
 
-    /// As written to the file.
+    /// The content of its file.
     pub fn to_json(&self) -> Vec<u8> {
         let mut memory = self.clone();
         memory.others.insert("format".to_owned(), FORMAT.into());

@@ -11,14 +11,14 @@
 //! So a copy of ours ([`Memory`], `/etc/pve/pve-diff-backup.json`) holds each job's value, what was taken out of
 //! `vzdump.cron`, and which nodes are patched. [`plan`] decides from these alone, by four rules:
 //!
-//! 1. **Only a value speaks.** A value in jobs.cfg (0 too) is copied. That there is none says nothing: code without
-//!    our lines drops it, in any order of events, so a job of the copy gets its value back. Who really removes it does
-//!    so through our lines (API, web interface, command line), which make the copy forget the job first
-//!    (`PVE::VZDump::Differential::Jobs`); so do creating and deleting a job. In an editor, write 0.
+//! 1. **A value counts, its absence does not.** A value in jobs.cfg (0 too) is copied. A missing value means nothing,
+//!    because code without our lines may have dropped it at any time; so the job gets back the value of the copy. People
+//!    who remove the option do that through our lines (API, web interface, command line), which make the copy forget the
+//!    job first (`PVE::VZDump::Differential::Jobs`). Creating and deleting a job does the same. In an editor, write 0.
 //! 2. **No job stops.** A line of vzdump.cron loses the option as soon as a node that runs it does not know it, and
 //!    gets it back once all of them do.
-//! 3. **What only warns stays** as long as a node is patched: jobs.cfg is cleaned when the last one reverts. The copy
-//!    stays beyond that, for a return.
+//! 3. **jobs.cfg keeps the option** as long as any node is patched, because code without our lines only warns of it. The
+//!    last node that reverts removes it. The copy stays even then, for the case that a node is patched again.
 //! 4. **Nothing else is touched**: order, comments, unknown keys, other sections, the rest of a line.
 
 pub mod cron;
@@ -37,27 +37,27 @@ pub const OPTION: &str = "fullbackup";
 /// The largest number of days that the option takes; the least is 0.
 pub const MAX_DAYS: u32 = 365;
 
-/// `value` as the option takes it, or not.
+/// Reads `value` as the option takes it; `None` where the option refuses it.
 pub fn days(value: &str) -> Option<u32> {
     let plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     value.parse().ok().filter(|days| plain && *days <= MAX_DAYS)
 }
 
-/// What is asked for.
+/// What the caller wants to happen to the option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Learn the jobs' values, change no file but the copy.
+    /// Jobs are looked at and their values copied; no other file is changed.
     Observe,
     /// This node is meant to be patched, whether it is or not.
     Keep,
-    /// Our lines leave this node.
+    /// Our lines are about to be taken out of this node.
     Leave,
 }
 
-/// All that [`plan`] looks at.
+/// Everything that [`plan`] decides from.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
-    /// What is asked for.
+    /// What the caller wants to happen to the option.
     pub mode: Mode,
     /// This node's name.
     pub node: &'a str,
@@ -65,7 +65,7 @@ pub struct Situation<'a> {
     pub members: &'a BTreeSet<String>,
     /// Whether this node's vzdump knows the option, and will.
     pub patched: bool,
-    /// Seconds since 1970.
+    /// The present time, in seconds since 1970.
     pub now: u64,
     /// This program's version.
     pub program: &'a str,
@@ -181,7 +181,8 @@ pub fn plan(at: &Situation) -> Plan {
     plan
 }
 
-/// This node's entry. A node that never was patched needs none: unknown ones count as unpatched.
+/// Gives this node its entry. A node that never was patched needs none, because nodes without an entry count as
+/// unpatched.
 fn record_self(at: &Situation, memory: &mut Memory) {
     let known = memory.nodes.get(at.node);
     let since = match known {

@@ -1,4 +1,4 @@
-//! The option in `jobs.cfg`, read as `PVE::SectionConfig` reads that file and edited by whole lines.
+//! Reads the option in `jobs.cfg` as `PVE::SectionConfig` reads that file, and edits it by whole lines.
 //!
 //! A section begins with `TYPE: ID` and ends with an empty line (or one that holds just `0`: Perl takes both for
 //! false). Its settings are indented. Lines whose first character is `#` are skipped anywhere. Of two sections with
@@ -6,7 +6,7 @@
 
 use super::{OPTION, days};
 
-/// The sections that are ours to deal with.
+/// The type of the sections that hold backup jobs.
 const TYPE: &[u8] = b"vzdump";
 
 /// The option's name, as the file has it.
@@ -30,13 +30,13 @@ pub struct Job {
 pub enum Value {
     /// Nothing.
     None,
-    /// So many days.
+    /// A valid number of days.
     Days(u32),
     /// Something that is no number of days; Proxmox VE ignores it with a warning.
     Odd,
 }
 
-/// All backup jobs, in their order; of several with one ID the one that counts.
+/// Finds all backup jobs, in the order of the file. Of several with one ID it gives the one that counts.
 pub fn jobs(raw: &[u8]) -> Vec<Job> {
     let sections = sections(raw);
     let counts = |(index, section): &(usize, &Section)| {
@@ -51,7 +51,7 @@ pub fn jobs(raw: &[u8]) -> Vec<Job> {
     sections.iter().enumerate().filter(counts).map(job).collect()
 }
 
-/// `raw` with the option in those of `values`' jobs that say nothing of it.
+/// Gives `raw` with the option added to those jobs of `values` that lack it.
 pub fn with(raw: &[u8], values: &[(&str, u32)]) -> Vec<u8> {
     let sections = sections(raw);
     let mut after = Vec::with_capacity(raw.len() + 32 * values.len());
@@ -73,7 +73,7 @@ pub fn with(raw: &[u8], values: &[(&str, u32)]) -> Vec<u8> {
     after
 }
 
-/// `raw` without the option in any backup job.
+/// Gives `raw` with the option taken out of all backup jobs.
 pub fn without(raw: &[u8]) -> Vec<u8> {
     let mut after = Vec::with_capacity(raw.len());
     let mut done = 0;
@@ -93,13 +93,13 @@ struct Section {
     enabled: Option<bool>,
     /// Where the lines of the option begin and end.
     lines: Vec<(usize, usize)>,
-    /// Behind its last setting, or its head.
+    /// The position behind the section's last setting, or behind its head where it has none.
     end: usize,
 }
 
 fn sections(raw: &[u8]) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
-    // Inside any section; inside one of ours.
+    // Whether the line is inside any section, and whether inside one of a backup job.
     let (mut inside, mut ours) = (false, false);
     let mut position = 0;
     for line in raw.split_inclusive(|byte| *byte == b'\n') {
@@ -148,7 +148,7 @@ fn sections(raw: &[u8]) -> Vec<Section> {
     sections
 }
 
-/// A switch, as `PVE::JSONSchema::parse_boolean` takes it.
+/// Reads a switch as `PVE::JSONSchema::parse_boolean` does.
 fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "on" | "yes" | "true" => Some(true),
@@ -157,7 +157,7 @@ fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// `TYPE: ID`: as `/^(\S+):\s*(\S+)\s*$/` takes it.
+/// Reads the head of a section, `TYPE: ID`, as `/^(\S+):\s*(\S+)\s*$/` does.
 fn head(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = trimmed_end(line);
     let blank = line.iter().position(|byte| is_blank(*byte));
@@ -170,7 +170,7 @@ fn head(line: &[u8]) -> Option<(&[u8], &[u8])> {
     (!kind.is_empty() && !id.is_empty() && !id.iter().any(|byte| is_blank(*byte))).then_some((kind, id))
 }
 
-/// `  KEY VALUE`: as `/^\s+(\S+)(\s+(.*\S))?\s*$/` takes it.
+/// Reads a setting, `  KEY VALUE`, as `/^\s+(\S+)(\s+(.*\S))?\s*$/` does.
 fn setting(line: &[u8]) -> Option<(&[u8], &[u8])> {
     line.first().filter(|byte| is_blank(**byte))?;
     let text = trimmed(trimmed_end(line));
@@ -178,7 +178,7 @@ fn setting(line: &[u8]) -> Option<(&[u8], &[u8])> {
     (end > 0).then(|| (&text[..end], trimmed(&text[end..])))
 }
 
-/// Perl's `\s`, for bytes.
+/// Whether a byte is white space for Perl's `\s`.
 fn is_blank(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == 0x0b
 }

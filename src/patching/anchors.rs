@@ -1,9 +1,9 @@
-//! How the anchors of a set fare in files it does not know yet: for people who look at a new release.
+//! Looks for the anchors of a set in files that it was not made for, and tells maintainers what became of each.
 
 use std::fmt;
 
+use super::candidates::{FoundLine, block_start, found_line, most_similar};
 use super::insert::find_anchor;
-use super::near::{Spot, nearest, opening, spot};
 use super::patchset::Hunk;
 use super::pattern::Pattern;
 use super::plan::Plan;
@@ -19,35 +19,35 @@ pub struct Finding {
     pub file: String,
     /// The hunk.
     pub hunk: String,
-    /// What it hangs on.
+    /// Its anchor, in words.
     pub wanted: String,
-    /// How that fares.
-    pub fate: Fate,
+    /// What became of it.
+    pub outcome: Outcome,
 }
 
-/// How an anchor fares.
+/// What became of an anchor in a new file.
 #[derive(Debug, Clone)]
-pub enum Fate {
-    /// It is where it is looked for, once.
-    Holds(Spot),
+pub enum Outcome {
+    /// It is in the place where it is looked for, exactly once.
+    Holds(FoundLine),
     /// It is there, but not in the block it is looked for in, or that block is gone.
-    Moved(Vec<Spot>),
+    Moved(Vec<FoundLine>),
     /// It is there more than once.
-    Ambiguous(Vec<Spot>),
-    /// It is gone; these lines are most like it.
-    Vanished(Vec<Spot>),
+    Ambiguous(Vec<FoundLine>),
+    /// It is gone. These lines are most like it.
+    Vanished(Vec<FoundLine>),
     /// The file does not exist.
     FileMissing,
 }
 
 impl Finding {
-    /// Whether nothing needs to be done.
+    /// Whether the hunk can go in as it is.
     pub fn holds(&self) -> bool {
-        matches!(self.fate, Fate::Holds(_))
+        matches!(self.outcome, Outcome::Holds(_))
     }
 }
 
-/// How all anchors of a plan fare, file by file.
+/// Looks for all anchors of a plan, file by file.
 pub fn examine(plan: &Plan) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in plan.files.iter().filter(|file| file.package.is_some()) {
@@ -64,14 +64,14 @@ pub fn examine(plan: &Plan) -> Vec<Finding> {
                 file: file.path.clone(),
                 hunk: hunk.id.clone(),
                 wanted,
-                fate: all.as_ref().map_or(Fate::FileMissing, |all| fate(all, hunk)),
+                outcome: all.as_ref().map_or(Outcome::FileMissing, |all| outcome(all, hunk)),
             });
         }
     }
     findings
 }
 
-fn fate(all: &[Line], hunk: &Hunk) -> Fate {
+fn outcome(all: &[Line], hunk: &Hunk) -> Outcome {
     let nowhere = |hunk: &Hunk, block: Option<&Pattern>| {
         Box::new(Place {
             package: hunk.package.clone(),
@@ -83,47 +83,48 @@ fn fate(all: &[Line], hunk: &Hunk) -> Fate {
         })
     };
     if let Ok(index) = find_anchor(all, hunk, &nowhere) {
-        return Fate::Holds(spot(all, index));
+        return Outcome::Holds(found_line(all, index));
     }
     let matching = |pattern: &Pattern| {
         (0..all.len()).filter(|index| pattern.matches(all[*index].body)).collect::<Vec<_>>()
     };
-    let spots = |indices: Vec<usize>| indices.into_iter().map(|index| spot(all, index)).collect::<Vec<_>>();
+    let spots =
+        |indices: Vec<usize>| indices.into_iter().map(|index| found_line(all, index)).collect::<Vec<_>>();
     let anchors: Vec<usize> = hunk.anchors.iter().flat_map(matching).collect();
     let blocks = hunk.within.as_ref().map(matching);
     match (anchors.len(), blocks.as_ref().map(Vec::len)) {
-        (0, None | Some(1..)) => Fate::Vanished(spots(nearest(all, &hunk.anchors))),
-        (0, Some(0)) => Fate::Vanished(spots(nearest(all, &Vec::from_iter(hunk.within.clone())))),
-        (2.., None) | (_, Some(2..)) => Fate::Ambiguous(spots(anchors)),
+        (0, None | Some(1..)) => Outcome::Vanished(spots(most_similar(all, &hunk.anchors))),
+        (0, Some(0)) => Outcome::Vanished(spots(most_similar(all, &Vec::from_iter(hunk.within.clone())))),
+        (2.., None) | (_, Some(2..)) => Outcome::Ambiguous(spots(anchors)),
         // In its block it is ambiguous, or it is elsewhere only.
         (2.., Some(1)) if anchors.iter().filter(|index| in_block(all, hunk, **index)).count() > 1 => {
-            Fate::Ambiguous(spots(anchors))
+            Outcome::Ambiguous(spots(anchors))
         }
-        _ => Fate::Moved(spots(anchors)),
+        _ => Outcome::Moved(spots(anchors)),
     }
 }
 
 /// Whether the line belongs to a block that opens as the hunk's does.
 fn in_block(all: &[Line], hunk: &Hunk, index: usize) -> bool {
-    let opening = opening(all, index).map(|opening| all[opening].body);
+    let opening = block_start(all, index).map(|start| all[start].body);
     hunk.within.as_ref().zip(opening).is_some_and(|(within, opening)| within.matches(opening))
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "/{}: hunk {}: ", self.file, self.hunk)?;
-        match &self.fate {
-            Fate::Holds(spot) => write!(f, "holds, {}", spot.place()),
-            Fate::FileMissing => write!(f, "the file is missing"),
-            Fate::Moved(spots) => {
+        match &self.outcome {
+            Outcome::Holds(spot) => write!(f, "holds, {}", spot.place()),
+            Outcome::FileMissing => write!(f, "the file is missing"),
+            Outcome::Moved(spots) => {
                 write!(f, "moved: {} is not there, but elsewhere:", self.wanted)?;
                 spots.iter().try_for_each(|spot| write!(f, "\n    {spot}"))
             }
-            Fate::Ambiguous(spots) => {
+            Outcome::Ambiguous(spots) => {
                 write!(f, "ambiguous: {} is there {} times:", self.wanted, spots.len())?;
                 spots.iter().try_for_each(|spot| write!(f, "\n    {spot}"))
             }
-            Fate::Vanished(spots) => {
+            Outcome::Vanished(spots) => {
                 write!(f, "vanished: {} is gone; ", self.wanted)?;
                 f.write_str(if spots.is_empty() { "nothing is like it" } else { "most like it:" })?;
                 spots.iter().try_for_each(|spot| write!(f, "\n    {spot}"))

@@ -1,4 +1,4 @@
-//! What becomes of one file: the unit that plans give, diffs show and transactions carry out.
+//! The change of one file. Plans give changes, diffs show them, transactions carry them out.
 
 /// One file to be replaced, created or deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]

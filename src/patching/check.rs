@@ -1,9 +1,10 @@
-//! Do the changed modules still load, and do pages hold our line as one? The former is asked of perl itself, before anything is written below the root.
+//! Checks, before anything is written below the root, that the changed modules still load, and that our lines in pages and
+//! modules have an effect. Perl itself loads the modules.
 //!
 //! Loading a module runs its code. On the running host that code runs anyway, as root and every minute. What lies below another root, or
 //! in a package file, is somebody else's: it is loaded only where somebody says so ([`Trust`]). Perl has no way to
-//! check a module without running what it holds (`perl -c` runs its BEGIN blocks and whatever it uses). Without loading there
-//! remain the lines that ours hang on, which are found exactly once, and [`code::fault`], which reads.
+//! check a module without running what it holds (`perl -c` runs its BEGIN blocks and whatever it uses). What is not loaded is
+//! still checked in two ways: each anchor must be there exactly once, and [`code::fault`] reads the module.
 //!
 //! The planned files are laid out in a temporary folder that comes first in perl's search path, then each changed
 //! module is loaded from there. Loading, not `perl -c`: that fails even on untouched modules whose `use` is circular
@@ -31,8 +32,8 @@ use crate::host::{Program, ProgramError, Root, Scratch};
 /// Where Proxmox' modules lie, relative to the root.
 const PERL_LIB: &str = "usr/share/perl5";
 
-/// A module that takes longer does not load: something hangs (a dead cluster file system, for one). Perl is
-/// told too (`alarm`), so that it ends even where we were killed.
+/// A module that takes longer does not load, because something hangs (a dead cluster file system, for example). Perl gets
+/// the same limit (`alarm`), so that it ends even where this program was killed.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Compiles a file given as argument, with empty modules in place of those that cannot be found. Modules only:
@@ -60,14 +61,14 @@ pub enum Outcome {
     Compiles(String),
     /// Nothing can be said: the untouched module fails in the same way.
     NotCheckable(String),
-    /// It is another host's or a package's, whose code is not run.
+    /// It was not tried, as it belongs to another host or to a package file, whose code is not run.
     NotLoaded,
 }
 
 /// Whether code of other roots and of package files may run, and what helps perl to load it.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// Whether it may.
+    /// Whether such code may run.
     pub foreign: bool,
     /// Folders with stand-ins for modules that are missing; they come before the host's own.
     pub libs: Vec<PathBuf>,
@@ -83,7 +84,7 @@ pub enum Modules {
         /// A folder of ours.
         scratch: Scratch,
     },
-    /// Nothing of them runs.
+    /// Nothing of them is run.
     Leave,
 }
 
@@ -124,7 +125,7 @@ impl Trust {
     }
 }
 
-/// The check itself cannot be made.
+/// Why the check itself cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot lay out the changed modules for checking them: {}: {cause}", path.display())]
 pub struct CheckError {

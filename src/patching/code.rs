@@ -1,4 +1,4 @@
-//! Is a line of ours in a Perl module where perl takes it for code?
+//! Checks that a line of ours in a Perl module stands where perl takes it for code.
 //!
 //! A module loads as well where our line is part of its documentation or of a text, and then does nothing. Here it is only read:
 //! this holds too where a module must not be loaded. What is told apart is what spans lines: documentation
@@ -65,7 +65,7 @@ fn here_document(line: &[u8]) -> Option<(&[u8], bool)> {
     (length > 0 && named).then_some((&word[..length], indented))
 }
 
-/// The line that ends a here-document. Where there is none, it was none.
+/// Finds the line that ends a here-document. Where there is none, the line before did not begin one.
 fn find_end(all: &[&[u8]], from: usize, (word, indented): (&[u8], bool)) -> Option<usize> {
     let text = |line: &'_ [u8]| if indented { line.trim_ascii_start().to_vec() } else { line.to_vec() };
     (from..all.len()).find(|at| text(all[*at]) == word)

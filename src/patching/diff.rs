@@ -1,4 +1,4 @@
-//! Changes as unified diffs: plain for `patch`, coloured for people.
+//! Shows changes as unified diffs: plain ones for `patch`, coloured ones for people.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use crate::text::harmless_bytes;
 /// Lines of context, as `diff -u` has them.
 const CONTEXT: usize = 3;
 
-/// What a line that ends the file without a line end is followed by.
+/// The line that follows a last line without line end.
 const NO_END: &str = "\\ No newline at end of file";
 
 const RED: &str = "\x1b[31m";

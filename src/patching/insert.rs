@@ -1,8 +1,8 @@
-//! Where the lines of a hunk go: below one anchor line, which must be the only one.
+//! Inserts the lines of a hunk below its anchor line, of which there must be exactly one.
 
 use std::collections::BTreeMap;
 
-use super::near::{nearest, spot};
+use super::candidates::{found_line, most_similar};
 use super::patchset::{Hunk, Indent};
 use super::pattern::Pattern;
 use super::refusal::{Place, Refusal};
@@ -56,7 +56,7 @@ pub(super) fn insert(
     Ok(out)
 }
 
-/// The index of the one line below which the hunk goes.
+/// Finds the index of the one line below which the hunk goes.
 pub(super) fn find_anchor(
     all: &[Line],
     hunk: &Hunk,
@@ -80,7 +80,7 @@ pub(super) fn find_anchor(
     only_line(all, block, &hunk.anchors, || place(hunk, hunk.within.as_ref()))
 }
 
-/// The one line in `range` that matches one of the patterns.
+/// Finds the one line in `range` that matches one of the patterns.
 fn only_line(
     all: &[Line],
     range: std::ops::Range<usize>,
@@ -93,8 +93,9 @@ fn only_line(
     match found[..] {
         [index] => Ok(index),
         [] => {
-            let near = nearest(all, patterns).into_iter().map(|index| spot(all, index)).collect();
-            Err(Refusal::AnchorMissing { place: place(), wanted: wanted(), near })
+            let candidates =
+                most_similar(all, patterns).into_iter().map(|index| found_line(all, index)).collect();
+            Err(Refusal::AnchorMissing { place: place(), wanted: wanted(), candidates })
         }
         _ => Err(Refusal::AnchorAmbiguous {
             place: place(),

@@ -5,13 +5,13 @@
 //! staged copy, and [`transaction`], the only part that writes below the root, replaces all files or none.
 
 pub mod anchors;
+mod candidates;
 pub mod change;
 pub mod check;
 mod code;
 pub mod diff;
 pub mod embedded;
 mod insert;
-mod near;
 pub mod originals;
 pub mod patchset;
 pub mod pattern;

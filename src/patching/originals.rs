@@ -1,13 +1,13 @@
-//! The patches this program succeeds (`ayufan/pve-patches`, 2013-2021), found on a host.
+//! Finds the patches that this program succeeds (`ayufan/pve-patches`, 2013-2021) on a host.
 //!
-//! They rewrite the very lines that ours hang on, and both together would make differentials of differentials. So a
-//! host that still holds them is refused, with the way back to Proxmox' own files. They are known by words that no
-//! release of Proxmox has in these files, and only where a file is not what its package shipped.
+//! They rewrite the very lines that ours are inserted below, and both together would make differentials of differentials.
+//! So a host that still holds them is refused, and the message tells how to get Proxmox' own files back. A file holds them
+//! where it is not what its package shipped and has a word in it that no release of Proxmox has there.
 
 use super::text::strip;
 use crate::host::{Dpkg, DpkgError, Origin, Root, hint};
 
-/// What their scripts edited, in any of their 30 versions, and the package that ships it.
+/// The files that any of the 30 versions of their scripts edited, each with the package that ships it.
 const FILES: [(&str, &str); 14] = [
     ("libpve-guest-common-perl", "usr/share/perl5/PVE/VZDump/Common.pm"),
     ("libpve-storage-perl", "usr/share/perl5/PVE/Storage.pm"),
@@ -26,10 +26,10 @@ const FILES: [(&str, &str); 14] = [
     ("pve-container", "usr/share/perl5/PVE/LXC/LXC/Create.pm"),
 ];
 
-/// The helper they call, the ending of their files, and their option.
+/// Words by which their lines are known: the helper they call, the ending of their files, and their option.
 const WORDS: [&str; 3] = ["pve-xdelta3", "vcdiff", "fullbackup"];
 
-/// Larger than any of the files.
+/// The largest file that is read.
 const MAX_FILE: u64 = 64 << 20;
 
 /// A file that holds lines of theirs.
@@ -63,7 +63,7 @@ pub fn find(root: &Root, dpkg: &Dpkg) -> Result<Vec<Found>, DpkgError> {
     Ok(found)
 }
 
-/// The number of the first line with a word of theirs.
+/// The number of the first line that has one of [`WORDS`].
 fn first_line(content: &[u8]) -> Option<usize> {
     let holds = |line: &[u8]| {
         WORDS.iter().any(|word| line.windows(word.len()).any(|window| window == word.as_bytes()))

@@ -1,10 +1,10 @@
-//! What each file should hold: computed from contents alone, nothing is read or written here.
+//! Decides what each file should hold, from the surveyed contents alone. Nothing is read or written here.
 
 use std::collections::BTreeMap;
 
+use super::candidates::{found_line, list, most_similar};
 use super::change::Change;
 use super::insert::insert;
-use super::near::{nearest, spot, told};
 use super::patchset::{Fact, Generation, Hunk, PackageSpec, PatchSet, is_ours};
 use super::pattern::Pattern;
 use super::refusal::{Place, Refusal};
@@ -56,15 +56,15 @@ pub struct PlannedFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileState {
-    /// Exactly as planned.
+    /// It holds exactly what is planned.
     Patched,
-    /// Without any line of ours; a payload file that is not there.
+    /// It holds no line of ours; a payload file does not exist.
     Unpatched,
-    /// With lines of ours, but others than planned: an older version, or some were lost.
+    /// It holds lines of ours, but not those that are planned: an older version wrote them, or some were lost.
     Outdated,
-    /// A file of Proxmox that does not exist.
+    /// It is a file of Proxmox and does not exist.
     Missing,
-    /// Somebody else's file where one of ours should go.
+    /// It is somebody else's, and lies where a file of ours should go.
     Foreign,
 }
 
@@ -76,13 +76,13 @@ pub enum Overall {
     Patched,
     /// No file holds anything of ours.
     Unpatched,
-    /// Some do, or an older version of it.
+    /// Some files hold lines of ours and others do not, or an older version wrote them.
     Mixed,
     /// There is a reason against the plan.
     Unsupported,
 }
 
-/// Finds the one set whose own facts hold; the generations of its packages are the plan's matter.
+/// Finds the one set whose own facts hold. The generations of its packages are chosen later, by the plan.
 ///
 /// # Errors
 /// [`Refusal::NotInstalled`], [`Refusal::NoSet`], [`Refusal::SeveralSets`].
@@ -114,8 +114,8 @@ pub fn choose<'a>(sets: &'a [PatchSet], survey: &Survey) -> Result<&'a PatchSet,
     }
 }
 
-/// Whether a fact holds. Where its package is not installed nothing is known, so it does; neither is anything known
-/// where a file is missing that its package ships: that is a matter of the plan, which names it.
+/// Whether a fact holds. It does also where nothing is known: where its package is not installed, or where the file is
+/// missing although its package ships it. The plan then names the missing file.
 fn holds(fact: &Fact, survey: &Survey) -> bool {
     is_unknown(fact, survey) || matches(fact, survey) == fact.present
 }
@@ -130,12 +130,12 @@ fn matches(fact: &Fact, survey: &Survey) -> bool {
     file.is_some_and(|file| lines(&file.rest).any(|line| fact.pattern.matches(line.body)))
 }
 
-/// The place of the generation whose facts hold. Where they leave a doubt: the one that releases like the installed one have, with
-/// the reason for the doubt.
+/// Finds the index of the generation whose facts hold. Where the facts leave a doubt, it gives the generation that the
+/// installed version belongs to, together with the reason for the doubt.
 ///
-/// A line that a generation is told by may be gone from a newer release. Then none fits, or several do, or an older one
-/// does, whose hunks would go in as if nothing were amiss. The hunks of the expected one name what is gone. A line that only
-/// older ones are told by is no loss.
+/// A line by which a generation is recognised may be gone from a newer release. Then no generation fits, or several do, or
+/// an older one does, whose hunks would go in without any warning. That is why the expected generation counts then: its hunks
+/// name the line that is gone. A line by which only older generations are recognised does not matter.
 fn choose_generation(
     name: &str,
     package: &PackageSpec,
@@ -150,8 +150,8 @@ fn choose_generation(
         match generation.facts.iter().find(|fact| !holds(fact, survey)) {
             None => fitting.push(place),
             Some(fact) => {
-                let near = if place == expected { near(fact, survey) } else { String::new() };
-                failed.push((generation.range.from.to_string(), describe(fact) + &near));
+                let candidates = if place == expected { candidates(fact, survey) } else { String::new() };
+                failed.push((generation.range.from.to_string(), describe(fact) + &candidates));
             }
         }
     }
@@ -174,14 +174,14 @@ fn choose_generation(
     }
 }
 
-/// The lines most like the one that a fact misses, as the end of a sentence.
-fn near(fact: &Fact, survey: &Survey) -> String {
+/// Lists the lines that are most like the one that a fact misses, as the end of a sentence.
+fn candidates(fact: &Fact, survey: &Survey) -> String {
     let file = survey.files.get(&fact.file).and_then(|file| file.stripped.as_ref());
     match file {
         Some(file) if fact.present => {
             let all: Vec<Line> = lines(&file.rest).collect();
-            let found = nearest(&all, std::slice::from_ref(&fact.pattern));
-            format!("; {}", told(&found.into_iter().map(|index| spot(&all, index)).collect::<Vec<_>>()))
+            let found = most_similar(&all, std::slice::from_ref(&fact.pattern));
+            format!("; {}", list(&found.into_iter().map(|index| found_line(&all, index)).collect::<Vec<_>>()))
         }
         _ => String::new(),
     }
@@ -193,7 +193,7 @@ fn describe(fact: &Fact) -> String {
 }
 
 impl<'a> Plan<'a> {
-    /// What `set` would make of the host.
+    /// Plans what `set` would make of the host.
     pub fn new(set: &'a PatchSet, survey: &Survey) -> Self {
         let mut plan = Self {
             set,
@@ -352,7 +352,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// What is to be written, where nothing speaks against it.
+    /// The changes that carry it out, where nothing speaks against it.
     ///
     /// # Errors
     /// All refusals.
@@ -373,7 +373,7 @@ impl<'a> Plan<'a> {
             .collect())
     }
 
-    /// All that the plan does to a pristine host, however much of it is done already.
+    /// The changes that carry it out on a pristine host, whatever is done of them already.
     pub fn from_pristine(&self) -> Vec<Change> {
         let change = |file: &PlannedFile| Change {
             path: file.path.clone(),

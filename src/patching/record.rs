@@ -1,8 +1,8 @@
-//! What was done to a host: `var/lib/pve-diff-backup/applied.json`, and `applied.patch` for people.
+//! The record of what was done to a host: `var/lib/pve-diff-backup/applied.json`, and `applied.patch` for people.
 //!
-//! A help for people and for `revert` (time stamps, files of older sets), never a condition: our lines are known
-//! by their markers, so everything works where the record is lost. It is replaced in the same transaction as the
-//! files it speaks of.
+//! It helps people and `revert` (with time stamps and with files of older sets), but nothing depends on it: our lines are
+//! known by their markers, so everything works where the record is lost. It is replaced in the same transaction as the files
+//! that it names.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ pub struct Record {
     pub format: u32,
     /// Version of the program that wrote it.
     pub program: String,
-    /// When: seconds since 1970 (UTC).
+    /// The time of that, in seconds since 1970.
     pub time: u64,
     /// Name of the patch set.
     pub set: String,
@@ -61,7 +61,7 @@ pub struct RecordedFile {
 /// The record cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// It is of another form or damaged.
+    /// It is damaged, or of a form that this version does not know.
     #[error("{}: {what}; `revert` and `apply` do not need this file: delete it and try again", path.display())]
     Damaged {
         /// The file.
@@ -99,7 +99,7 @@ impl Record {
         stripped(self) == stripped(other)
     }
 
-    /// As written to the file.
+    /// The content of its file.
     pub fn to_json(&self) -> Vec<u8> {
         let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
         json.push(b'\n');

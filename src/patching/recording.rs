@@ -1,4 +1,4 @@
-//! How a plan that is carried out becomes the [`Record`] of it.
+//! Makes the [`Record`] of a plan that is carried out.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,8 +7,8 @@ use super::record::{FORMAT, Record, RecordedFile};
 use super::sha256_hex;
 use super::survey::Survey;
 
-/// The record of `plan` once it is carried out. `mtime` gives the present modification time of a file; that
-/// of a file that already held our lines is taken from the `old` record instead.
+/// Makes the record of `plan`. `mtime` gives the present modification time of a file. Where a file already held our lines,
+/// its time before that is taken from the `old` record.
 pub fn record(
     plan: &Plan,
     survey: &Survey,

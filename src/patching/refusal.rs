@@ -1,15 +1,15 @@
-//! Why a host is not patched: every reason, with what was looked for and what to do next.
+//! The reasons why a host is not patched. Each tells what was looked for and what to do next.
 
 use std::fmt;
 
-use super::near::{self, Spot};
+use super::candidates::{self, FoundLine};
 use super::originals::{self, Found};
 use crate::host::{Origin, hint};
 
 /// One reason against a plan. All of a plan's reasons are collected before anything is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// A package without which there is nothing to patch.
+    /// A package is missing without which there is nothing to patch.
     #[error(
         "package {package} is not installed: this is no Proxmox VE host (give its root folder with --root)"
     )]
@@ -69,14 +69,14 @@ pub enum Refusal {
         next: String,
     },
     /// No line matches where exactly one must.
-    #[error("{place}: looked for the line `{wanted}` and found none; {}. {}", near::told(near), place.next())]
+    #[error("{place}: looked for the line `{wanted}` and found none; {}. {}", candidates::list(candidates), place.next())]
     AnchorMissing {
         /// Where.
         place: Box<Place>,
         /// The pattern, or patterns.
         wanted: String,
         /// The lines most like it.
-        near: Vec<Spot>,
+        candidates: Vec<FoundLine>,
     },
     /// Several lines match where exactly one must.
     #[error(
@@ -110,7 +110,7 @@ pub enum Refusal {
         /// Where.
         place: Box<Place>,
     },
-    /// Where a file of ours goes, there is somebody else's.
+    /// Somebody else's file lies where one of ours should go.
     #[error(
         "/{target}: there is a file that is not ours, where one of ours should go; move it away (`mv {} {}`), then try \
          again", hint::file(target), hint::file(&format!("{target}.old"))
@@ -156,7 +156,7 @@ pub enum Refusal {
         /// The file.
         file: String,
     },
-    /// In a page or a module, our line would not be what it should.
+    /// A line of ours would stand in a comment or text of a page or module, where it has no effect.
     #[error(
         "{owner}/{file}: {said}, where it has no effect or spoils the file.\nThis is a mistake of ours: please report it \
          together with the output of `{}`",

@@ -1,4 +1,4 @@
-//! What a host holds, read once: packages, and every file that patch sets speak of.
+//! Reads what a host holds: its packages, and every file that patch sets name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::text::{Stripped, strip};
 use crate::host::dpkg::{Diversion, Package};
 use crate::host::{Dpkg, DpkgError, Origin, PACKAGES, Root};
 
-/// Far larger than any file of Proxmox that is patched (a bundle of scripts has some 3 MiB).
+/// The largest file that is read. The largest that is patched, a bundle of scripts, has some 3 MiB.
 pub(super) const MAX_FILE: u64 = 64 << 20;
 
 /// A host as plans see it.
@@ -25,7 +25,7 @@ pub struct Survey {
 pub struct FileView {
     /// What it holds; `None` where it does not exist.
     pub content: Option<Vec<u8>>,
-    /// The same without our lines.
+    /// The content without our lines.
     pub stripped: Option<Stripped>,
     /// The package that ships it; `None` for payload and for files that only our record knows.
     pub package: Option<String>,
@@ -35,7 +35,7 @@ pub struct FileView {
     pub origin: Option<Origin>,
     /// Whether its package lists it; false where a release ships it in another package, or not at all.
     pub listed: bool,
-    /// Set where another file has taken its name.
+    /// The diversion by which another file has taken its name.
     pub diverted: Option<Diversion>,
 }
 
@@ -91,11 +91,11 @@ pub fn packages(sets: &[PatchSet]) -> BTreeSet<&str> {
 /// What a file is to us.
 #[derive(Clone, Copy)]
 enum Kind<'a> {
-    /// Our own.
+    /// It is a file of ours.
     Payload,
-    /// A package's, into which lines of ours may go.
+    /// A package ships it, and lines of ours may go into it.
     Shipped(&'a str),
-    /// One that an older version put lines into.
+    /// An older version put lines into it.
     Recorded,
 }
 

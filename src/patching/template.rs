@@ -1,11 +1,11 @@
-//! Is a line of ours in a web page's template where it is taken for what it is?
+//! Checks that a line of ours in a web page's template stands where a browser takes it for an element.
 //!
-//! A page is no program that could be loaded to see. But what could go wrong is small: a line inserted within a directive
-//! of the Template Toolkit (`[% ... %]`), an HTML comment, a script or a style is not the element it should be.
+//! A page is no program that could be loaded for a test. But only little can go wrong: a line that is inserted within a
+//! directive of the Template Toolkit (`[% ... %]`), an HTML comment, a script or a style is not the element it should be.
 
 use super::text::{Marker, lines};
 
-/// What opens a place in which HTML is not HTML, and what closes it.
+/// Pairs of words that open and close a part of a page in which elements have no effect.
 const PLACES: [(&str, &str); 4] =
     [("[%", "%]"), ("<!--", "-->"), ("<script", "</script>"), ("<style", "</style>")];
 

@@ -1,4 +1,4 @@
-//! Lines of a file as bytes, and our own lines among them.
+//! Cuts files into lines of bytes, and finds our own lines among them.
 //!
 //! Upstream files are not promised to be UTF-8, to end in a line end or to use one kind of it. A line keeps its
 //! own end, so taking our lines out gives back exactly the bytes that were there before.
@@ -11,7 +11,7 @@ pub const TAG: &str = "pve-diff-backup";
 /// One line of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {
-    /// Without its end.
+    /// The line without its end.
     pub body: &'a [u8],
     /// `\n`, `\r\n`, or nothing where the file ends without one.
     pub end: &'a [u8],

@@ -1,12 +1,12 @@
-//! A host as it will be: what is installed now, with package files in the place of the packages they will replace.
+//! Surveys a host as it will be: what is installed now, with package files in place of the packages that they will replace.
 
 use super::survey::{MAX_FILE, Survey};
 use super::text::strip;
 use crate::host::dpkg::Package;
 use crate::host::{Deb, DebError};
 
-/// `survey` after the installation of `debs`. A file that another one has displaced (dpkg-divert) stays what it is: the
-/// package's will not be the one in use either.
+/// Gives `survey` as it will be once `debs` are installed. A file that another one has displaced (dpkg-divert) stays what it
+/// is, because the new package's will not be the one in use either.
 ///
 /// # Errors
 /// [`DebError`] where a file of a package cannot be read.

@@ -1,7 +1,7 @@
-//! Which contents of Proxmox' files each patch set was tried with: `patches/verified.yaml`.
+//! Knows which contents of Proxmox' files each patch set was tried with: `patches/verified.yaml`.
 //!
-//! Versions say little: packages of a host come from different days, and a rebuilt or edited file keeps its version. So
-//! what was tried is named by content. `pve-diff-backup new-version` writes the file:
+//! Versions are not enough for that, because the packages of a host come from different days, and a rebuilt or edited file
+//! keeps its version. So what was tried is named by content. `pve-diff-backup new-version` writes the file:
 //!
 //! ```yaml
 //! format: 1
@@ -33,7 +33,7 @@ use crate::host::version::Version;
 /// The name of the file among the patch sets.
 pub const FILE: &str = "verified.yaml";
 
-/// The form written here.
+/// The version of the file's form that this program writes.
 const FORMAT: u32 = 1;
 
 /// Largest file read.
@@ -51,7 +51,7 @@ pub struct Verified {
 #[derive(Debug, Clone, Default)]
 struct Tried {
     digest: String,
-    /// By package and file, then by sha256.
+    /// The releases with each content, by package and file, then by sha256.
     files: BTreeMap<(String, String), BTreeMap<String, Vec<Span>>>,
 }
 
@@ -96,8 +96,8 @@ struct RawFile {
     contents: BTreeMap<String, String>,
 }
 
-/// The facts and hunks of a `patchset.yaml` in short. Comments, ranges and payload do not count: they decide neither
-/// which lines go where nor what is around them.
+/// A digest of the facts and hunks of a `patchset.yaml`. Comments, ranges and payload do not count, because they decide
+/// neither which lines go where nor what is around them.
 ///
 /// # Errors
 /// [`SetError::Yaml`]
@@ -178,7 +178,7 @@ impl Verified {
         Ok(verified)
     }
 
-    /// Without what is known of sets that have changed since. `yaml` gives a set's file.
+    /// Drops what is known of sets that have changed since. `yaml` gives a set's file.
     fn current(mut self, yaml: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Self, SetError> {
         for (name, tried) in &self.sets {
             match yaml(name) {
@@ -294,7 +294,7 @@ impl Verified {
     }
 }
 
-/// A scalar that YAML might take for a number, in quotes.
+/// Puts a scalar into quotes where YAML might take it for a number.
 fn quoted(text: &str) -> String {
     format!("\"{text}\"")
 }

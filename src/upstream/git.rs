@@ -1,4 +1,4 @@
-//! Reading clones: the one place that runs git, and it only ever reads.
+//! Reads clones of repositories. Only this file runs git, and it changes nothing in a clone.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, Read, Write};
@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 
 use crate::host::program::{Conversation, Program, ProgramError};
 
-/// Larger than any file of Proxmox' sources that is read (a change log of 25 years has some 400 KiB).
+/// The largest file that is read, in bytes. Proxmox' largest (a change log of 25 years) has some 400 KiB.
 const MAX_BLOB: u64 = 64 << 20;
 
-/// The list of all commits, or of all files, is shorter.
+/// The longest list of commits or files that is read, in bytes.
 const MAX_OUTPUT: usize = 256 << 20;
 
-/// A clone cannot be read.
+/// Why a clone cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
     /// git does not run to its end.
     #[error("{0}; it reads the clones")]
     Start(ProgramError),
-    /// git itself does not work.
+    /// git broke off, or answered with something that cannot be read.
     #[error("git {what} in {}: {cause}", dir.display())]
     Run {
         /// The clone.
@@ -51,7 +51,7 @@ pub struct Commit {
     pub subject: String,
 }
 
-/// A clone, with one `git cat-file --batch` that serves all reads.
+/// A clone that is open for reading; one `git cat-file --batch` serves all reads.
 #[derive(Debug)]
 pub struct Clone {
     dir: PathBuf,
@@ -113,7 +113,7 @@ impl Clone {
         let listed = self.output(&["ls-tree", "-r", "-z", "--full-tree", commit])?;
         let mut files = Vec::new();
         for entry in listed.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
-            // MODE SP "blob" SP ID TAB PATH; paths that are no text are none of Proxmox' that matter.
+            // MODE SP "blob" SP ID TAB PATH. All paths that matter here are text.
             let Ok(text) = std::str::from_utf8(entry) else { continue };
             let parsed =
                 text.split_once('\t').map(|(about, path)| (about.split(' ').collect::<Vec<_>>(), path));

@@ -1,4 +1,5 @@
-//! A host through time: one tree of the files that releases brought, brought up to date release by release.
+//! Lays out one host after the other: a tree of the files that Proxmox' packages ship, which is brought up to date release
+//! by release.
 //!
 //! It holds what matters for patching and for loading Perl modules: the modules, the web page's template, and dpkg's
 //! database. Files are written only where they change, so a history of a thousand releases takes a minute.
@@ -17,13 +18,13 @@ use crate::host::dpkg::md5_hex;
 /// A tree in a temporary folder.
 pub struct History {
     dir: Scratch,
-    /// By package.
+    /// What is installed, by package.
     installed: BTreeMap<&'static str, Installed>,
 }
 
 struct Installed {
     version: String,
-    /// Blob and md5 by path on the host.
+    /// The blob and the md5 of each file, by its path on the host.
     files: BTreeMap<String, (String, String)>,
 }
 

@@ -1,4 +1,5 @@
-//! Every release tried: installed on the host of its day, planned, checked, taken out again.
+//! Tries every release: installs it on the host as it was on that day, makes a plan, checks it, and takes everything out
+//! again.
 //!
 //! Hosts differ from release to release in a file or two, so what costs time is done once for each content of a file:
 //! loading it with perl, and proving its diff. The plan is made for every release.
@@ -20,14 +21,14 @@ use crate::patching::survey::{Survey, packages};
 use crate::patching::text::strip;
 use crate::patching::verified::Verified;
 
-/// What was found.
+/// The result of trying all releases.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// By series and package.
+    /// How the releases fared, by series and package.
     pub counts: BTreeMap<(u32, String), Counts>,
-    /// What a set cannot do: the text, with the first and last release it was found with, and how often.
+    /// What a set cannot do: the text, with the first and the last release that has it, and the number of such releases.
     pub exceptions: BTreeMap<(u32, String), (String, String, usize)>,
-    /// Contents that do not load as they are and were only compiled, or not even that: the reason, by file.
+    /// Contents that were only compiled, or not even that, because they do not load as they are: the reason, by file.
     pub unloaded: BTreeMap<(u32, String, String), usize>,
     /// The contents that were tried with success.
     pub verified: Verified,
@@ -96,7 +97,7 @@ struct Walk<'a> {
     trust: &'a Trust,
     report: &'a Mutex<Report>,
     host: History,
-    /// What has been checked already, by content.
+    /// The contents that have been checked already.
     done: BTreeSet<String>,
 }
 
@@ -156,7 +157,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The plan's refusals, each known once however many releases have it: by the anchors, not by the release.
+    /// The plan's refusals in words that name anchors and no release, so that the same one in many releases counts once.
     fn name_anchors(&self, plan: &Plan) -> Vec<String> {
         if plan.refusals.is_empty() {
             return Vec::new();
@@ -227,5 +228,5 @@ impl Walk<'_> {
     }
 }
 
-/// In seconds.
+/// Half a year in seconds.
 const HALF_A_YEAR: i64 = 182 * 86_400;

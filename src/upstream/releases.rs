@@ -18,12 +18,13 @@ pub struct Release {
     pub series: u32,
     /// The commit.
     pub commit: String,
-    /// When, in seconds since 1970.
+    /// Its time, in seconds since 1970.
     pub time: i64,
 }
 
-/// All releases of `repository`, by version. A release is a commit that changes the change log; where several speak of
-/// the same version, the one whose message says so, and among those the first (others are copies on other branches).
+/// Finds all releases of `repository`, ordered by version. A release is a commit that changes the change log. Where several
+/// commits name the same version, the one whose message names it counts, and among those the first: the others are copies on
+/// other branches.
 ///
 /// # Errors
 /// [`GitError`]
@@ -34,7 +35,7 @@ pub fn of(clone: &mut Clone, repository: &Repository) -> Result<Vec<Release>, Gi
         let Some(version) = version_at(clone, &commit.id)? else { continue };
         let announced = is_announcement(&commit.subject);
         match by_version.get(&version) {
-            // Edited afterwards and never announced: the last edit counts.
+            // Where no commit announces the version, the last edit of its entry counts.
             Some((true, _)) => {}
             Some((false, _)) | None => {
                 by_version.insert(version, (announced, commit));

@@ -22,8 +22,9 @@ const fn repository(
     Repository { name, package, starts }
 }
 
-/// Those whose Perl modules take part in backups, or are needed to load one that does. They begin with what came to be
-/// 2.3, the first with VMA archives, and with the first pve-container (a beta of 4.0) that has a module for restores.
+/// The repositories whose Perl modules take part in backups, or are needed to load a module that does. Their releases are
+/// looked at from 2.3 on, the first with VMA archives; those of pve-container from the beta of 4.0 on that brought a module
+/// for restores.
 pub const REPOSITORIES: [Repository; 13] = [
     repository(
         "pve-manager",
@@ -116,7 +117,7 @@ impl Repository {
     }
 }
 
-/// Folders of tests and examples, which hold modules of installed names.
+/// Folders of tests and examples. They hold modules that are called like installed ones.
 const NOT_INSTALLED: [&str; 8] =
     ["test", "tests", "regress", "simdebian", "debian", "examples", "simulator", "demo"];
 

@@ -89,7 +89,7 @@ inside status
 printf '#!/bin/sh\necho pve-xdelta3 0.0.9\n' > "$ROOT/usr/bin/pve-xdelta3"
 code=0; inside status > "$WORK/status" || code=$?
 [ $code = 21 ]
-grep '^ATTENTION: one thing is not as it should be; .pve-diff-backup doctor. tells' "$WORK/status"
+grep '^ATTENTION: one thing is not as it should be; .pve-diff-backup --patches /sets doctor. tells' "$WORK/status"
 code=0; inside doctor > "$WORK/doctor" || code=$?
 [ $code = 1 ]
 grep "/usr/bin/pve-xdelta3 is not of version $VERSION" "$WORK/doctor"

@@ -23,7 +23,7 @@ pub struct Job {
     pub id: String,
     /// Which file holds it.
     pub source: Source,
-    /// A full backup every so many days, never 0.
+    /// The number of days after which a full backup is made, never 0.
     pub every: u32,
     /// The only node it runs on; `None`: each node backs up its guests.
     pub node: Option<String>,
@@ -31,7 +31,7 @@ pub struct Job {
     pub enabled: bool,
 }
 
-/// Which file holds a job, and with it what a node does that does not know the option.
+/// The file that holds a job. It decides what a node does that does not know the option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Source {
     /// Such a node drops the option and makes full backups.

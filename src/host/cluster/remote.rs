@@ -1,5 +1,5 @@
-//! Our program on the nodes of the cluster: on the own one as a process, on the others through root's SSH, with the
-//! options by which Proxmox' own tools do it (`PVE::SSHInfo`).
+//! Runs our program on the nodes of the cluster: on this node as a process, on the others through root's SSH, with the same
+//! options as Proxmox' own tools (`PVE::SSHInfo`).
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ const NO_SUCH_PROGRAM: i32 = 127;
 /// What a program is run for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To look: given up after a minute, and ends with us.
+    /// It only looks. It is given up after a minute, and ends with us.
     Look,
-    /// To change the node: given a quarter of an hour, and not ended by a Ctrl-C that is meant for us.
+    /// It changes the node. It gets a quarter of an hour, and a Ctrl-C that is meant for us does not end it.
     Change,
 }
 
@@ -57,7 +57,7 @@ pub enum RemoteError {
     /// Our program is not there.
     #[error("pve-diff-backup is not installed there")]
     NotInstalled,
-    /// No answer in time. What it does there may go on.
+    /// It did not answer in time. What it does there may go on.
     #[error("did not answer within {} s", .0.as_secs())]
     Slow(Duration),
     /// The connection broke, or the program was killed. What it does there may go on.

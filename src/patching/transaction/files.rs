@@ -1,4 +1,4 @@
-//! One file of a transaction: staged, replaced, given back.
+//! One file of a transaction: it is staged, then replaced, or given back.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, FileTimes, OpenOptions};
@@ -14,7 +14,7 @@ use crate::host::root::read_bounded;
 use crate::patching::change::Change;
 use crate::patching::sha256_hex;
 
-/// A staged file is never larger than this: what `Survey` reads, and the lines inserted.
+/// The largest file that is read back: what a survey reads at most, and the lines that are inserted.
 const MAX: u64 = 128 << 20;
 
 /// Endings of the files beside a target: its successor, its second name, and what is being written.

@@ -1,4 +1,4 @@
-//! The folders of a transaction's files: made, flushed, removed where they are empty again.
+//! Makes and flushes the folders of a transaction's files, and removes them where they are empty again.
 
 use std::fs::{self, File, Permissions};
 use std::io;

@@ -1,4 +1,4 @@
-//! All files or none: the only code that writes below a host's root.
+//! Replaces all files or none. Only this code writes below a host's root.
 //!
 //! How a [`Session::commit`] stays safe against `kill -9`, power cuts and full disks:
 //! 1. the journal names every file with its sha256 before and after, and is on disk first;
@@ -50,8 +50,7 @@ pub enum Recovery {
     /// The operation was undone: every file is what it was before.
     Undone(String),
     /// These files were changed by somebody else in between, so that neither was possible. The journal is
-    /// closed; what is left of our lines must now be taken out with a `revert` (of ours: it is needed no more
-    /// than contents for that).
+    /// closed. What is left of our lines must now be taken out with a revert, which needs nothing but the contents.
     Overtaken(String, Vec<String>),
 }
 
@@ -95,7 +94,7 @@ pub enum TransactionError {
         /// The file, and why.
         what: String,
     },
-    /// The journal is unusable.
+    /// The journal cannot be read.
     #[error(
         "{}: {what}. It tells what an interrupted run was doing; move it away and run `{}`, which does not \
          need it", path.display(), hint::ours("revert")
@@ -114,7 +113,7 @@ pub enum TransactionError {
     Root(#[from] RootError),
 }
 
-/// What to do about the commonest failures of writing.
+/// Tells what to do about the commonest failures of writing.
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
@@ -310,7 +309,7 @@ impl<'a> Session<'a> {
         journal.entries.iter().map(|entry| Ok(Item::new(entry, self.root.resolve(&entry.path)?))).collect()
     }
 
-    /// From everything staged to the end; back where that fails.
+    /// Replaces the files once everything is staged. Where that fails, it undoes everything.
     fn finish(&self, items: &[Item]) -> Result<(), TransactionError> {
         let replaced = files::sync_dirs(items)
             .and_then(|()| items.iter().try_for_each(Item::replace))
@@ -358,7 +357,8 @@ impl Drop for Session<'_> {
     }
 }
 
-/// `path` with something put around its file name: hidden, and with an ending no loader of modules looks for.
+/// The path beside `path` whose name begins with a dot and ends in `ending`: it is hidden, and no loader of modules looks
+/// for it.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());

@@ -1,43 +1,45 @@
-//! Lines that are most like one that is not there, and where they are.
+//! Candidates for a line that is looked for and not there: the lines of the file that are most like it.
 
 use std::fmt;
 
 use super::pattern::Pattern;
 use super::text::Line;
 
-/// How many candidates are shown for an anchor that is gone.
+/// The most candidates that are shown.
 const CANDIDATES: usize = 3;
 
-/// How alike a line must be to be shown, from 0 to 1.
+/// The least similarity of a candidate, from 0 (nothing in common) to 1 (equal).
 const ALIKE: f32 = 0.6;
 
-/// Longest line that is compared.
+/// The longest line that is compared, in characters.
 const LONGEST: usize = 400;
 
-/// Characters of a line that are shown.
+/// The most characters of a line that are shown.
 const SHOWN: usize = 200;
 
-/// A line of a file.
+/// A line of a file with its place, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spot {
+pub struct FoundLine {
     /// Its number, from 1.
     pub line: usize,
-    /// What it says, without blanks around it.
+    /// Its text, without blanks around it.
     pub text: String,
     /// The line that opens the sub or class around it.
     pub around: Option<String>,
 }
 
-/// The lines as the end of a sentence.
-pub fn told(near: &[Spot]) -> String {
-    match near {
+/// Lists candidates as the end of a sentence.
+pub fn list(candidates: &[FoundLine]) -> String {
+    match candidates {
         [] => "nothing is like it".to_owned(),
-        near => format!("most like it: {}", near.iter().map(Spot::to_string).collect::<Vec<_>>().join("; ")),
+        some => {
+            format!("most like it: {}", some.iter().map(FoundLine::to_string).collect::<Vec<_>>().join("; "))
+        }
     }
 }
 
-/// The lines most like one of `patterns`, best first.
-pub(super) fn nearest(all: &[Line], patterns: &[Pattern]) -> Vec<usize> {
+/// Finds the lines that are most like one of `patterns`, best first.
+pub(super) fn most_similar(all: &[Line], patterns: &[Pattern]) -> Vec<usize> {
     let mut ranked: Vec<(f32, usize)> = Vec::new();
     for pattern in patterns {
         let wanted = plain(pattern.to_string().trim_start_matches('^').replace("...", " ").as_bytes());
@@ -59,12 +61,12 @@ pub(super) fn nearest(all: &[Line], patterns: &[Pattern]) -> Vec<usize> {
     ranked.into_iter().map(|(_, index)| index).collect()
 }
 
-/// A line as text, with single blanks.
+/// The text of a line, with single blanks.
 fn plain(body: &[u8]) -> String {
     String::from_utf8_lossy(body).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A line for people: of bounded length, without what could steer a terminal.
+/// The text of a line for people: it has a bounded length and no characters that could command a terminal.
 fn shown(body: &[u8]) -> String {
     let text = plain(body);
     let mut shown: String = text.chars().take(SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect();
@@ -74,17 +76,17 @@ fn shown(body: &[u8]) -> String {
     shown
 }
 
-pub(super) fn spot(all: &[Line], index: usize) -> Spot {
-    Spot {
+/// The line at `index` of `all`, with its place.
+pub(super) fn found_line(all: &[Line], index: usize) -> FoundLine {
+    FoundLine {
         line: index + 1,
         text: shown(all[index].body),
-        around: opening(all, index).map(|i| shown(all[i].body)),
+        around: block_start(all, index).map(|i| shown(all[i].body)),
     }
 }
 
-/// The line that opens the sub or class around a line: Proxmox' code has these, and where they end, at the beginning of
-/// a line.
-pub(super) fn opening(all: &[Line], index: usize) -> Option<usize> {
+/// Finds the line that opens the sub or class around a line. Proxmox' code begins and ends these without indentation.
+pub(super) fn block_start(all: &[Line], index: usize) -> Option<usize> {
     let last_end = all[..index].iter().rposition(|line| line.body.starts_with(b"}")).map_or(0, |end| end + 1);
     (last_end..=index).rev().find(|above| {
         let body = all[*above].body;
@@ -93,8 +95,8 @@ pub(super) fn opening(all: &[Line], index: usize) -> Option<usize> {
     })
 }
 
-impl Spot {
-    /// Where it is.
+impl FoundLine {
+    /// Its place, in words.
     pub fn place(&self) -> String {
         match &self.around {
             Some(around) if *around != self.text => format!("line {}, in `{around}`", self.line),
@@ -103,7 +105,7 @@ impl Spot {
     }
 }
 
-impl fmt::Display for Spot {
+impl fmt::Display for FoundLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: `{}`", self.place(), self.text)
     }
