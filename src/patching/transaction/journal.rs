@@ -55,7 +55,8 @@ impl Journal {
     pub fn write(&self, dir: &Path) -> At<()> {
         let (path, draft) = (Self::path(dir), Self::draft(dir));
         let written = || -> io::Result<()> {
-            let mut file = std::fs::File::create(&draft)?;
+            // Not through a link that somebody put there: `read` removed what was left.
+            let mut file = std::fs::File::create_new(&draft)?;
             file.write_all(&serde_json::to_vec_pretty(self)?)?;
             file.sync_all()?;
             std::fs::rename(&draft, &path)
