@@ -21,11 +21,7 @@ dpkg-checkbuilddeps 2>/dev/null || options+=(-d)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/source"
-sources() { # all files but what was built; git, where it is there, knows these best
-	git ls-files -z --cached --others --exclude-standard 2>/dev/null ||
-		find . \( -path ./target -o -path ./.git -o -name '*.deb' \) -prune -o -type f -print0
-}
-sources | tar --null --ignore-failed-read -T - -c | tar -x --no-same-owner -C "$work/source"
+tests/files.sh | tar --null --ignore-failed-read -T - -c | tar -x --no-same-owner -C "$work/source"
 (cd "$work/source" && dpkg-buildpackage "${options[@]}")
 cp "$work"/*.deb "$work"/*.buildinfo "$work"/*.changes "$out"
 sha256sum "$out"/*.deb

@@ -81,7 +81,7 @@ perl_tests() { # counts each file of tests
 }
 
 perl_files() {
-	git ls-files -z 'patches/*.pm' 'tests/*.pm' 'tests/*.t' tests/make-tree-dpkg tests/tree/usr/bin tests/tree/usr/sbin
+	tests/files.sh 'patches/*.pm' 'tests/*.pm' 'tests/*.t' tests/make-tree-dpkg tests/tree/usr/bin tests/tree/usr/sbin
 }
 
 tidy() {
@@ -97,7 +97,7 @@ shell() {
 	while IFS= read -r -d '' file; do
 		head -1 "$file" | grep -q '^#!.*sh$' || continue
 		bash -n "$file" || status=1
-	done < <(git ls-files -z)
+	done < <(tests/files.sh)
 	return $status
 }
 

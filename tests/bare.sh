@@ -37,7 +37,7 @@ for part in config.toml registry; do
 	[ ! -e "${CARGO_HOME:-$HOME/.cargo}/$part" ] || cp -r "${CARGO_HOME:-$HOME/.cargo}/$part" "$root/root/.cargo/"
 done
 # The folder as it is, in a repository of its own.
-git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -T - -c |
+tests/files.sh | tar --null --ignore-failed-read -T - -c |
 	tar -x --no-same-owner -C "$root/root/pve-diff-backup"
 git -C "$root/root/pve-diff-backup" init -q
 git -C "$root/root/pve-diff-backup" add -A
