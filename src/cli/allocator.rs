@@ -1,14 +1,14 @@
-//! How the C library's allocator treats large buffers.
+//! Tells the C library's allocator how to treat large buffers.
 
 /// Buffers of at least so many bytes get pages of their own, which go back to the system when they are freed.
 ///
-/// Left alone, glibc raises this limit to the size of the largest buffer freed. The frames and windows of a
+/// Without this setting, glibc raises the limit to the size of the largest buffer freed. The frames and windows of a
 /// differential, of slightly different sizes and from several threads, then leave holes in its arenas that take up more
 /// memory than is saved in system calls: 40 to 60 MiB for a large guest.
 #[cfg(target_env = "gnu")]
 const LARGE: i32 = 1 << 20;
 
-/// Sets the allocator up; to be called before there are threads.
+/// Sets the allocator up. Call it before there are threads.
 pub fn set_up() {
     #[cfg(target_env = "gnu")]
     #[allow(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Opening archives, full or differential, for the commands that read them.
+//! Opens archives, full or differential, for the commands that read them.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::matching::{Error, WINDOW};
 use crate::text;
 use crate::vcdiff::{self, AppHeader};
 
-/// All processors.
+/// The number of processors.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -88,7 +88,7 @@ fn no_tar(shown: &str, stream: Box<dyn Read + Send>) -> anyhow::Result<Box<dyn R
     Ok(stream)
 }
 
-/// About how many bytes the content of an archive is, where that can be told: as many as its full backup's.
+/// Estimates the length of an archive's content in bytes, where that can be told, by that of its full backup.
 pub(super) fn expected(name: &OsStr, base: Option<&Path>) -> Option<u64> {
     let beside = full_beside(Path::new(name)).ok();
     container::content_size(base.or(beside.as_deref()).unwrap_or(Path::new(name)))
@@ -99,7 +99,7 @@ pub(super) fn shown(name: &OsStr) -> String {
     if name == "-" { "standard input".into() } else { text::shown(name) }
 }
 
-/// Tells what content is; gives back all of it.
+/// Tells by its first bytes what a content is, and gives back all of it.
 ///
 /// # Errors
 /// Those of reading its first bytes.

@@ -1,7 +1,7 @@
 //! xdelta3's command line, so that scripts written for it keep working.
 //!
-//! Commands, options, defaults and exit codes are those of xdelta3 3.0.11; deltas go both ways, and those of 3.2
-//! and of HDiffPatch are read too. [`DIFFERENCES`] are on purpose.
+//! Commands, options, defaults and exit codes are those of xdelta3 3.0.11. Each program reads the deltas of the other, and
+//! ours also reads those of xdelta3 3.2 and of HDiffPatch. [`DIFFERENCES`] lists what differs on purpose.
 
 mod args;
 mod armor;
@@ -101,7 +101,7 @@ fn secondary(options: &Options) -> anyhow::Result<Option<secondary::Encoder>> {
     })
 }
 
-/// Encodes and decodes in memory what this program relies on.
+/// Tests the encoder and the decoder on data in memory.
 fn self_test() -> anyhow::Result<()> {
     for seed in 0..8u32 {
         let mut state = seed;
@@ -130,7 +130,7 @@ fn self_test() -> anyhow::Result<()> {
     Ok(say::written(format_args!(" success\n"))?)
 }
 
-/// Like xdelta3, on standard error.
+/// Prints the version on standard error, as xdelta3 does.
 fn version() -> io::Result<()> {
     say::written(format_args!(
         "Xdelta version 3.0.11, as {NAME} {} understands it\n",

@@ -1,4 +1,4 @@
-//! Exit codes: one table for programs, man page and help.
+//! The exit codes, in one table for programs, man page and help.
 
 use std::process::ExitCode;
 

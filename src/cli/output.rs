@@ -1,4 +1,4 @@
-//! Where a command's data goes: standard output, or a file that is there when it is complete, and only then.
+//! Sends a command's data to standard output, or to a file that gets its name when it is complete, and only then.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -32,7 +32,7 @@ pub(crate) struct Destination {
     quiet: bool,
 }
 
-/// What a work writes to. It notes whether that failed.
+/// The output of a command. It notes whether writing failed.
 pub(crate) struct Output {
     file: File,
     failed: Arc<AtomicBool>,
@@ -62,8 +62,8 @@ fn cannot_make(path: &Path) -> String {
     format!("cannot make {}", named(path))
 }
 
-/// Does a work that writes a file, which gets its name when it is complete, and replaces another one only if `force`:
-/// whatever ends this program, no half of a file has the name of a whole one. `made` removes what is not complete.
+/// Lets `work` write a file. The file gets its name when it is complete, and replaces another one only if `force` is set. So
+/// half a file never has the name of a whole one, whatever ends this program. `made` removes what is not complete.
 ///
 /// # Errors
 /// Those of the work; where the file cannot be made or named.
@@ -89,7 +89,7 @@ pub(super) fn complete<T>(
     Ok(done)
 }
 
-/// Renames a file, where the new name is still free. Whatever ends this program, no other file has that name at any time.
+/// Renames a file where the new name is still free. No other file has that name at any time, whatever ends this program.
 fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
@@ -111,7 +111,7 @@ impl Destination {
         !self.quiet && (self.output.is_some() || !in_a_pipe)
     }
 
-    /// Does a work that writes to the output. `read` are the files that it reads.
+    /// Lets `work` write to the output. `read` are the files that it reads.
     ///
     /// # Errors
     /// Those of the work; where the file exists, or is one that is read, or cannot be made. Nothing is left then.

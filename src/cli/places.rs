@@ -1,4 +1,4 @@
-//! What arguments name where backups are meant: storages, and what lies at a path.
+//! Finds the storages and paths that arguments name where backups are meant.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
@@ -13,8 +13,8 @@ use crate::host::storage::{self, Place};
 use crate::host::{Root, RootError};
 use crate::text::shown;
 
-/// The storage that an argument names, if it can be the name of one: who means a file or folder here that is called like
-/// a storage writes `./NAME`, as Proxmox VE's own commands take names of storages.
+/// Finds the storage that an argument names, if it can be the name of one. As for Proxmox VE's own commands, a plain word
+/// means the storage; people who mean a file or folder of that name write `./NAME`.
 pub(super) fn place(path: &Path, root: &Path) -> Result<Option<Place>, RootError> {
     let mut parts = path.components();
     let is_word = matches!(parts.next(), Some(Component::Normal(_))) && parts.next().is_none();
@@ -66,7 +66,7 @@ pub(super) fn backup_name(path: &Path) -> Option<BackupName> {
     BackupName::parse(name.as_bytes()).or_else(packed)
 }
 
-/// Why there is nothing at a path.
+/// Tells why there is nothing at a path.
 pub(super) fn missing(path: &Path, error: &io::Error) -> String {
     if error.kind() != ErrorKind::NotFound {
         return format!("cannot be looked at: {error}");
@@ -78,7 +78,8 @@ pub(super) fn missing(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// The backups in a directory. Where it has none but a folder `dump`, it is the path of a storage, whose backups lie there.
+/// Lists the backups in a directory. A directory without backups that has a folder `dump` is the path of a storage, whose
+/// backups lie in that folder.
 pub(super) fn scan(path: &Path) -> io::Result<Directory> {
     let directory = Directory::scan(path)?;
     let is_empty =

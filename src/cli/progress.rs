@@ -1,4 +1,4 @@
-//! Progress on standard error, for people: only where that is a terminal.
+//! Shows progress on standard error where that is a terminal.
 
 use std::fmt::Write;
 use std::io::{self, IsTerminal, Read};
@@ -13,7 +13,7 @@ const NUMBERS: usize = 38;
 /// The least that a name gets.
 const NAME: usize = 20;
 
-/// A bar, or none.
+/// A progress bar, or none.
 #[derive(Clone)]
 pub(crate) struct Progress(ProgressBar);
 
@@ -38,7 +38,7 @@ impl Progress {
         Progress(bar)
     }
 
-    /// What is worked on, and which of how many.
+    /// Shows what is worked on, and which of how many that is.
     pub fn at(&self, name: &str, number: Option<(usize, usize)>) {
         if self.0.is_hidden() {
             return;
@@ -50,34 +50,34 @@ impl Progress {
         }
     }
 
-    /// So many bytes more. What is more than was expected is not counted: it is never past the whole.
+    /// Counts more bytes. What goes beyond the expected number is not counted, so that the bar never passes its end.
     pub fn add(&self, bytes: u64) {
         let left = self.0.length().map_or(bytes, |length| length.saturating_sub(self.0.position()));
         self.0.inc(bytes.min(left));
     }
 
-    /// So many bytes are done, whatever was counted.
+    /// Sets the number of bytes that are done.
     pub fn reached(&self, bytes: u64) {
         self.0.set_position(bytes);
     }
 
-    /// How many are.
+    /// The number of bytes that are done.
     pub fn position(&self) -> u64 {
         self.0.position()
     }
 
-    /// Prints in its place.
+    /// Prints a text in place of the bar, which is drawn again below it.
     pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         self.0.suspend(print)
     }
 
-    /// It vanishes.
+    /// Takes the bar off the terminal.
     pub fn end(&self) {
         self.0.finish_and_clear();
     }
 }
 
-/// How much time is left, as long as that can be told: not before anything was done, nor behind what was expected.
+/// The time that is left, in words. It is empty before anything was done, and once more was done than was expected.
 fn left(state: &ProgressState, text: &mut dyn Write) {
     let left = state.eta();
     if !left.is_zero() {
@@ -101,7 +101,8 @@ impl<R: Read> Read for Watched<R> {
     }
 }
 
-/// A name in at most `width` columns. Of a backup's the guest and the date stay, of others beginning and end.
+/// Shortens a name to `width` columns. The guest and the date of a backup's name stay, of other names the beginning and
+/// the end.
 fn shortened(name: &str, width: usize) -> String {
     let chars: Vec<char> = name.chars().collect();
     if chars.len() <= width {

@@ -1,4 +1,4 @@
-//! Signals that end the program: what was made goes with it.
+//! Removes unfinished files where a signal ends the program.
 
 use std::{fs, thread};
 
@@ -9,7 +9,7 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::vma::Made;
 
-/// Has a signal remove what was made before it ends the program. A signal that is ignored (nohup) stays so.
+/// Lets signals that end the program first remove what was made. A signal that is ignored (nohup) stays ignored.
 ///
 /// # Errors
 /// Where the system grants no thread.

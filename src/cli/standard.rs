@@ -1,8 +1,8 @@
-//! Standard input and output, unbuffered, for data; and what is done where they are closed.
+//! Opens standard input and output for data, without buffers, and refuses those that are closed.
 //!
 //! Before `main` begins, Rust's runtime opens `/dev/null` in the place of each standard stream that is closed, so that no
-//! other file gets its number. Whoever then reads standard input finds it empty, and what is written to standard output
-//! is lost without an error. So the state is noted before that, and data is neither taken from there nor sent there.
+//! other file gets its number. A program that then reads standard input finds it empty, and what it writes to standard
+//! output is lost without an error. So this module notes before that which streams are closed, and refuses to use these.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, bail, ensure};
 
-/// Bit n: the stream of that number was closed when the program was started.
+/// The streams that were closed when the program was started: bit n stands for the stream of that number.
 static CLOSED: AtomicU8 = AtomicU8::new(0);
 
 /// Notes which streams are closed. It runs before the runtime, so it asks the system and nothing else.
@@ -96,7 +96,7 @@ pub(crate) fn text_output() -> anyhow::Result<File> {
     Ok(io::stdout().as_fd().try_clone_to_owned().context("standard output")?.into())
 }
 
-/// To be asked before a command opens standard input by its path.
+/// Call this before a command opens standard input by its path.
 ///
 /// # Errors
 /// Where it is closed.
@@ -104,7 +104,7 @@ pub(crate) fn is_fed() -> anyhow::Result<()> {
     Stream::Input.open()
 }
 
-/// To be asked before a command does anything whose result is what it prints.
+/// Call this before a command begins whose only result is what it prints.
 ///
 /// # Errors
 /// Where standard output is closed.

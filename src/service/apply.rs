@@ -1,4 +1,4 @@
-//! Patching a host, and trying whether that would work.
+//! Patches a host, and tries whether that would work.
 
 use super::check::{describe, modules};
 use super::host::{Host, Locked, View};

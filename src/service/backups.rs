@@ -1,4 +1,4 @@
-//! What is not as it should be among the backups on this host's storages.
+//! Finds what is not as it should be among the backups on this host's storages.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::host::storage::{self, Storage};
 /// How long a storage may take to list its backups: a share that is not there hangs whoever asks.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Names told at most.
+/// The most names that are told.
 const SHOWN: usize = 3;
 
 /// What people should look after; nothing where this is not the running host.
@@ -32,7 +32,7 @@ pub(super) fn advice(root: &Root) -> Vec<String> {
     }
 }
 
-/// All storages together take no longer than the slowest.
+/// Looks at all storages at the same time, so that together they take no longer than the slowest.
 fn look_at_once(storages: Vec<Storage>) -> Vec<String> {
     let looks: Vec<_> = storages.into_iter().map(|storage| thread::spawn(|| look(storage))).collect();
     looks.into_iter().flat_map(|look| look.join().unwrap_or_default()).collect()

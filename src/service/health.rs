@@ -1,4 +1,4 @@
-//! What is not as it should be on a host, and what to do about it: what `doctor` prints, and `status` counts.
+//! Finds what is not as it should be on a host, and what to do about it. `doctor` prints it, `status` counts it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,10 +12,10 @@ use crate::backup::Stamp;
 use crate::host::{Program, ProgramError, Root, hint, settings, tasks};
 use crate::jobs::OPTION;
 
-/// What backups and their restores run, relative to the root, and the package that brings it.
+/// The program that backups and restores run, relative to the root, and the package that brings it.
 const HELPER: (&str, &str) = ("usr/bin/pve-xdelta3", OUR_PACKAGES[0]);
 
-/// What people run to check backups; it is there only where packages are installed.
+/// The program by which people check backups. It is there only where our packages are installed.
 const VERIFIER: (&str, &str) = ("usr/bin/pve-verify-backups", OUR_PACKAGES[1]);
 
 /// Version of this program, and of those that belong to it.
@@ -24,7 +24,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How long a program may take to tell its version.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Jobs that failed longer ago, and were not run since, are past.
+/// How long a failed job is told of, where it was not run since.
 const RECENT: Duration = Duration::from_secs(31 * 86_400);
 
 /// What `doctor` tells.
@@ -80,7 +80,7 @@ pub(super) fn complaints(
     Ok(all)
 }
 
-/// What is wrong with the programs that our lines and people run.
+/// Finds what is wrong with the programs that our lines and people run.
 fn programs(root: &Root, view: &View) -> Vec<String> {
     let version = |name: &str| Some(view.ours.get(name)?.without_epoch().to_owned());
     let mut wrong = Vec::new();
@@ -111,7 +111,7 @@ fn programs(root: &Root, view: &View) -> Vec<String> {
     wrong
 }
 
-/// Why a program of ours is none that can be used.
+/// Tells why a program of ours cannot be used.
 fn fault(root: &Root, path: &str) -> Option<String> {
     let real = match root.resolve(path) {
         Ok(real) => real,

@@ -1,4 +1,4 @@
-//! What the maintainer scripts of our Debian package, apt and vzdump ask for.
+//! Serves the maintainer scripts of our Debian package, apt and vzdump.
 //!
 //! Patching must never fail an installation, upgrade or removal, so [`run`] has no error. What went wrong is told to the
 //! listener, to the journal and in a note in our folder: from there `status` tells it, and from there the next trigger
@@ -24,7 +24,7 @@ use crate::patching::record::Record;
 use crate::patching::sha256_hex;
 use crate::patching::transaction::{self, TransactionError};
 
-/// Said after the first installation: patched, every backup is still a full one.
+/// Told after the first installation, as every backup is still a full one then.
 const NEXT: &str = "Next: say how often a full backup is to be made, in a backup job (Datacenter, Backup, Edit: Full Backup \
                     Every) or for all in /etc/vzdump.conf (fullbackup: 7). Until then all backups are full ones. \
                     pve-diff-backup doctor tells whether anything else is to be done.";
@@ -138,8 +138,8 @@ fn patch(host: &Host, listener: &dyn Listener) -> Result<(), Failure> {
     applied.map_err(|error| owed(error, locked.view.survey.packages))
 }
 
-/// Whether this host is meant to be patched. What tells that without reading its files is asked first: they are read once
-/// more where the host is locked.
+/// Whether this host is meant to be patched. Traces that tell it without reading all files are looked for first, because
+/// these are read again once the host is locked.
 fn is_wanted(host: &Host, listener: &dyn Listener) -> anyhow::Result<bool> {
     // `apply` and `revert` finish or undo what an interrupted run left, and then know that services must reload.
     let traces = transaction::is_interrupted(host.root())?
@@ -153,10 +153,9 @@ fn holds_lines(view: &View) -> bool {
     files.any(|file| file.stripped.as_ref().is_some_and(|stripped| !stripped.markers.is_empty()))
 }
 
-/// Warns of what speaks against patching the host after the upgrade that apt is about to make. Those package files of
-/// Proxmox that take lines of ours are unpacked into a temporary folder and planned for, all together; no code of theirs
-/// runs: it will soon enough, when dpkg installs it, and what is told before that comes from reading alone. Nothing here
-/// stops apt.
+/// Warns of what speaks against patching the host after the upgrade that apt is about to make. The package files that take
+/// lines of ours are unpacked into a temporary folder and planned for together. None of their code runs, as dpkg has not
+/// installed it yet. Nothing here stops apt.
 fn warn_of(host: &Host, files: &[PathBuf], listener: &dyn Listener) -> anyhow::Result<()> {
     let files: Vec<PathBuf> = files.iter().filter(|file| concerns(host, file)).cloned().collect();
     if files.is_empty() {
@@ -200,7 +199,7 @@ fn told(error: &anyhow::Error) -> String {
     )
 }
 
-/// Tells people now and later: listener and journal, and once for each failure a message.
+/// Tells people of a failure: the listener and the journal each time, and by a message once for each failure.
 fn report(host: &Host, event: &Event, failure: &Failure, listener: &dyn Listener) {
     let text = told(&failure.error);
     listener.warn(&text);

@@ -1,4 +1,4 @@
-//! A host that a command works on: opened once, read once, locked where it is changed.
+//! The host that a command works on. A run opens it once, reads it once, and locks it where it changes something.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -21,10 +21,11 @@ use crate::patching::transaction::{self, Recovery, Session};
 use crate::patching::verified::Verified;
 use crate::patching::{recording, revert};
 
-/// Larger than any file in our folder.
+/// The largest file in our folder that is read.
 const MAX_OWN: u64 = 64 << 20;
 
-/// Why our lines are owed to this host, relative to the root: written by hooks only, deleted by `apply` and `revert`.
+/// The note that our lines are owed to this host, and why, relative to the root. Only hooks write it; `apply` and `revert`
+/// delete it.
 pub(super) const NOTE: &str = "var/lib/pve-diff-backup/pending";
 
 /// The packages of ours.
@@ -35,7 +36,7 @@ pub(super) const OUR_PACKAGES: [&str; 2] = ["pve-xdelta3", "pve-diff-backup"];
 #[error("refused, nothing was changed:\n{}", .0.iter().map(Refusal::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Refused(pub Vec<Refusal>);
 
-/// Said where a host cannot be patched but still is, in part.
+/// The warning for a host that cannot be patched but still holds lines of ours.
 pub fn stale_lines() -> String {
     format!(
         "Some files still hold lines of ours, which only work together: `{}` takes them out, and backups run as Proxmox \
@@ -103,8 +104,7 @@ impl Host {
         &self.verified
     }
 
-    /// The right to change the host; what an interrupted run left is dealt with first. Also tells whether that
-    /// changed files.
+    /// Takes the right to change the host, and deals with what an interrupted run left. Also tells whether that changed files.
     pub(super) fn session(&self, listener: &dyn Listener) -> anyhow::Result<(Session<'_>, bool)> {
         let session = Session::open(&self.root)?;
         scratch::sweep(&self.root.resolve(scratch::STATE_DIR)?);
@@ -147,7 +147,7 @@ impl Host {
         self.read(listener)
     }
 
-    /// Tells whether files were changed.
+    /// Finishes or undoes what an interrupted run left; tells whether files were changed.
     fn recover(&self, session: &Session, listener: &dyn Listener) -> anyhow::Result<bool> {
         match session.recover()? {
             Recovery::Nothing => return Ok(false),
@@ -172,7 +172,8 @@ impl Host {
         Ok(true)
     }
 
-    /// Reads the host, whatever runs there: dpkg's database, the files that matter, our record.
+    /// Reads the host: dpkg's database, the files that matter, our record. It neither locks the host nor looks for an
+    /// interrupted run.
     pub(super) fn read(&self, listener: &dyn Listener) -> anyhow::Result<View> {
         let record = match Record::read(&self.root) {
             Ok(record) => record,

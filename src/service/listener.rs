@@ -1,4 +1,4 @@
-//! What a service has to tell while it works.
+//! Passes on what a service has to tell while it works.
 
 /// Hears what a service tells while it works: each step when it is done, so that a person who interrupts a later one knows
 /// how far it came.

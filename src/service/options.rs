@@ -1,7 +1,7 @@
-//! Looking after the option `fullbackup` in the settings of backup jobs; [`crate::jobs`] has the rules.
+//! Looks after the option `fullbackup` in the settings of backup jobs; [`crate::jobs`] has the rules.
 //!
-//! Done by whatever changes a host's state (`apply`, `revert`, each hook) and when a backup starts. It never fails
-//! its caller: what cannot be done is said, and done the next time.
+//! `apply`, `revert` and each hook do that, and each backup when it starts. It never fails its caller: what cannot be done is
+//! told, and done the next time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -32,13 +32,13 @@ const DEFINITIONS: [&str; 2] = ["usr/share/perl5/PVE/VZDump/Common.pm", "usr/sha
 /// Where the default for all jobs is set.
 const DEFAULTS: &str = "etc/vzdump.conf";
 
-/// Crontabs of the host itself, which are the administrator's. Folders stand for the files in them.
+/// Crontabs of the host itself, which belong to the administrator. A folder stands for the files in it.
 const CRONTABS: [&str; 3] = ["etc/crontab", "etc/cron.d", "var/spool/cron/crontabs"];
 
 /// Largest of these files read.
 const MAX_FILE: u64 = 4 << 20;
 
-/// Said where a host loses our lines while nobody can see what its jobs ask for.
+/// Told where our lines leave a host whose backup jobs cannot be seen.
 const UNSEEN: &str = "/etc/pve is not mounted, so backup jobs were not looked after: where vzdump.cron holds \
                       --fullbackup, no backup would be made. Run `pve-diff-backup revert` once more on this host \
                       itself when it runs";
@@ -52,7 +52,7 @@ enum OptionsError {
     Memory(MemoryError),
 }
 
-/// Does what `mode` asks for, and says what was done to which job, also in the journal.
+/// Does what `mode` asks for, and tells the listener and the journal what was done to which job.
 pub(super) fn settle(root: &Root, mode: Mode, listener: &dyn Listener) {
     let notes = match work(root, mode) {
         Ok(Some(seen)) => seen.notes,
@@ -103,7 +103,7 @@ pub(super) fn has_default(root: &Root) -> bool {
     defaults.lines().any(|line| line.trim_start().starts_with(&format!("{}:", jobs::OPTION)))
 }
 
-/// What else on this host asks for the option, and is not ours to change.
+/// Finds what else on this host asks for the option, and must be changed by the administrator.
 pub(super) fn elsewhere(root: &Root) -> Vec<String> {
     let mut notes = Vec::new();
     if has_default(root) {
@@ -159,7 +159,7 @@ pub struct Seen {
     pub waiting: Vec<Line>,
     /// The cluster's nodes; `None`: never heard of.
     pub nodes: BTreeMap<String, Option<Node>>,
-    /// What happened, or should.
+    /// What happened, and what people should do.
     pub notes: Vec<String>,
 }
 
@@ -237,7 +237,7 @@ impl Files {
         plan.jobs.is_some() || plan.cron.is_some() || !plan.memory.same_as(&self.memory)
     }
 
-    /// What there is after `plan`.
+    /// The settings as they are once `plan` is carried out.
     fn seen(&self, pmxcfs: &Pmxcfs, plan: jobs::Plan) -> Seen {
         let after = plan.jobs.as_deref().or(self.jobs.as_deref()).unwrap_or_default();
         let jobs = sections::jobs(after).into_iter().filter_map(|job| {

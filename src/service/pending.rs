@@ -1,4 +1,5 @@
-//! Notes that hooks leave in our own folder: that our lines are owed to this host, and of what people were told.
+//! Keeps the notes that hooks leave in our own folder: why our lines are owed to this host, and of which failure people were
+//! told.
 
 use super::host::{Host, NOTE};
 use crate::patching::change::Change;

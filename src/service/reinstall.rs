@@ -1,4 +1,4 @@
-//! The affected packages anew from apt, for a host whose files are past repair.
+//! Gets the affected packages anew from apt, for a host whose files are past repair.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -29,7 +29,7 @@ pub enum ReinstallError {
     Apt {
         /// What went wrong.
         reason: String,
-        /// What it was to do.
+        /// The command to run by hand.
         command: String,
     },
 }
@@ -72,8 +72,8 @@ fn shipped(view: &View) -> impl Iterator<Item = (&str, &str, &FileView)> {
 
 /// Reverts what can be reverted, then lets apt install the same versions of the packages whose files we patch.
 ///
-/// In this order, so that our own package's trigger, which apt sets off, finds a host that is not to be patched.
-/// With another root, apt of that root is run in it (chroot).
+/// The revert comes first, so that our own package's trigger, which apt sets off, finds a host that is not meant to be
+/// patched. With another root, the apt of that root is run in it (chroot).
 ///
 /// # Errors
 /// Where the host cannot be reverted; [`ReinstallError::Apt`].

@@ -1,4 +1,4 @@
-//! Taking everything of ours out of a host.
+//! Takes everything of ours out of a host.
 
 use super::host::Locked;
 use super::listener::Listener;

@@ -1,4 +1,4 @@
-//! How the files of a host stand, compared with what `apply` would make of them.
+//! Tells how the files of a host stand, compared with what `apply` would make of them.
 
 use super::host::{Host, Refused, View, stale_lines};
 use crate::host::hint;
@@ -10,7 +10,7 @@ use crate::patching::refusal::Refusal;
 pub struct Standing<'a> {
     /// The plan, where there is one.
     pub plan: Option<Plan<'a>>,
-    /// In a word.
+    /// How they stand, in a word.
     pub overall: Overall,
     /// What speaks against patching it.
     pub refusals: Vec<Refusal>,
@@ -36,7 +36,7 @@ impl<'a> Standing<'a> {
         Self { plan, overall, refusals, stale }
     }
 
-    /// In a sentence, and what to do; what speaks against patching is said below it.
+    /// How they stand, in a sentence, and what to do. What speaks against patching is said below it.
     pub fn words(&self, view: &View) -> String {
         match self.overall {
             Overall::Patched => "patched and current".to_owned(),

@@ -1,4 +1,4 @@
-//! What is installed on a host, which patch set is for it, and how every file stands.
+//! Tells what is installed on a host, which patch set is for it, and how every file stands.
 
 use serde::{Serialize, Serializer};
 

@@ -1,4 +1,4 @@
-//! Would a host take our lines after an upgrade that has not happened yet?
+//! Tries whether a host would take our lines after an upgrade that has not happened yet.
 
 use std::path::PathBuf;
 
@@ -66,7 +66,7 @@ impl Upcoming {
         Ok(Self { view: View { survey, record, originals, ours }, upgrades, debs })
     }
 
-    /// What would become of the files; nothing is loaded.
+    /// Plans what the files would hold. Nothing is loaded.
     ///
     /// # Errors
     /// [`Refused`] where no patch set would be for them.
@@ -74,7 +74,8 @@ impl Upcoming {
         host.plan(&self.view)
     }
 
-    /// Applies in a temporary folder, loads where that is allowed, takes out again.
+    /// Tries the plan in a temporary folder: the changed modules are loaded where that is allowed, and our lines are taken out
+    /// again.
     ///
     /// # Errors
     /// What speaks against it.

@@ -1,4 +1,5 @@
-//! Is it the same? Nothing here trusts what a program said about its own work.
+//! Compares what was restored or reverted with what was there before. Nothing here trusts what a program said about its own
+//! work.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Metadata};
@@ -12,7 +13,7 @@ use walkdir::WalkDir;
 
 use crate::container::read_full;
 
-/// As many differences as are worth reading.
+/// The most differences that are shown.
 const SHOWN: usize = 10;
 
 /// Which times of change belong to a snapshot.
@@ -102,7 +103,7 @@ impl Snapshot {
         self.0.values().map(size).sum()
     }
 
-    /// What is other in `now`: a line each, by name.
+    /// Lists what differs in `now`, one line each, by name.
     pub fn differences(&self, now: &Self) -> Vec<String> {
         let mut lines = Vec::new();
         for (name, old) in &self.0 {

@@ -81,7 +81,7 @@ impl Container {
         Ok(())
     }
 
-    /// What a day does; the first one is number 1.
+    /// Changes the files as a day would do it. The first day is number 1.
     fn change(&mut self, day: u64) -> io::Result<()> {
         let syslog = self.at("var/log/syslog");
         File::options().append(true).open(syslog)?.write_all(&self.random.text(150 << 10))?;

@@ -1,4 +1,4 @@
-//! Data for guests: the same in each run, and like that of real ones to a compressor.
+//! Makes data for guests. It is the same in each run, and compresses like that of real guests.
 
 use std::io::Write;
 

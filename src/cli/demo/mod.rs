@@ -31,7 +31,7 @@ use crate::host::Scratch;
 
 /// One full backup and three differentials.
 const NIGHTS: u64 = 4;
-/// When the first backup is made: 2026-01-05 01:00:00 UTC. Fixed, so that each run is the same.
+/// The time of the first backup, 2026-01-05 01:00:00 UTC. It is fixed, so that each run is the same.
 const FIRST_NIGHT: u64 = 1_767_574_800;
 const DAY: u64 = 86_400;
 /// Where the host of the demo keeps its backups.
@@ -96,7 +96,7 @@ trait Guest {
     fn restore(&self, stage: &Stage, volume: &str) -> anyhow::Result<String>;
 }
 
-/// All steps, in the folder `dir`, which is empty.
+/// Does all steps in the folder `dir`, which is empty.
 fn show(dir: &Path, global: &Global) -> anyhow::Result<()> {
     let stage = Stage::open(dir, global.patches.as_deref())?;
     say(format_args!("Everything happens in {}, where these commands run.", stage.dir().display()))?;
@@ -159,7 +159,7 @@ fn show(dir: &Path, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Four nights of backups. Gives a row of the table and the last backup's name for each guest.
+/// Makes the backups of four nights. Gives a row of the table and the last backup's name for each guest.
 fn back_up(stage: &Stage, guests: &mut [Box<dyn Guest>]) -> anyhow::Result<(Vec<Row>, Vec<String>)> {
     let mut rows: Vec<Row> = Vec::new();
     let mut last = vec![String::new(); guests.len()];

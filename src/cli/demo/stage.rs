@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::host::Program;
 
-/// What the host's programs need beyond themselves: program, how to ask whether it is there, Debian package.
+/// The programs that the host's programs need, each with arguments by which it tells that it is there, and its Debian package.
 const NEEDED: [(&str, &[&str], &str); 3] = [
     // a Debian without the package perl has a perl without these
     ("/usr/bin/perl", &["-MFile::Copy", "-MTime::Local", "-e", "1"], "perl"),
@@ -75,7 +75,7 @@ impl Stage {
         &self.helper
     }
 
-    /// Runs ourselves; see [`Self::host`].
+    /// Runs our own program; see [`Self::host`].
     pub fn us(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut words: Vec<OsString> = Vec::new();
         if let Some(patches) = &self.patches {

@@ -131,7 +131,7 @@ impl Disk {
         Ok(Self { path, file, used: (text + noise) as u64 })
     }
 
-    /// What a day does to a disk.
+    /// Changes the disk as a day would do it.
     fn change(&mut self, random: &mut Random) -> io::Result<()> {
         // files are replaced
         for turn in 0..16 {

@@ -1,4 +1,4 @@
-//! `test` and `apply`.
+//! `test` tries whether the host can be patched, `apply` patches it.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -26,10 +26,10 @@ pub struct Args {
     /// Do not let the services load the new code
     #[arg(long)]
     pub no_restart: bool,
-    /// Whose modules are loaded.
+    /// Which modules may be loaded.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// On which nodes.
+    /// The nodes to work on.
     #[command(flatten)]
     pub cluster: ChangeArgs,
 }

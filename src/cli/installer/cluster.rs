@@ -1,8 +1,8 @@
-//! `status`, `apply` and `revert` with `--cluster`: the same on all nodes.
+//! Does `status`, `apply` and `revert` on all nodes (`--cluster`).
 //!
-//! Our program runs on each node: its exit code and its `status --json` are all that is believed. All nodes are asked
-//! first, and nothing is changed where one of them cannot go along. Then one after another, the own one first, up to the
-//! first failure. Whatever happens, the table at the end tells how every node stands.
+//! Our program runs on each node, and nothing but its exit code and its `status --json` is believed. All nodes are asked
+//! first, and where one of them cannot be changed, none is. Then they are changed one after another, this node first, up to
+//! the first failure. Whatever happens, the table at the end tells how every node stands.
 
 mod report;
 
@@ -41,7 +41,7 @@ pub struct ClusterArgs {
 /// Options of those that change them.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ChangeArgs {
-    /// Which nodes.
+    /// The nodes to work on.
     #[command(flatten)]
     pub nodes: ClusterArgs,
     /// With --cluster: print the result as JSON
@@ -49,7 +49,7 @@ pub struct ChangeArgs {
     pub json: bool,
 }
 
-/// What changes all nodes.
+/// What is done to all nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// `apply --cluster`
@@ -63,13 +63,13 @@ pub enum Operation {
 pub struct Change {
     /// What to do.
     pub operation: Operation,
-    /// Without the nodes that are offline.
+    /// Whether nodes that are offline are left out.
     pub skip_offline: bool,
-    /// Without a question.
+    /// Whether no question is asked.
     pub yes: bool,
-    /// Without reloading services.
+    /// Whether services keep the code that they run.
     pub no_restart: bool,
-    /// The result as JSON on standard output; all else goes to standard error.
+    /// Whether the result is printed as JSON on standard output. Everything else then goes to standard error.
     pub json: bool,
 }
 
@@ -130,7 +130,7 @@ impl Cluster {
         Ok(Self { root, members })
     }
 
-    /// How all nodes stand, asked at the same time.
+    /// Asks all nodes at the same time how they stand.
     fn ask_all(&self, skip_offline: bool) -> anyhow::Result<Report> {
         let nodes = std::thread::scope(|scope| {
             let asked: Vec<_> =
@@ -183,7 +183,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Why the node could not be changed; `None`: it was.
+    /// Changes a node; gives the reason where that failed.
     fn change_one(&self, node: &Node, change: &Change) -> Option<String> {
         let mut words = vec![change.operation.command(), "--yes"];
         if change.no_restart {
@@ -233,7 +233,7 @@ impl Operation {
     }
 }
 
-/// From now on a first Ctrl-C (or the like) is only noted, a second one ends the program.
+/// Lets the first Ctrl-C (or the like) only be noted from now on. A second one ends the program.
 fn stop_after_node() -> std::io::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {

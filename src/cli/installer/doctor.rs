@@ -1,4 +1,4 @@
-//! `doctor`: everything that is not as it should be, and what to do about it.
+//! `doctor` tells everything that is not as it should be, and what to do about it.
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ pub fn run(global: &Global) -> anyhow::Result<ExitCode> {
     Ok(if complaints.is_empty() { Exit::Success } else { Exit::Failure }.into())
 }
 
-/// The settings as they are and as they are remembered, and the nodes.
+/// Prints the settings as they are and as they are remembered, and the nodes.
 fn print(seen: &Seen, out: &mut impl Write) -> io::Result<()> {
     let text = |days: Option<u32>| days.map_or("-".to_owned(), |days| days.to_string());
     if !seen.jobs.is_empty() {

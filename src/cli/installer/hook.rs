@@ -1,5 +1,5 @@
-//! `hook`: what the maintainer scripts of our Debian package, apt and vzdump call. What is done then is in
-//! [`crate::service::hook`].
+//! `hook` is called by the maintainer scripts of our Debian package, by apt and by vzdump. [`crate::service::hook`] does the
+//! work.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead};

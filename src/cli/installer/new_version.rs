@@ -1,4 +1,4 @@
-//! `new-version`: how the patch sets fare with releases they do not know yet, or with all there ever were.
+//! `new-version` tries the patch sets with releases that they do not know yet, or with all there ever were.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
@@ -84,7 +84,7 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What each set is now, in short.
+/// The digest of each set.
 fn digests(host: &Host, patches: Option<&Path>) -> anyhow::Result<BTreeMap<String, String>> {
     let mut digests = BTreeMap::new();
     for set in host.sets() {
@@ -101,7 +101,7 @@ fn digests(host: &Host, patches: Option<&Path>) -> anyhow::Result<BTreeMap<Strin
     Ok(digests)
 }
 
-/// One host, as it is or with package files.
+/// Tries one host, as it is or with package files.
 fn try_one(
     host: &Host,
     debs: &[PathBuf],
@@ -156,7 +156,7 @@ fn try_one(
     Ok(Exit::Success.into())
 }
 
-/// All releases of the public history.
+/// Tries all releases of the public history.
 fn try_all(
     host: &Host,
     clones: &Path,
@@ -182,7 +182,7 @@ fn try_all(
     }
 }
 
-/// The table, then all that is not as it should be.
+/// Prints the table, then all that is not as it should be.
 fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let row = |out: &mut dyn Write, series: &str, package: &str, counts: &Counts| {
         writeln!(

@@ -1,4 +1,4 @@
-//! `diff` and `patch`: what `apply` would change.
+//! `diff` and `patch` show what `apply` would change.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
@@ -59,7 +59,8 @@ fn print(write: impl FnOnce(&mut BufWriter<io::StdoutLock>) -> io::Result<()>) -
     Ok(Exit::Success.into())
 }
 
-/// Lines that go in and out of each file, and sums: of the files that are there, and of those that are new.
+/// Prints how many lines are inserted and taken out of each file, with one sum for the files that are there and one for those
+/// that are new.
 fn stat(out: &mut impl Write, changes: &[Change]) -> io::Result<()> {
     // Files, lines that are inserted, lines that are taken out.
     let (mut there, mut new) = ((0, 0, 0), (0, 0, 0));

@@ -1,4 +1,4 @@
-//! `reinstall`: the affected packages anew from apt, for a host whose files are past repair.
+//! `reinstall` gets the affected packages anew from apt, for a host whose files are past repair.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `revert`: everything of ours out.
+//! `revert` takes everything of ours out of the host.
 
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ pub struct Args {
     /// Do not let the services load the old code
     #[arg(long)]
     pub no_restart: bool,
-    /// On which nodes.
+    /// The nodes to work on.
     #[command(flatten)]
     pub cluster: ChangeArgs,
 }

@@ -1,4 +1,4 @@
-//! `status`: what is installed, which patch set is for it, and how every file stands.
+//! `status` tells what is installed, which patch set is for it, and how every file stands.
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
@@ -157,7 +157,7 @@ fn print(status: &Status, exit: Exit, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What backup jobs say of full backups; nothing where there is nothing of interest.
+/// Prints what backup jobs say of full backups; nothing where there is nothing of interest.
 fn print_settings(seen: &Seen, out: &mut impl Write) -> io::Result<()> {
     if !seen.jobs.is_empty() || !seen.waiting.is_empty() {
         writeln!(out, "jobs:")?;

@@ -1,4 +1,4 @@
-//! Is a restored guest the same as the original?
+//! Compares a restored guest with the original.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -42,7 +42,7 @@ pub(super) fn guests(shell: &Shell, source: Guest, target: Guest, marker: &str) 
     }
 }
 
-/// Disk by disk, with qemu-img, which reads all formats and storages of Proxmox VE.
+/// Compares two VMs disk by disk, with qemu-img, which reads all formats and storages of Proxmox VE.
 fn machines(shell: &Shell, source: Guest, target: Guest) -> anyhow::Result<Outcome> {
     let (old, new) = (source.config()?, target.config()?);
     let running = source.is_running(shell)?;
@@ -116,7 +116,7 @@ fn same_image(shell: &Shell, a: &str, b: &str) -> anyhow::Result<bool> {
     }
 }
 
-/// Where a volume is: what `pvesm path` prints last.
+/// Finds the path of a volume, which is what `pvesm path` prints last.
 fn path(shell: &Shell, volume: &str) -> anyhow::Result<String> {
     if volume.starts_with('/') {
         return Ok(volume.to_owned());
@@ -134,7 +134,7 @@ fn image_format(path: &str) -> &'static str {
     }
 }
 
-/// File by file.
+/// Compares two containers file by file.
 fn containers(shell: &Shell, source: Guest, target: Guest) -> anyhow::Result<Outcome> {
     if source.is_running(shell)? {
         // `pct mount` would lock a running container
@@ -152,7 +152,7 @@ fn containers(shell: &Shell, source: Guest, target: Guest) -> anyhow::Result<Out
     compared
 }
 
-/// Two trees that shall be the same.
+/// Two trees that should be the same.
 struct Tree<'a> {
     old: &'a Path,
     new: &'a Path,

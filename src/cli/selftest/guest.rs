@@ -51,7 +51,7 @@ impl Guest {
         PathBuf::from(format!("/etc/pve/{}/{}.conf", self.folder(), self.id))
     }
 
-    /// Whose configuration file has this number, of whatever kind, on whatever node.
+    /// The configuration file of the guest with this number, whatever its kind and node.
     pub(super) fn owner(&self) -> anyhow::Result<Option<PathBuf>> {
         let failed = || format!("cannot read {NODES}");
         for node in fs::read_dir(NODES).with_context(failed)? {
@@ -127,7 +127,7 @@ impl Guest {
         words([self.tool(), if on { "mount" } else { "unmount" }, &self.id.to_string()])
     }
 
-    /// Is it running?
+    /// Whether it is running.
     pub(super) fn is_running(&self, shell: &Shell) -> anyhow::Result<bool> {
         let status = shell.run(&words([self.tool(), "status", &self.id.to_string()]))?;
         Ok(!status.lines().any(|line| line.trim() == "status: stopped"))
@@ -166,7 +166,7 @@ impl Config {
         Config { lines, comments }
     }
 
-    /// Has the description this line? (Proxmox encodes only what is no plain ASCII.)
+    /// Whether the description has this line. (Proxmox encodes only what is no plain ASCII.)
     pub(super) fn mentions(&self, text: &str) -> bool {
         self.comments.iter().any(|line| line.trim() == text)
     }

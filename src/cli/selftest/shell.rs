@@ -1,4 +1,4 @@
-//! Running the programs of Proxmox VE: the one place of the self-test that does.
+//! Runs the programs of Proxmox VE for the self-test.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::host::hint::quoted;
 /// The longest backup or restore of a guest.
 const LIMIT: Duration = Duration::from_secs(86_400);
 
-/// More than the log of a backup or restore, which has a line for each percent or second.
+/// How much of the output is kept, in bytes. The log of a backup or restore has a line for each percent or second.
 const KEPT: usize = 64 << 20;
 
 /// Lines of a failed program's output that are shown.
@@ -31,12 +31,12 @@ impl Shell {
         Shell { interrupted }
     }
 
-    /// Did a signal ask to stop?
+    /// Whether a signal asked to stop.
     pub(super) fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Runs a program that must succeed; gives its output. Says no once a signal came.
+    /// Runs a program that must succeed, and gives its output. It runs none once a signal came.
     pub(super) fn run(&self, words: &[OsString]) -> anyhow::Result<String> {
         if self.interrupted() {
             bail!("interrupted");
@@ -44,7 +44,7 @@ impl Shell {
         self.run_always(words)
     }
 
-    /// The same also after a signal: for cleaning up.
+    /// Runs a program in the same way, but also after a signal. That is for cleaning up.
     pub(super) fn run_always(&self, words: &[OsString]) -> anyhow::Result<String> {
         let (status, output) = self.status(words)?;
         if status == Some(0) {

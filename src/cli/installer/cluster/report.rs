@@ -1,4 +1,4 @@
-//! How the nodes stand, for people and as JSON.
+//! Tells how the nodes stand, to people and as JSON.
 
 use std::io::{self, Write};
 
@@ -90,7 +90,7 @@ struct PackageStatus {
     version: Option<String>,
 }
 
-/// A job with Full Backup Every, and the nodes where it cannot have its way.
+/// A job with Full Backup Every, and the nodes that make other backups for it.
 #[derive(Debug, Serialize)]
 struct JobReport {
     id: String,
@@ -118,7 +118,7 @@ impl Report {
         report
     }
 
-    /// Takes the jobs as they are now, and finds where they cannot have their way.
+    /// Takes the jobs as they are now, and finds the nodes that make other backups for them.
     pub fn set_jobs(&mut self, jobs: Vec<Job>) {
         let jobs = jobs.into_iter().map(|Job { id, source, every, node, enabled }| JobReport {
             id,
@@ -146,7 +146,7 @@ impl Report {
         (0..self.nodes.len()).filter(|index| self.nodes[*index].action != Some(Action::Skipped))
     }
 
-    /// Notes for all nodes that nothing has been changed there yet.
+    /// Marks all nodes as not changed yet.
     pub fn leave_all(&mut self) {
         self.nodes
             .iter_mut()
@@ -378,7 +378,7 @@ fn heading(actions: bool) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
 
-/// A status out of all that a node printed: a login script may have had its say before.
+/// Finds the status in what a node printed. A login script may have printed something before it.
 fn parse(answer: &Answer) -> Result<NodeStatus, String> {
     let begin = if answer.out.starts_with('{') { Some(0) } else { answer.out.find("\n{").map(|at| at + 1) };
     match begin.map(|at| serde_json::Deserializer::from_str(&answer.out[at..]).into_iter().next()) {
