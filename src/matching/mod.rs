@@ -11,7 +11,7 @@
 //!
 //! * [`fingerprint`] stands for the content of a piece; [`chunker`] cuts a stream into segments and these into pieces.
 //! * [`map`] holds the fingerprints of a full backup, in its file and as an index in memory. [`full`] writes it.
-//! * [`base`] opens a full backup and decides how it can be read: by its map, at any place, or only from its front.
+//! * [`base`] opens a full backup and decides how it can be read: by its map, at any position, or only from its front.
 //! * [`differential`] encodes a stream against a base; its `matcher` compares bytes with bytes.
 //! * [`compose`] makes a differential of a VM from what QEMU says has changed, without reading the rest.
 //! * [`restore`] applies a differential to a base.

@@ -29,7 +29,7 @@ pub struct Reader<R> {
     failure: Option<Failure>,
     jobs: Ordered<Job>,
     bytes_in_flight: usize,
-    spare: Vec<Job>,
+    free: Vec<Job>,
     current: Vec<u8>,
     position: usize,
 }
@@ -76,7 +76,7 @@ impl<R: Read> Reader<R> {
             failure: None,
             jobs: Ordered::new(threads, Job::work),
             bytes_in_flight: 0,
-            spare: Vec::new(),
+            free: Vec::new(),
             current: Vec::new(),
             position: 0,
         }
@@ -133,7 +133,7 @@ impl<R: Read> Reader<R> {
             self.waiting = Some(block);
             return Ok(false);
         }
-        let mut job = self.spare.pop().unwrap_or_else(Job::new);
+        let mut job = self.free.pop().unwrap_or_else(Job::new);
         self.scanner.read_packed(&block, &mut job.packed)?;
         job.block = Some(block);
         self.bytes_in_flight += size;
@@ -154,7 +154,7 @@ impl<R: Read> Reader<R> {
                 *buffer = Vec::new();
             }
         }
-        self.spare.push(job);
+        self.free.push(job);
         Ok(())
     }
 

@@ -128,7 +128,7 @@ impl UnmappedBase {
             })
             .map_err(io("cannot start a thread"))?;
         let base = UnmappedBase {
-            index: Index::growing(known)?,
+            index: Index::unmapped(known)?,
             feed,
             window: SlidingWindow::default(),
             // A segment is added before the oldest one goes.

@@ -72,7 +72,7 @@ impl Index {
     ///
     /// # Errors
     /// Fails where there is no memory for the index.
-    pub fn growing(bytes: u64) -> Result<Index, Error> {
+    pub fn unmapped(bytes: u64) -> Result<Index, Error> {
         let store = Store::Resident { first: 0, segments: VecDeque::new() };
         Index::new(store, bytes, Budget::of(UNMAPPED))
     }
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn pieces_are_found_by_content_and_by_neighbourhood() {
         let secret = Secret::new(&[7; 32]);
-        let mut index = Index::growing(1 << 20).unwrap();
+        let mut index = Index::unmapped(1 << 20).unwrap();
         let segments = [segment(0, 1), segment(100 * 4096 / 16 * 12, 2)];
         for s in &segments {
             index.push(SegmentMap::new(s, &secret));
