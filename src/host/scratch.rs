@@ -39,7 +39,11 @@ impl Scratch {
     pub fn below(parent: &Path) -> io::Result<Self> {
         sweep(parent);
         loop {
-            let dir = private(parent, PREFIX)?;
+            let dir = match private(parent, PREFIX) {
+                // The sweep of another run may have removed it before it got its mode.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && parent.is_dir() => continue,
+                made => made?,
+            };
             match hold(dir.path()) {
                 // Between its making and its locking somebody's sweep may have taken it for a dead one.
                 Held::Gone | Held::ByAnother => {}
