@@ -16,7 +16,6 @@ mod stage;
 mod tools;
 
 use std::ffi::OsString;
-use std::io;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -34,13 +33,11 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     let options = match args::parse(environment.as_deref(), args.get(1..).unwrap_or_default()) {
         Ok(options) => options,
         Err(Stop::Version) => {
-            return match version() {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::FAILURE,
-            };
+            version();
+            return ExitCode::SUCCESS;
         }
         Err(Stop::Help) => {
-            let _ = version();
+            version();
             say::text(format_args!("{USAGE}"));
             return ExitCode::FAILURE;
         }
@@ -74,8 +71,9 @@ fn dispatch(options: &Options) -> anyhow::Result<()> {
         Command::Merge => tools::merge(options),
         Command::Test => self_test(),
         Command::Config => {
-            version()?;
-            Ok(say::written(format_args!("{CONFIG}"))?)
+            version();
+            say::text(format_args!("{CONFIG}"));
+            Ok(())
         }
     }
 }
@@ -127,15 +125,16 @@ fn self_test() -> anyhow::Result<()> {
         }
         say::text(format_args!("."));
     }
-    Ok(say::written(format_args!(" success\n"))?)
+    say::text(format_args!(" success\n"));
+    Ok(())
 }
 
-/// Prints the version on standard error, as xdelta3 does.
-fn version() -> io::Result<()> {
-    say::written(format_args!(
+/// Prints the version on standard error. It is no error where that cannot be written, as with xdelta3.
+fn version() {
+    say::text(format_args!(
         "Xdelta version 3.0.11, as {NAME} {} understands it\n",
         env!("CARGO_PKG_VERSION")
-    ))
+    ));
 }
 
 /// What `-h` prints.

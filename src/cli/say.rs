@@ -49,15 +49,7 @@ pub(crate) fn failure(error: &anyhow::Error) {
 /// Writes a text without the program's name, in one piece where the system lets it: lines of several programs stay
 /// lines. Whatever came into it, it commands no terminal.
 pub(crate) fn text(text: fmt::Arguments) {
-    let _ = written(text);
-}
-
-/// The same for a text that was asked for.
-///
-/// # Errors
-/// Those of writing.
-pub(crate) fn written(text: fmt::Arguments) -> io::Result<()> {
-    io::stderr().write_all(harmless(&text.to_string()).as_bytes())
+    let _ = io::stderr().write_all(harmless(&text.to_string()).as_bytes());
 }
 
 /// Takes text for people, into which names and values of others may have come; it commands no terminal.
