@@ -1,28 +1,28 @@
-//! What an input may take: memory, or room in a temporary file.
+//! Limits what an input may take of the memory, or of the room in a temporary file.
 //!
-//! A file tells how much of everything it has, and a short file can tell of much. So a structure whose size the input
-//! decides takes its bytes from a [`Budget`]. A budget grows with the bytes that are really there: an honest file of any
-//! size has enough, and a hostile one gets no more than it costs to store.
+//! A file's headers say how much of everything follows, and even a short file can claim much. So every structure whose
+//! size the input decides takes its bytes from a [`Budget`]. A budget grows with the number of bytes that are really
+//! there: an honest file of any size has enough, and a hostile one gets little more than it costs to store.
 
 use std::io;
 
-/// Bytes that any input may take, however short it is.
+/// The number of bytes that any input may take, however short it is.
 const FLOOR: u64 = 32 << 20;
 
-/// Bytes that may still be taken.
+/// The number of bytes that may still be taken.
 #[derive(Debug)]
 pub struct Budget {
     left: u64,
     whole: u64,
 }
 
-/// There is nothing left.
+/// The reason why no bytes could be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Spent {
-    /// The input asks for too much.
+    /// The input asks for more than its limit, which is this many bytes.
     #[error("it asks for more than {} MiB, which no honest file of its length needs", .0 >> 20)]
     Limit(u64),
-    /// The system does not give it.
+    /// The system has no memory left.
     #[error("the system has no memory left for it")]
     Memory,
 }
@@ -34,25 +34,25 @@ impl From<Spent> for io::Error {
 }
 
 impl Budget {
-    /// As many bytes, and what any input may take.
+    /// Makes a budget of this many bytes and those that any input may take.
     pub fn of(bytes: u64) -> Budget {
         let whole = FLOOR.saturating_add(bytes);
         Budget { left: whole, whole }
     }
 
-    /// Takes bytes.
+    /// Takes bytes from the budget.
     ///
     /// # Errors
-    /// [`Spent::Limit`] where so many are not left.
+    /// Fails with [`Spent::Limit`] where not enough bytes are left.
     pub fn take(&mut self, bytes: u64) -> Result<(), Spent> {
         self.left = self.left.checked_sub(bytes).ok_or(Spent::Limit(self.whole))?;
         Ok(())
     }
 
-    /// Appends to a list.
+    /// Appends a value to a list.
     ///
     /// # Errors
-    /// Where the budget is spent, or memory.
+    /// Fails where the budget or the memory does not suffice.
     #[inline]
     pub fn push<T>(&mut self, list: &mut Vec<T>, item: T) -> Result<(), Spent> {
         if list.len() == list.capacity() {
@@ -65,7 +65,7 @@ impl Budget {
     /// Appends bytes to a list.
     ///
     /// # Errors
-    /// As [`Budget::push`].
+    /// Fails as [`Budget::push`] does.
     pub fn extend(&mut self, list: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Spent> {
         if list.capacity() - list.len() < bytes.len() {
             self.grow(list, bytes.len())?;
@@ -74,10 +74,10 @@ impl Budget {
         Ok(())
     }
 
-    /// A table of `len` equal values.
+    /// Makes a table of `len` equal values.
     ///
     /// # Errors
-    /// As [`Budget::push`].
+    /// Fails as [`Budget::push`] does.
     pub fn table<T: Clone>(&mut self, value: T, len: usize) -> Result<Vec<T>, Spent> {
         let mut table = Vec::new();
         self.reserve(&mut table, len)?;

@@ -1,18 +1,18 @@
-//! What comes from others, in words for people: names of files, what a file holds, what a file is.
+//! Turns what others have written into words for people: names of files, their content, and what kind of file it is.
 //!
-//! Whoever can write to a storage chooses the names of its files, and what stands in them. Such text must not command a
+//! Whoever can write to a storage chooses the names of its files and their content. Such text must not command a
 //! terminal, turn the direction of a message, become a part of a web page, or fill a log.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// Characters that are shown of a text at most.
+/// The number of characters of a text that are shown at most.
 const MAX: usize = 255;
-/// Stands for those that were left out.
+/// The text that stands for the characters that were left out.
 const CUT: &str = "[...]";
 
-/// A text of others for a message: printable, and no longer than 255 characters. `tests/data/shown.json` holds what this
-/// and the Perl side agree upon.
+/// Makes a text of others fit for a message: printable, and no longer than 255 characters. `tests/data/shown.json`
+/// holds examples of what this function and the Perl side must both return.
 pub fn shown(text: impl AsRef<OsStr>) -> String {
     let text = replaced(text.as_ref().as_bytes(), |c| steers(c) || matches!(c, '<' | '>' | '&' | '"'));
     let length = text.chars().count();
@@ -24,27 +24,27 @@ pub fn shown(text: impl AsRef<OsStr>) -> String {
     head.chain(CUT.chars()).chain(tail).collect()
 }
 
-/// The same for bytes.
+/// Does the same for bytes.
 pub fn shown_bytes(bytes: &[u8]) -> String {
     shown(OsStr::from_bytes(bytes))
 }
 
-/// All of a text of others, for a terminal or a file.
+/// Makes all of a text of others printable, for a terminal or a file.
 pub fn escaped(bytes: &[u8]) -> String {
     replaced(bytes, steers)
 }
 
-/// A whole message without what could command a terminal or turn its direction. Its lines stay lines.
+/// Escapes what could command a terminal or turn the direction in a whole message. Its lines stay lines.
 pub fn harmless(message: &str) -> String {
     harmless_bytes(message.as_bytes())
 }
 
-/// The same for the content of a file.
+/// Does the same for the content of a file.
 pub fn harmless_bytes(content: &[u8]) -> String {
     replaced(content, |c| steers(c) && !matches!(c, '\n' | '\t'))
 }
 
-/// Whether a character commands a terminal, turns the direction of text, or cannot be seen.
+/// Tells whether a character commands a terminal, turns the direction of text, or cannot be seen.
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}')
@@ -52,20 +52,20 @@ fn steers(c: char) -> bool {
         || matches!(u32::from(c), 0xfff9..=0xfffb | 0xe0000..=0xe0fff)
 }
 
-/// Bytes as hexadecimal digits, in lower case.
+/// Writes bytes as hexadecimal digits, in lower case.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An error with its causes, the outermost first. No error of ours says in its own text what its `source` says, so each is
-/// told once.
+/// Writes an error with its causes, the outermost first. No error of this crate repeats the text of its `source`, so
+/// each cause is told once.
 pub fn told(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Text with escape sequences for what is not wanted. Bytes that are no UTF-8 as a whole are no text: of these, only
-/// ASCII is taken for letters.
+/// Replaces the unwanted characters of a text by escape sequences. If the bytes as a whole are not UTF-8, only the
+/// ASCII characters among them count as text, and all other bytes are escaped.
 fn replaced(bytes: &[u8], is_unwanted: impl Fn(char) -> bool) -> String {
     let escape = |byte| match byte {
         b'\n' => r"\n".into(),
@@ -83,13 +83,13 @@ fn replaced(bytes: &[u8], is_unwanted: impl Fn(char) -> bool) -> String {
     }
 }
 
-/// A number of things in words: `1 file`, `2 files`.
+/// Writes a number of things in words: `1 file`, `2 files`.
 pub fn count(number: usize, thing: &str) -> String {
     let ending = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{ending}")
 }
 
-/// What a file is that is not what it should be, by its first bytes, four of which suffice for most.
+/// Names the kind of a file that is not what it should be, by its first bytes. Four bytes suffice for most kinds.
 pub fn what_it_is(bytes: &[u8]) -> &'static str {
     match bytes {
         [] => "an empty file",

@@ -1,4 +1,4 @@
-//! The backups of a directory: each full with the differentials that need it.
+//! Finds the backups in a directory: each full backup with the differentials that need it.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -13,51 +13,52 @@ use super::unfinished::{self, Leftover, Unfinished};
 /// A full backup and all differentials that need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// The full backup; it may be compressed otherwise than when the differentials were made.
+    /// The full backup. It may be compressed otherwise than when the differentials were made.
     pub full: Full,
-    /// What cannot be restored without it, oldest first.
+    /// The backups that cannot be restored without it, oldest first.
     pub differentials: Vec<Differential>,
 }
 
-/// A file that looks like a backup but cannot be taken for one.
+/// A file that looks like a backup but cannot be used as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unusable {
     /// Its name, as the directory has it.
     pub name: OsString,
-    /// Why not.
+    /// Why it cannot be used.
     pub reason: &'static str,
 }
 
-/// What a directory holds.
+/// The backups in a directory, and the files that look like some.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directory {
     /// The directory.
     pub path: PathBuf,
-    /// Ordered by kind of guest, its number, and time.
+    /// The full backups with their differentials, ordered by kind of guest, its number, and time.
     pub chains: Vec<Chain>,
-    /// Differentials whose full is not there, in the same order.
+    /// The differentials whose full is not there, in the same order.
     pub orphans: Vec<Differential>,
-    /// Misspelt differentials, links that lead elsewhere and the like, by name.
+    /// The files that look like backups but cannot be used, such as misspelt differentials and symbolic links, ordered
+    /// by name.
     pub unusable: Vec<Unusable>,
-    /// Unfinished backups, by name.
+    /// The unfinished backups, ordered by name.
     pub leftovers: Vec<Leftover>,
-    /// Fulls that were found damaged while a differential was made against them.
+    /// The fulls that were found damaged while a differential was made against them.
     pub damaged: Vec<Full>,
-    /// Bytes of each backup's file, and of each unfinished one's, by its name.
+    /// The size in bytes of the file of each backup, finished or not, by its name.
     sizes: HashMap<String, u64>,
-    /// Names of the regular files that may belong to a backup, by their endings.
+    /// The names of the regular files whose endings say that they belong to a backup.
     beside: HashSet<String>,
 }
 
-/// Ends the name of the note that is left beside a damaged full.
+/// The ending of the note that is left beside a damaged full.
 pub(super) const DAMAGED: &str = ".damaged";
 
-/// Ends of the names of files that lie beside backups.
+/// The endings of the files that lie beside backups.
 const BESIDE: [&str; 4] = [".log", ".notes", ".protected", DAMAGED];
 
 impl Directory {
-    /// Reads a directory, not those below it. Other files than backups do not matter; a backup is a regular file itself,
-    /// no symbolic link.
+    /// Reads a directory, but not the folders in it. Files that are no backups are ignored. A backup must be a regular
+    /// file itself, not a symbolic link to one.
     pub fn scan(path: &Path) -> io::Result<Self> {
         let (mut fulls, mut differentials, mut unusable) =
             (Vec::new(), Vec::<Differential>::new(), Vec::new());
@@ -107,7 +108,7 @@ impl Directory {
                 BackupName::Differential(differential) => differentials.push(differential),
             }
         }
-        // What Proxmox VE does not know is a backup only as the full of a differential.
+        // Proxmox VE does not know fulls compressed with xz: one is a backup only if a differential needs it.
         let needed: HashSet<_> = differentials.iter().map(|d| d.base().content()).collect();
         let known: HashSet<_> = fulls.iter().map(Full::content).collect();
         packed.retain(|full| needed.contains(&full.content()) && !known.contains(&full.content()));
@@ -118,7 +119,7 @@ impl Directory {
         let mut chains: Vec<_> =
             fulls.into_iter().map(|full| Chain { full, differentials: Vec::new() }).collect();
         let exact: HashMap<_, _> = chains.iter().enumerate().map(|(at, it)| (it.full.clone(), at)).collect();
-        // The first of several counts.
+        // Where one full is there in several compressions, the differentials are counted to the first.
         let any: HashMap<_, _> =
             chains.iter().enumerate().rev().map(|(at, it)| (it.full.content(), at)).collect();
         let mut orphans = Vec::new();
@@ -137,7 +138,7 @@ impl Directory {
         Ok(Directory { path, chains, orphans, unusable, leftovers, damaged, sizes, beside })
     }
 
-    /// A directory without backups.
+    /// Makes the value for a directory without backups.
     pub fn empty(path: &Path) -> Self {
         Directory {
             path: path.to_owned(),
@@ -151,17 +152,17 @@ impl Directory {
         }
     }
 
-    /// Bytes of the file of a backup, or of an unfinished one.
+    /// The size in bytes of the file of a backup, finished or not.
     pub fn size_of(&self, backup: &str) -> u64 {
         self.sizes.get(backup).copied().unwrap_or(0)
     }
 
-    /// Whether there is a regular file of this name beside the backups: a log, notes, a mark of protection.
+    /// Tells whether a regular file of this name lies beside the backups: a log, notes, or a mark of protection.
     pub fn has_beside(&self, name: &str) -> bool {
         self.beside.contains(name)
     }
 
-    /// The differentials that cannot be restored without the full of this name, oldest first.
+    /// Lists the differentials that cannot be restored without the full of this name, oldest first.
     pub fn dependants(&self, full: &OsStr) -> &[Differential] {
         let chain = self.chains.iter().find(|c| c.full.as_str() == full);
         chain.map_or(&[], |c| &c.differentials)
@@ -172,14 +173,14 @@ fn order(full: &Full) -> impl Ord + use<> {
     (full.kind(), full.vmid(), full.stamp(), full.as_str().to_owned())
 }
 
-/// What has the name of a backup.
+/// What lies under the name of a backup.
 enum Entry {
-    /// A regular file of so many bytes.
+    /// It is a regular file of this many bytes.
     File(u64),
-    /// Nothing any more.
+    /// It has vanished since the directory was listed.
     Gone,
-    /// Something that cannot be used as one, and why: a directory, a pipe, a device, or a symbolic link (which may lead
-    /// anywhere, on a storage that others can write to).
+    /// It cannot be used as a backup, for this reason: it is a directory, a pipe, a device, or a symbolic link (which
+    /// may lead anywhere, where others can write to the storage).
     Other(&'static str),
 }
 
@@ -255,7 +256,7 @@ mod tests {
             assert_eq!((found.chains.len(), found.orphans.len()), (1, 0), "{form}");
             assert_eq!(found.dependants(OsStr::new(&form)).len(), 2, "{form}");
         }
-        // Where it is there twice, each belongs to the one of its name.
+        // Where the full is there in two compressions, each differential belongs to the one that its name tells.
         let found = scan(&[&diff(FULL, 21), FULL, plain, &format!("{plain}.xz")].map(OsStr::new));
         assert_eq!(found.chains.len(), 2);
         assert_eq!(

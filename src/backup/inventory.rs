@@ -1,5 +1,5 @@
-//! What is known of each guest's backups in a directory without reading them: their sizes, what the differentials save,
-//! notes, protection, and what is odd.
+//! Tells what is known of each guest's backups in a directory without reading them: their sizes, what the differentials
+//! save, their notes, their protection, and what is odd.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -12,7 +12,7 @@ use super::unfinished::Leftover;
 use super::verified::{OfDirectory, Outcome, Results};
 use crate::container::source::{Found, open};
 
-/// Bytes of a backup's notes that are read.
+/// The number of bytes of a backup's notes that are read.
 const NOTES_MAX: u64 = 4096;
 
 /// A finished backup.
@@ -20,32 +20,34 @@ const NOTES_MAX: u64 = 4096;
 pub struct Backup {
     /// Its name.
     pub name: BackupName,
-    /// Bytes of its file.
+    /// The size of its file in bytes.
     pub size: u64,
     /// Whether it is protected from being removed.
     pub is_protected: bool,
     /// The first line of its notes, as they stand there; not empty.
     pub notes: Option<Vec<u8>>,
-    /// What was found when it was verified last, if it and its full are still what they were.
+    /// The result of its last verification, if the backup and its full have not changed since.
     pub verified: Option<Outcome>,
 }
 
 /// A full backup with the differentials that need it, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// The full.
+    /// The full backup.
     pub full: Backup,
-    /// What cannot be restored without it.
+    /// The backups that cannot be restored without it.
     pub differentials: Vec<Backup>,
 }
 
 impl Chain {
-    /// How much of the full's size a differential has: 1 is as much. Of a full without a byte nothing is a part.
+    /// Divides the differential's size by the full's: 1 means that both are of the same size. It is `None` where the
+    /// full is empty.
     pub fn share(&self, differential: &Backup) -> Option<f64> {
         (self.full.size > 0).then(|| differential.size as f64 / self.full.size as f64)
     }
 
-    /// Bytes that a differential saves: its full's size is about what another full backup would have taken.
+    /// Tells how many bytes a differential saves, as another full backup would have taken about as many bytes as this
+    /// one.
     pub fn saved(&self, differential: &Backup) -> u64 {
         self.full.size.saturating_sub(differential.size)
     }
@@ -54,40 +56,40 @@ impl Chain {
 /// An unfinished backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfinished {
-    /// What is known of it.
+    /// What is known of it from its name and from this node's processes.
     pub left: Leftover,
-    /// Bytes of its file.
+    /// The size of its file in bytes.
     pub size: u64,
 }
 
-/// What people should look at.
+/// Something that people should look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Oddity {
-    /// The full of some differentials is not there.
+    /// The full backup that some differentials need is not there.
     Stranded {
-        /// The full.
+        /// The name of the full backup.
         full: String,
         /// How many differentials need it.
         count: usize,
     },
-    /// A full was found damaged while a differential was made against it.
+    /// A full backup was found damaged while a differential was made against it.
     Damaged(String),
     /// The file of a backup is empty.
     Empty(String),
-    /// A differential takes more than its full.
+    /// A differential takes more room than its full backup.
     Larger(String),
-    /// The same full is there in another compression, and all differentials are counted to that one.
+    /// The same full backup is there in another compression, and all differentials are counted to that one.
     Twice {
-        /// The full that none needs.
+        /// The name of the full that no differential needs.
         spare: String,
-        /// The one that they need.
+        /// The name of the full that they need.
         other: String,
     },
-    /// A full of a guest with differentials, older than its newest, that no differential needs.
+    /// A guest with differentials has a full backup that none of them needs, and it is not the newest.
     Unneeded(String),
-    /// An unfinished backup that nobody will finish, or may not; with what to do.
+    /// A backup was not finished, and nobody will finish it, or this node cannot tell whether somebody will.
     Unfinished {
-        /// The file.
+        /// The name of the file.
         file: String,
         /// What people should know and do.
         advice: String,
@@ -95,7 +97,7 @@ pub enum Oddity {
 }
 
 impl Oddity {
-    /// One word for programs.
+    /// Names the kind of oddity in one word, for programs.
     pub fn kind(&self) -> &'static str {
         match self {
             Oddity::Stranded { .. } => "stranded",
@@ -108,7 +110,7 @@ impl Oddity {
         }
     }
 
-    /// The file that it is about, which need not be there.
+    /// The name of the file concerned. That file need not be there.
     pub fn file(&self) -> &str {
         match self {
             Oddity::Stranded { full: file, .. }
@@ -122,7 +124,7 @@ impl Oddity {
     }
 }
 
-/// What to know, and to do, without the name of the file.
+/// Says what is odd and what to do about it, without the name of the file.
 impl fmt::Display for Oddity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -148,38 +150,38 @@ impl fmt::Display for Oddity {
     }
 }
 
-/// A guest's backups.
+/// The backups of one guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestBackups {
-    /// Whose they are.
+    /// The guest.
     pub guest: Guest,
-    /// Oldest first.
+    /// The full backups with their differentials, oldest first.
     pub chains: Vec<Chain>,
-    /// Differentials whose full is not there, oldest full first.
+    /// The differentials whose full is not there, ordered by the time of that full.
     pub stranded: Vec<Backup>,
-    /// Those that were never finished, or are being made.
+    /// The backups that were never finished, or are being made.
     pub unfinished: Vec<Unfinished>,
-    /// What is odd about them.
+    /// What is odd about these backups.
     pub odd: Vec<Oddity>,
 }
 
-/// What a guest's backups take and save. `pve-diff-backup.js` has the same sums for the web interface.
+/// The room that a guest's backups take and save. `pve-diff-backup.js` computes the same sums for the web interface.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sums {
     /// Number of full backups.
     pub fulls: usize,
-    /// Number of differentials, those without their full included.
+    /// Number of differentials, including those whose full is not there.
     pub differentials: usize,
-    /// Bytes of the fulls.
+    /// Size of all fulls in bytes.
     pub full_size: u64,
-    /// Bytes of the differentials.
+    /// Size of all differentials in bytes.
     pub differential_size: u64,
-    /// Bytes that full backups alone would have taken in addition.
+    /// The number of bytes that full backups would have taken in place of the differentials, beyond what these take.
     pub saved: u64,
 }
 
 impl GuestBackups {
-    /// What they take and save.
+    /// Adds up what the guest's backups take and save.
     pub fn sums(&self) -> Sums {
         let mut sums = Sums { fulls: self.chains.len(), ..Sums::default() };
         let of_chains = self.chains.iter().flat_map(|chain| &chain.differentials);
@@ -196,7 +198,7 @@ impl GuestBackups {
         sums
     }
 
-    /// What is odd about what is there.
+    /// Finds what is odd about the guest's backups. `damaged` are the fulls that were found damaged.
     fn oddities(&self, dir: &Path, damaged: &HashSet<&Full>) -> Vec<Oddity> {
         let mut odd = Vec::new();
         let mut missing = BTreeMap::new();
@@ -243,19 +245,19 @@ impl GuestBackups {
     }
 }
 
-/// A directory's backups.
+/// The backups in one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inventory {
     /// The directory.
     pub path: PathBuf,
-    /// Ordered by kind of guest and number.
+    /// The guests, ordered by kind and number.
     pub guests: Vec<GuestBackups>,
-    /// Files that look like backups but cannot be taken for them.
+    /// The files that look like backups but cannot be used as such.
     pub unusable: Vec<Unusable>,
 }
 
 impl Inventory {
-    /// Takes what [`Directory::scan`] has found, and reads the notes. `results` are those of verifications.
+    /// Adds the notes to what [`Directory::scan`] has found. `results` are those of verifications.
     pub fn of(directory: Directory, results: &Results) -> Self {
         let results = results.in_directory(&directory.path);
         let mut guests = BTreeMap::new();
@@ -307,7 +309,7 @@ fn backup(directory: &Directory, name: BackupName, results: &OfDirectory) -> Bac
     Backup { name, size, is_protected, notes, verified }
 }
 
-/// The first line of a file, which is not followed where it is a link, nor waited for.
+/// Reads the first line of a file. A symbolic link is not followed, and a pipe is not waited for.
 fn first_line(path: &Path) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     open(path, Found::ByName).ok()?.take(NOTES_MAX).read_to_end(&mut text).ok()?;

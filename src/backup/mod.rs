@@ -1,4 +1,4 @@
-//! Backup archives in a directory: their names, chains of a full and its differentials, verification.
+//! Backups in a directory: their names, the chains of a full and its differentials, and their verification.
 
 pub mod chain;
 pub mod inventory;

@@ -1,27 +1,27 @@
-//! File names of backups.
+//! Reads the file names of backups.
 //!
-//! A full backup is named as vzdump does (pve-storage, `archive_info`), a differential after its full as
-//! ayufan's pve-patches did since 2013, so that old archives stay usable:
+//! A full backup has the name that vzdump gives it (pve-storage, `archive_info`). A differential is named after its
+//! full as ayufan's pve-patches have done since 2013, so that old archives stay usable:
 //!
 //! ```text
 //! vzdump-qemu-101-2026_11_20-01_00_02.vma.zst
 //! vzdump-qemu-101-2026_11_20-01_00_02.vma.zst--differential-2026_11_21-01_00_02.vcdiff.zst
 //! ```
 //!
-//! The grammar's test vectors are `tests/data/names.json`, shared with the Perl side.
+//! The test vectors of this grammar are in `tests/data/names.json`, which the Perl side shares.
 
 use std::fmt;
 
 use super::Stamp;
 
-/// What stands between the name of a full backup and the time of the differential.
+/// The text between the name of a full backup and the time of a differential.
 pub const DIFFERENTIAL: &str = "--differential-";
-/// Extension of a differential, before that of its compression.
+/// The extension of a differential, before that of its compression.
 const VCDIFF: &str = ".vcdiff";
-/// What a full may be compressed with; `.tgz` is another name for `.tar.gz`.
+/// The extensions that a full may have for its compression. `.tgz` is another name for `.tar.gz`.
 const FORMS: [&str; 5] = ["", ".zst", ".lzo", ".gz", ".xz"];
 
-/// Kind of guest, as it stands in a name.
+/// The kind of a guest, as it stands in names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GuestKind {
     /// A container, Proxmox VE 4 and later.
@@ -51,7 +51,7 @@ impl fmt::Display for GuestKind {
     }
 }
 
-/// A guest, as names of backups tell of it: `qemu/101`.
+/// A guest as names of backups tell it. It is shown as `qemu/101`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Guest {
     /// Kind of guest.
@@ -66,12 +66,12 @@ impl fmt::Display for Guest {
     }
 }
 
-/// What an archive is, once decompressed and decoded.
+/// The format of an archive, once it is decompressed and decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// A container's files (also very old virtual machines).
+    /// It holds a container's files (or those of a very old virtual machine).
     Tar,
-    /// A virtual machine's disks, see [`crate::vma`].
+    /// It holds a virtual machine's disks; see [`crate::vma`].
     Vma,
 }
 
@@ -84,24 +84,24 @@ impl fmt::Display for Format {
     }
 }
 
-/// How a file is compressed, by its name. (The content decides when it is read.)
+/// The compression of a file, by its name. (When a file is read, its content decides.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Compression {
-    /// Not at all.
+    /// The file is not compressed.
     None,
     /// gzip, `.gz` or `.tgz`.
     Gzip,
     /// lzop, `.lzo`.
     Lzo,
-    /// xz, `.xz`: vzdump never makes it, people do.
+    /// xz, `.xz`. vzdump never makes it, but people do.
     Xz,
     /// zstd, `.zst`.
     Zstd,
 }
 
 impl Compression {
-    /// The extension with its dot, empty for [`Compression::None`]. `.bz2`, which Proxmox VE restores but
-    /// never makes, is none of ours.
+    /// Reads an extension with its dot; an empty one is [`Compression::None`]. `.bz2` is not known here, as Proxmox VE
+    /// restores it but never makes it.
     fn from_extension(extension: &str) -> Option<Self> {
         Some(match extension {
             "" => Compression::None,
@@ -113,7 +113,7 @@ impl Compression {
     }
 }
 
-/// The name of a full backup: an ordinary vzdump archive with vzdump's own name.
+/// The name of a full backup, which is an ordinary vzdump archive with the name that vzdump gave it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Full {
     text: String,
@@ -126,7 +126,7 @@ pub struct Full {
 }
 
 impl Full {
-    /// Reads a name. `None` for anything that is not exactly one, a differential's included.
+    /// Reads a name. The result is `None` for anything else, also for the name of a differential.
     pub fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("vzdump-")?;
         let (kind, rest) = rest.split_once('-')?;
@@ -159,7 +159,7 @@ impl Full {
         })
     }
 
-    /// Reads the name of a full that may have been compressed anew, with xz, which vzdump and Proxmox VE do not know.
+    /// Reads the name of a full that may have been compressed anew with xz, which vzdump and Proxmox VE do not know.
     pub fn parse_packed(text: &str) -> Option<Self> {
         Full::parse(text).or_else(|| {
             let plain = Full::parse(text.strip_suffix(".xz")?)?;
@@ -171,17 +171,17 @@ impl Full {
         })
     }
 
-    /// Whether both names tell of the same content, whatever it is compressed with.
+    /// Tells whether both names stand for the same content, whatever it is compressed with.
     pub fn is_content_of(&self, other: &Full) -> bool {
         self.content() == other.content()
     }
 
-    /// What is equal for names that tell of the same content.
+    /// Returns a value that is equal for names that stand for the same content.
     pub fn content(&self) -> Content {
         Content { guest: self.guest(), stamp: self.stamp, format: self.format }
     }
 
-    /// Whose backup it is.
+    /// The guest whose backup it is.
     pub fn guest(&self) -> Guest {
         Guest { kind: self.kind, vmid: self.vmid }
     }
@@ -190,33 +190,33 @@ impl Full {
     pub fn as_str(&self) -> &str {
         &self.text
     }
-    /// Kind of guest.
+    /// The kind of the guest.
     pub fn kind(&self) -> GuestKind {
         self.kind
     }
-    /// Number of the guest, 100 to 999999999.
+    /// The number of the guest, 100 to 999999999.
     pub fn vmid(&self) -> u32 {
         self.vmid
     }
-    /// When the backup began.
+    /// The time when the backup began.
     pub fn stamp(&self) -> Stamp {
         self.stamp
     }
-    /// VMA or tar.
+    /// The format: VMA or tar.
     pub fn format(&self) -> Format {
         self.format
     }
-    /// Compression of the file.
+    /// The compression of the file.
     pub fn compression(&self) -> Compression {
         self.compression
     }
-    /// Name of vzdump's log of this backup.
+    /// The name of vzdump's log of this backup.
     pub fn log_name(&self) -> String {
         format!("{}.log", &self.text[..self.stem])
     }
 }
 
-/// What a full holds, by its name and whatever it is compressed with.
+/// What identifies the content of a full by its name, whatever it is compressed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Content {
     guest: Guest,
@@ -224,13 +224,13 @@ pub struct Content {
     format: Format,
 }
 
-/// Proxmox VE's numbers: 100 to 999999999, without leading zeros.
+/// Reads a guest's number as Proxmox VE allows it: 100 to 999999999, without leading zeros.
 fn parse_vmid(text: &str) -> Option<u32> {
     let digits = (3..=9).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit());
     if digits && !text.starts_with('0') { text.parse().ok() } else { None }
 }
 
-/// The name of a differential backup, which holds the name of the full it needs.
+/// The name of a differential backup, which holds the name of the full that it needs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Differential {
     text: String,
@@ -241,8 +241,8 @@ pub struct Differential {
 }
 
 impl Differential {
-    /// Reads a name. `None` for anything that is not exactly one. What it refers to is always a full,
-    /// never another differential.
+    /// Reads a name. The result is `None` for anything else. A differential always needs a full, never another
+    /// differential.
     pub fn parse(text: &str) -> Option<Self> {
         let (base, rest) = text.split_once(DIFFERENTIAL)?;
         let (stamp, extensions) = rest.split_at_checked(Stamp::LEN)?;
@@ -260,19 +260,19 @@ impl Differential {
     pub fn as_str(&self) -> &str {
         &self.text
     }
-    /// The full backup this one needs, in the same directory.
+    /// The full backup that it needs, which lies in the same directory.
     pub fn base(&self) -> &Full {
         &self.base
     }
-    /// When this backup (not its full) began.
+    /// The time when this backup (not its full) began.
     pub fn stamp(&self) -> Stamp {
         self.stamp
     }
-    /// Compression of this file.
+    /// The compression of this file.
     pub fn compression(&self) -> Compression {
         self.compression
     }
-    /// Name of vzdump's log of this backup.
+    /// The name of vzdump's log of this backup.
     pub fn log_name(&self) -> String {
         format!("{}.log", &self.text[..self.stem])
     }
@@ -283,13 +283,13 @@ impl Differential {
 pub enum BackupName {
     /// A full backup.
     Full(Full),
-    /// A differential one.
+    /// A differential backup.
     Differential(Differential),
 }
 
 impl BackupName {
-    /// Reads a file name as a directory gives it. `None` where it is no backup's (logs, notes, unfinished
-    /// files, names that vzdump does not give).
+    /// Reads a file name as a directory gives it. The result is `None` where the file is no backup: a log, notes, an
+    /// unfinished file, or a name that vzdump does not give.
     pub fn parse(name: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(name).ok()?;
         if let Some(full) = Full::parse(text) {
@@ -306,7 +306,7 @@ impl BackupName {
         }
     }
 
-    /// The full itself, or the one a differential needs; kind of guest, number and format are its.
+    /// The full backup itself, or the one that a differential needs. The guest and the format of both are the same.
     pub fn full(&self) -> &Full {
         match self {
             BackupName::Full(name) => name,
@@ -314,7 +314,7 @@ impl BackupName {
         }
     }
 
-    /// When this backup began.
+    /// The time when this backup began.
     pub fn stamp(&self) -> Stamp {
         match self {
             BackupName::Full(name) => name.stamp(),
@@ -322,7 +322,7 @@ impl BackupName {
         }
     }
 
-    /// Compression of this file.
+    /// The compression of this file.
     pub fn compression(&self) -> Compression {
         match self {
             BackupName::Full(name) => name.compression(),
@@ -330,7 +330,7 @@ impl BackupName {
         }
     }
 
-    /// Name of vzdump's log of this backup.
+    /// The name of vzdump's log of this backup.
     pub fn log_name(&self) -> String {
         match self {
             BackupName::Full(name) => name.log_name(),
@@ -338,12 +338,12 @@ impl BackupName {
         }
     }
 
-    /// Name of the file with this backup's notes.
+    /// The name of the file with this backup's notes.
     pub fn notes_name(&self) -> String {
         format!("{}.notes", self.as_str())
     }
 
-    /// Name of the file whose existence protects this backup from being removed.
+    /// The name of the file whose existence protects this backup from being removed.
     pub fn protected_name(&self) -> String {
         format!("{}.protected", self.as_str())
     }
@@ -355,8 +355,8 @@ impl fmt::Display for BackupName {
     }
 }
 
-/// The names under which the content of a full may lie beside its differentials: its own, then the same with each
-/// other compression, since a full may be compressed anew. Any other name has only itself.
+/// Lists the names under which the content of a full may lie beside its differentials: its own, then the same with each
+/// other compression, since a full may be compressed anew. For any other name, the list holds only that name.
 pub fn full_forms(name: &str) -> Vec<String> {
     let packed = name.strip_suffix(".tgz").map(|stem| format!("{stem}.tar"));
     let packed = packed.as_deref().unwrap_or(name);
@@ -373,8 +373,8 @@ pub fn full_forms(name: &str) -> Vec<String> {
     names
 }
 
-/// Does a name look like a differential's, though it may be misspelt? Such a file cannot be checked or
-/// restored by its name, which whoever looks after the directory should hear of.
+/// Tells whether a name looks like that of a differential, even if it is misspelt. A misspelt one cannot be checked or
+/// restored by its name, so whoever looks after the directory should be told.
 pub fn looks_like_differential(name: &[u8]) -> bool {
     let text = String::from_utf8_lossy(name);
     let stem = [".zst", ".lzo", ".gz"].iter().find_map(|e| text.strip_suffix(e)).unwrap_or(&text);
@@ -450,7 +450,7 @@ mod tests {
         assert_eq!(Full::parse_packed(&format!("{FULL}.xz")), None);
     }
 
-    /// `2013-12-01T00:00:01`
+    /// Writes a time as `2013-12-01T00:00:01`.
     fn iso(stamp: Stamp) -> String {
         let text = stamp.to_string();
         format!("{}T{}", text[..10].replace('_', "-"), text[11..].replace('_', ":"))

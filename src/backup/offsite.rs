@@ -1,10 +1,10 @@
-//! Which files must be copied together, so that every backup of the copy can be restored.
+//! Finds the files that must be copied together, so that every backup in the copy can be restored.
 
 use super::Stamp;
 use super::chain::{DAMAGED, Directory};
 use super::names::{BackupName, Guest, GuestKind};
 
-/// Which guests' backups are meant: those of a number, as it stands in names, or of one kind only.
+/// The guests whose backups are meant: those with a number, as it stands in names, of any kind or of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     kind: Option<GuestKind>,
@@ -27,17 +27,18 @@ impl Wanted {
     }
 }
 
-/// The files that belong together.
+/// The files that must be copied together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Copies {
-    /// Names of files: all fulls with what lies beside them, then the differentials. A copy that is made in this order and
-    /// interrupted holds no differential without its full.
+    /// The names of the files: all fulls with the files beside them, then the differentials. If a copy made in this
+    /// order is interrupted, it holds no differential without its full.
     pub files: Vec<String>,
-    /// Names of differentials of that time whose full is not there.
+    /// The names of the differentials of that time whose full is not there.
     pub stranded: Vec<String>,
 }
 
-/// Finds the files of a guest's backups from `since` on (all, without it), and of the fulls that they need.
+/// Finds the files of a guest's backups made at `since` or later (of all, without it), and those of the fulls that they
+/// need.
 pub fn copies(directory: &Directory, wanted: Wanted, since: Option<Stamp>) -> Copies {
     let is_meant = |stamp: Stamp| since.is_none_or(|since| stamp >= since);
     let mut copies = Copies::default();
@@ -57,7 +58,7 @@ pub fn copies(directory: &Directory, wanted: Wanted, since: Option<Stamp>) -> Co
     copies
 }
 
-/// A backup's file, then those that lie beside it.
+/// Lists a backup's file and the files that lie beside it.
 fn with_beside(directory: &Directory, backup: &BackupName) -> Vec<String> {
     let damaged = format!("{}{DAMAGED}", backup.as_str());
     let mut files = vec![backup.log_name(), backup.notes_name(), backup.protected_name(), damaged];
@@ -66,8 +67,8 @@ fn with_beside(directory: &Directory, backup: &BackupName) -> Vec<String> {
     files
 }
 
-/// Reads the time from which backups are meant: `2026-11-20`, with ` 13:30` or ` 13:30:05` behind it, or as names have it
-/// (`2026_11_20-13_30_05`). It is the time of day of the node that made the backups.
+/// Reads the time from which on backups are meant: `2026-11-20`, with ` 13:30` or ` 13:30:05` behind it, or as names
+/// have it (`2026_11_20-13_30_05`). It is the time of day of the node that made the backups.
 pub fn parse_since(text: &str) -> Option<Stamp> {
     let digits: Vec<&str> = text.split(['-', '_', ':', ' ', 'T']).collect();
     let time = match digits.len() {

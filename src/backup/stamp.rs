@@ -1,10 +1,10 @@
-//! The time in a backup's name.
+//! The time in the name of a backup.
 
 use std::fmt;
 
 /// A calendar date and time of day as it stands in a name, `YYYY_MM_DD-HH_MM_SS`.
 ///
-/// It is the local time of the node that made the backup, without a time zone. Orders by time.
+/// It is the local time of the node that made the backup, without a time zone. Its order is that of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
     year: u16,
@@ -16,11 +16,12 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Bytes of the text form.
+    /// The length of the text form in bytes.
     pub const LEN: usize = 19;
 
-    /// Reads the text form. `None` where it is not exactly that form, no real date and time, or before 1970;
-    /// second 60 (a leap second) is not accepted, since Perl's `timelocal`, which Proxmox uses, dies of it.
+    /// Reads the text form. The result is `None` where the text has another form, is no real date and time, or lies
+    /// before 1970. Second 60 (a leap second) is not accepted, since Perl's `timelocal`, which Proxmox uses, dies of
+    /// it.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.as_bytes();
         let form = text.len() == Self::LEN
@@ -44,7 +45,7 @@ impl Stamp {
         real.then_some(stamp)
     }
 
-    /// The stamp of a time in seconds since 1970, in UTC. `None` outside of the years 0 to 9999.
+    /// Converts a time in seconds since 1970, in UTC. The result is `None` outside of the years 0 to 9999.
     pub fn from_unix_utc(seconds: i64) -> Option<Self> {
         let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400) as u32);
         // Days since 0000-03-01, so that leap days end a year; 146097 days are 400 years.
@@ -69,13 +70,13 @@ impl Stamp {
 }
 
 impl Stamp {
-    /// The form for people, which orders by time as well: `2026-11-21 23:05:00`.
+    /// The form for people, `2026-11-21 23:05:00`, whose order is that of time as well.
     pub fn readable(self) -> String {
         let Stamp { year, month, day, hour, minute, second } = self;
         format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
     }
 
-    /// A time in seconds since 1970 for people: `2026-11-21 23:05 UTC`.
+    /// Shows a time in seconds since 1970 to people: `2026-11-21 23:05 UTC`.
     pub fn shown_utc(seconds: u64) -> String {
         match i64::try_from(seconds).ok().and_then(Self::from_unix_utc) {
             // Without the seconds.
@@ -85,7 +86,7 @@ impl Stamp {
     }
 }
 
-/// The form in names: `2026_11_21-23_05_00`.
+/// Writes the form that stands in names: `2026_11_21-23_05_00`.
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Stamp { year, month, day, hour, minute, second } = self;

@@ -1,23 +1,23 @@
-//! Checking the structure of a tar archive as a stream, without unpacking it.
+//! Checks the structure of a tar archive as a stream, without unpacking it.
 //!
-//! Follows POSIX (pax and ustar) and GNU tar's manual, "Basic Tar Format" and "Storing Sparse Files"; the
-//! archives come from vzdump's `tar`, that is GNU tar in its pax or GNU format.
+//! The rules are those of POSIX (pax and ustar) and of GNU tar's manual, "Basic Tar Format" and "Storing Sparse Files".
+//! The archives come from vzdump's `tar`, which is GNU tar in its pax or GNU format.
 
 use std::io::{self, Read};
 
 use crate::container::read_full;
 use crate::text::shown;
 
-/// Unit of a tar archive in bytes.
+/// The unit of a tar archive in bytes.
 const BLOCK: usize = 512;
 
-/// What is wrong with a tar archive.
+/// A defect of a tar archive.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
     /// Reading failed, for instance because the file is damaged.
     #[error("reading the tar stream failed at byte {offset}")]
     Read {
-        /// Offset up to which all was read.
+        /// The offset up to which all was read.
         offset: u64,
         /// The cause.
         #[source]
@@ -26,19 +26,19 @@ pub enum TarError {
     /// The archive ends too early.
     #[error("the tar stream is truncated: it ends at byte {offset}, {place}")]
     Truncated {
-        /// Length of what is there.
+        /// The length of the stream in bytes.
         offset: u64,
-        /// Where in the structure.
+        /// The place in the archive's structure.
         place: String,
     },
-    /// Something is malformed.
+    /// A part of the archive is malformed.
     #[error("{what} (tar stream, byte {offset}{})", after(.member))]
     Malformed {
-        /// Offset of the header concerned.
+        /// The offset of the header concerned.
         offset: u64,
         /// What is wrong.
         what: &'static str,
-        /// Name of the last good member, empty before the first.
+        /// The name of the last good member. It is empty before the first.
         member: String,
     },
 }
@@ -47,17 +47,17 @@ fn after(member: &str) -> String {
     if member.is_empty() { String::new() } else { format!(", after \"{}\"", shown(member)) }
 }
 
-/// Counts of a checked archive.
+/// The counts of a checked archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TarSummary {
-    /// Length in bytes, uncompressed.
+    /// The uncompressed length in bytes.
     pub bytes: u64,
-    /// Files, directories, links and so on.
+    /// The number of files, directories, links and so on.
     pub members: u64,
 }
 
-/// Checks a whole archive: every header's checksum and numbers, all data present, the two blocks of zeros
-/// at the end, nothing but zeros behind them. An archive without any member is refused: no guest is empty.
+/// Checks a whole archive: the checksum and numbers of every header, that all data is there, that two blocks of zeros
+/// end it, and that nothing but zeros follows them. An archive without any member is refused, as no guest is empty.
 pub fn check(input: impl Read) -> Result<TarSummary, TarError> {
     let mut walk = Walk { input, offset: 0, members: 0, member: String::new(), global_size: None };
     walk.run()?;
@@ -69,13 +69,13 @@ struct Walk<R> {
     offset: u64,
     members: u64,
     member: String,
-    /// `size` of a global pax header, in force until another one.
+    /// The `size` of a global pax header, which counts until the next one.
     global_size: Option<u64>,
 }
 
 impl<R: Read> Walk<R> {
     fn run(&mut self) -> Result<(), TarError> {
-        // what pax or GNU headers say about the member that must follow
+        // These hold what pax or GNU headers say about the member that must follow.
         let (mut announced, mut size) = (false, None);
         loop {
             let at = self.offset;
@@ -105,7 +105,7 @@ impl<R: Read> Walk<R> {
                     while extended {
                         extended = self.block("in a sparse map")?[504] != 0;
                     }
-                    // a hard link's size tells that of the file it leads to
+                    // The size of a hard link is that of the file it leads to: no data follows.
                     let linked = kind == b'1';
                     self.skip(if linked {
                         0
@@ -118,7 +118,7 @@ impl<R: Read> Walk<R> {
         }
     }
 
-    /// Behind the first block of zeros: a second one, and no data up to the end of the stream.
+    /// Checks what follows the first block of zeros: a second one, and no data up to the end of the stream.
     fn end(&mut self) -> Result<(), TarError> {
         let at = self.offset;
         if self.members == 0 {
@@ -138,12 +138,13 @@ impl<R: Read> Walk<R> {
         }
     }
 
-    /// Reads the records of a pax header, `LENGTH KEY=VALUE\n` each; gives the value of `size`.
+    /// Reads the records of a pax header, `LENGTH KEY=VALUE
+    /// ` each. Returns the value of `size`.
     fn pax(&mut self, at: u64, mut left: u64) -> Result<Option<u64>, TarError> {
         let padding = left.wrapping_neg() % BLOCK as u64;
         let mut size = None;
         while left > 0 {
-            // only the beginning of a record matters, but for the newline at its end
+            // Only the beginning of a record matters, and the newline at its end.
             let (mut start, mut used, mut space) = ([0u8; 64], 0, None);
             while space.is_none() && used < 21 && (used as u64) < left {
                 self.exact(&mut start[used..used + 1], "in a pax header")?;
@@ -184,7 +185,7 @@ impl<R: Read> Walk<R> {
         self.skip_bytes(padded).map(|_| ())
     }
 
-    /// Skips bytes and gives the last of them, 0 if there is none.
+    /// Skips bytes and returns the last of them, or 0 if there is none.
     fn skip_bytes(&mut self, mut count: u64) -> Result<u8, TarError> {
         let mut buffer = [0; 65536];
         let mut last = 0;
@@ -211,7 +212,7 @@ impl<R: Read> Walk<R> {
         Ok(())
     }
 
-    /// Reads until `buffer` is full or the stream ends.
+    /// Reads until `buffer` is full or the stream ends. Returns the number of bytes.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
         let got = read_full(&mut self.input, buffer)
             .map_err(|source| TarError::Read { offset: self.offset, source })?;
@@ -229,7 +230,7 @@ struct Header {
     name: String,
     size: u64,
     kind: u8,
-    /// Blocks with more of a sparse map follow (GNU's old sparse format).
+    /// Further blocks with parts of a sparse map follow (GNU's old sparse format).
     extended: bool,
 }
 
@@ -237,7 +238,7 @@ impl Header {
     fn parse(block: &[u8; BLOCK]) -> Result<Self, &'static str> {
         let declared =
             number(&block[148..156]).ok_or("a header's checksum is no number: not a tar header")?;
-        // the sum is taken with its own field as blanks; some old programs summed signed bytes
+        // The sum counts its own field as blanks. Some old programs summed signed bytes.
         let others = block[..148].iter().chain(&block[156..]);
         let unsigned = others.clone().map(|b| i64::from(*b)).sum::<i64>() + 8 * 32;
         let signed = others.map(|b| i64::from(b.cast_signed())).sum::<i64>() + 8 * 32;
@@ -255,10 +256,10 @@ impl Header {
     }
 }
 
-/// A header's number: octal digits between blanks and NULs, or, where the first bit is set, base 256.
+/// Reads a number of a header: octal digits between blanks and NULs or, where the first bit is set, base 256.
 fn number(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {
-        // 0xff would begin a negative number
+        // A first byte of 0xff would begin a negative number.
         let (first, rest) = (u64::from(field[0] & 0x7f), &field[1..]);
         return rest.iter().try_fold(first, |n, b| n.checked_mul(256).map(|n| n | u64::from(*b)));
     }

@@ -1,14 +1,14 @@
-//! Files of backups that are being made, and what killed ones left behind.
+//! Recognises the files of backups that are being made, and those that killed backups left behind.
 //!
-//! vzdump writes a backup into a file that ends in `.dat` and renames it at the end. The name of ours also says who
-//! writes it, so that a node can tell whether anybody ever will finish it: nobody, where it is this node's and no
-//! process has it open for writing. What another node writes cannot be known here.
+//! vzdump writes a backup into a file whose name ends in `.dat`, and renames it at the end. Our names also say which
+//! node writes the file. So a node can tell that nobody will ever finish it: the file is its own, and none of its
+//! processes has it open for writing. What another node writes cannot be known here.
 //!
 //! ```text
 //! FULL--differential-2026_11_22-01_00_00.vcdiff.pve1-0badcafe.dat
 //! ```
 //!
-//! `PVE/VZDump/Differential/Unfinished.pm` has the same rule, and the reasons for it.
+//! `PVE/VZDump/Differential/Unfinished.pm` has the same rule, and says why.
 
 use std::collections::HashSet;
 use std::fs;
@@ -20,7 +20,7 @@ use md5::{Digest, Md5};
 use super::Stamp;
 use super::names::{DIFFERENTIAL, Full, Guest};
 
-/// Where a node's identity is found: for good, and until the next boot.
+/// The files that hold a node's identity: the first for good, the second until the next boot.
 const IDENTITIES: [&str; 2] = ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"];
 
 /// The name of an unfinished backup.
@@ -28,27 +28,27 @@ const IDENTITIES: [&str; 2] = ["/etc/machine-id", "/proc/sys/kernel/random/boot_
 pub struct Unfinished {
     /// Its name.
     pub name: String,
-    /// Whose backup it would have become.
+    /// The guest whose backup it would have become.
     pub guest: Guest,
-    /// The full that it needs, if it is a differential.
+    /// The full backup that it needs, if it is a differential.
     pub base: Option<Full>,
-    /// Who writes it, if its name says so: a node's name, and 8 hex digits.
+    /// The node that writes it, if its name says so: the node's name and 8 hexadecimal digits.
     pub node: Option<String>,
 }
 
-/// What can be known of an unfinished backup.
+/// Whether an unfinished backup will be finished, as far as this node can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// It is being made.
+    /// A process of this node is writing it.
     Written,
     /// Nobody will finish it.
     Left,
-    /// Only another node knows.
+    /// Another node writes it, so only that node can tell.
     Unknown,
 }
 
 impl Unfinished {
-    /// Reads a name. `None` for any other file.
+    /// Reads a name. The result is `None` for any other file.
     pub fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_suffix(".dat")?;
         let (rest, node) = match rest.rsplit_once('.') {
@@ -63,7 +63,7 @@ impl Unfinished {
             }
             None => {
                 let stem = [".vma", ".tar"].iter().find_map(|it| rest.strip_suffix(it)).unwrap_or(rest);
-                // Any guest may have a tar.
+                // A tar archive may belong to any kind of guest.
                 (Full::parse(&format!("{stem}.tar"))?.guest(), None)
             }
         };
@@ -82,14 +82,14 @@ fn is_node(text: &str) -> bool {
 /// An unfinished backup in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftover {
-    /// The file.
+    /// The name of the file, taken apart.
     pub file: Unfinished,
-    /// What becomes of it.
+    /// Whether somebody will finish it.
     pub state: State,
 }
 
 impl Leftover {
-    /// What people should know of it, and do; nothing where it is being made.
+    /// Tells people what this file is and what to do about it. It is `None` where the backup is being made.
     pub fn advice(&self, dir: &Path) -> Option<String> {
         let remove = format!("rm '{}'", dir.join(&self.file.name).display());
         match (self.state, &self.file.node) {
@@ -109,7 +109,7 @@ impl Leftover {
     }
 }
 
-/// What can be known of each of them, in their order.
+/// Tells of each file whether it will be finished, in the order of the files.
 pub fn look_at(files: Vec<Unfinished>) -> Vec<Leftover> {
     if files.is_empty() {
         return Vec::new();
@@ -129,7 +129,7 @@ fn states(files: &[Unfinished]) -> Vec<State> {
     files.iter().map(state).collect()
 }
 
-/// How this node is called in the names of files that it writes.
+/// The part that this node adds to the names of files that it writes.
 fn this_node() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
@@ -145,16 +145,16 @@ fn this_node() -> Option<String> {
     Some(format!("{host}-{hash}"))
 }
 
-/// Those of the names that a process of this node has open for writing, in any directory.
+/// Finds those of the names that a process of this node has open for writing, in any directory.
 ///
 /// # Errors
-/// Where not all processes can be looked at.
+/// Fails where not all processes can be looked at.
 fn open_for_writing<'a>(names: &HashSet<&'a str>) -> io::Result<HashSet<&'a str>> {
     let mut found = HashSet::new();
     for process in fs::read_dir("/proc")? {
         let process = process?.path();
         let pid = process.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
-        // Not init, which makes no backups and may be out of our sight in a container.
+        // Process 1 (init) makes no backups, and in a container it may not be allowed to look at it.
         if pid.is_none_or(|pid| pid == 1) {
             continue;
         }
@@ -174,8 +174,8 @@ fn open_for_writing<'a>(names: &HashSet<&'a str>) -> io::Result<HashSet<&'a str>
     Ok(found)
 }
 
-/// Processes and their descriptors may vanish at any time. Of a process that has ended the kernel may say that access is
-/// denied.
+/// Turns the error of a process or descriptor that has vanished meanwhile into `None`. For a process that has ended,
+/// the kernel may also say that access is denied.
 fn unless_gone<T>(path: &Path, result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -185,7 +185,8 @@ fn unless_gone<T>(path: &Path, result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Where that cannot be told, it is.
+/// Tells whether a descriptor is open for writing, by its file in `/proc/PID/fdinfo`. Where that cannot be told, the
+/// answer is yes.
 fn is_for_writing(info: &Path) -> bool {
     let info = fs::read_to_string(info).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));

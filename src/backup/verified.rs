@@ -1,7 +1,7 @@
-//! What was found when backups were verified, kept in a file: one result a line, as JSON, the last one of a backup counts.
+//! Keeps the results of verifications in a file: one result a line, as JSON. The last result of a backup counts.
 //!
-//! A result holds for the very files that were read: the backup's and those of its full, with their sizes, inodes and times of
-//! change, in one directory. Whatever differs, nothing is known.
+//! A result holds for the very files that were read: the backup's and those of its full, known by directory, name,
+//! size, inode and time of change. If any of these differs, the result does not count.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -14,25 +14,25 @@ use serde::{Deserialize, Serialize};
 
 use super::names::full_forms;
 
-/// Bytes of the file that are read: results of some 200000 backups.
+/// The number of bytes of the file that are read, enough for the results of some 200000 backups.
 const MAX: u64 = 64 << 20;
-/// Lines that a file may have beside those that count, before it is written anew.
+/// The number of lines that no longer count which the file may have before it is written anew.
 const SPARE: usize = 2000;
-/// Results of backups that nobody verified for so long go then.
+/// The age of a result at which it is dropped when the file is written anew.
 const KEPT: Duration = Duration::from_secs(400 * 86_400);
 
-/// A file as it was read.
+/// What identifies a file that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen {
     name: String,
     size: u64,
     inode: u64,
-    /// Seconds and nanoseconds of the time of change.
+    /// The time of change in seconds and nanoseconds.
     mtime: (i64, i64),
 }
 
 impl Seen {
-    /// `None` where it is no regular file, or there is none.
+    /// Looks at a file. The result is `None` where there is no regular file.
     fn of(dir: &Path, name: &str) -> Option<Seen> {
         let metadata = dir.join(name).symlink_metadata().ok().filter(|it| it.is_file())?;
         Some(Seen {
@@ -44,18 +44,18 @@ impl Seen {
     }
 }
 
-/// A backup and what it needs, as they lie there.
+/// A backup and the fulls that it needs, as they lie in their directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     directory: String,
     file: Seen,
-    /// The full that it needs, in each form that is there.
+    /// The full that it needs, in each compression that is there.
     fulls: Vec<Seen>,
 }
 
 impl Subject {
-    /// The backup of this name; `full` is the one that it needs. `None` where it is not there, or its directory has no name
-    /// that could be kept.
+    /// Looks at the backup of this name and at the full that it needs. The result is `None` where the backup is not
+    /// there, or the path of its directory is not UTF-8.
     pub fn of(dir: &Path, name: &str, full: Option<&str>) -> Option<Subject> {
         let here = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         let directory = here.canonicalize().ok()?.into_os_string().into_string().ok()?;
@@ -69,22 +69,22 @@ impl Subject {
     }
 }
 
-/// What was found.
+/// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// When, in seconds since 1970.
+    /// The time of the verification, in seconds since 1970.
     pub at: u64,
-    /// Whether it can be restored.
+    /// Whether the backup can be restored.
     pub good: bool,
 }
 
 impl Outcome {
-    /// What was found now.
+    /// Makes a result with the present time.
     pub fn now(good: bool) -> Outcome {
         Outcome { at: seconds(SystemTime::now()), good }
     }
 
-    /// How long ago that was; `None` where it lies in the future, as a clock was wrong.
+    /// Tells how long ago that was. It is `None` where the time lies in the future, because a clock was wrong.
     pub fn age(&self, now: SystemTime) -> Option<Duration> {
         seconds(now).checked_sub(self.at).map(Duration::from_secs)
     }
@@ -102,19 +102,19 @@ struct Line {
     subject: Subject,
 }
 
-/// All that is known.
+/// All results that are known.
 #[derive(Debug, Default)]
 pub struct Results {
-    /// By directory, then by name.
+    /// The results, by directory and then by the name of the backup.
     known: HashMap<String, HashMap<String, (Subject, Outcome)>>,
     lines: usize,
 }
 
 impl Results {
-    /// Reads the file; where there is none, nothing is known. Lines that are no results are passed over.
+    /// Reads the file. Where there is none, no result is known. Lines that are no results are passed over.
     ///
     /// # Errors
-    /// Those of reading.
+    /// Fails where the file cannot be read.
     pub fn read(path: &Path) -> io::Result<Results> {
         let mut text = Vec::new();
         match File::open(path) {
@@ -133,13 +133,13 @@ impl Results {
         Ok(results)
     }
 
-    /// What was found of a backup that is still what it was.
+    /// Returns the result for a backup whose files have not changed since.
     pub fn of(&self, subject: &Subject) -> Option<&Outcome> {
         let (known, outcome) = self.known.get(&subject.directory)?.get(&subject.file.name)?;
         (known == subject).then_some(outcome)
     }
 
-    /// The same for many backups of one directory; only those of which something is known are looked at.
+    /// Serves the same for many backups of one directory. Only backups with a result are looked at.
     pub fn in_directory(&self, dir: &Path) -> OfDirectory<'_> {
         let here = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         let directory = here.canonicalize().ok().and_then(|it| it.into_os_string().into_string().ok());
@@ -149,7 +149,7 @@ impl Results {
     /// Writes the file anew where most of its lines no longer count.
     ///
     /// # Errors
-    /// Those of writing; the file is then as it was.
+    /// Fails where the file cannot be written. It is then as it was.
     pub fn tidy(&self, path: &Path) -> io::Result<()> {
         let all = || self.known.values().flat_map(HashMap::values);
         if self.lines < 2 * all().count() + SPARE {
@@ -166,13 +166,13 @@ impl Results {
     }
 }
 
-/// See [`Results::in_directory`].
+/// The results for the backups of one directory; see [`Results::in_directory`].
 pub struct OfDirectory<'a> {
     known: Option<&'a HashMap<String, (Subject, Outcome)>>,
 }
 
 impl OfDirectory<'_> {
-    /// What was found of a backup, if it and its full are still what they were.
+    /// Returns the result for a backup, if it and its full have not changed since.
     pub fn of(&self, dir: &Path, name: &str, full: Option<&str>) -> Option<Outcome> {
         let (known, outcome) = self.known?.get(name)?;
         let subject = Subject::within(dir, known.directory.clone(), name, full)?;
@@ -180,10 +180,10 @@ impl OfDirectory<'_> {
     }
 }
 
-/// Adds a result to the file. Several programs may do so at the same time.
+/// Appends a result to the file. Several programs may do so at the same time.
 ///
 /// # Errors
-/// Those of writing.
+/// Fails where the file cannot be written.
 pub fn note(path: &Path, subject: &Subject, outcome: &Outcome) -> io::Result<()> {
     let mut file = OpenOptions::new().append(true).create(true).mode(0o644).open(path)?;
     file.write_all(&line(subject, outcome)?)

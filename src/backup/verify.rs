@@ -1,4 +1,4 @@
-//! Reading backups to their last byte, as a restore would, and checking what comes out.
+//! Reads backups to their last byte, as a restore would, and checks what comes out.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -12,16 +12,16 @@ use super::verified::Subject;
 use crate::text::shown;
 use crate::vma;
 
-/// Opens a backup as its uncompressed VMA or tar stream; a differential is decoded against the full that is
+/// Opens a backup as its uncompressed VMA or tar stream. A differential is decoded against the full backup that is
 /// given second. The stream must end in an error unless it is proven to be complete.
 pub type Open<'a> = &'a dyn Fn(&Path, Option<&Path>) -> anyhow::Result<Box<dyn Read + Send>>;
 
-/// One backup and what is to be done with it.
+/// One backup that is to be checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
-    /// Name of the file, made printable.
+    /// The name of the file, made printable.
     pub name: String,
-    /// What to read; `Err`: why it cannot even be tried.
+    /// What to read, or why the check cannot even be tried.
     pub source: Result<Source, String>,
 }
 
@@ -30,25 +30,25 @@ pub struct Task {
 pub struct Source {
     /// The file.
     pub path: PathBuf,
-    /// The full that a differential needs.
+    /// The full backup that a differential needs.
     pub base: Option<PathBuf>,
-    /// What the stream must be.
+    /// The format that the stream must have.
     pub format: Format,
-    /// The folder that the file was seen in.
+    /// The folder in which the file was seen.
     folder: Option<Folder>,
 }
 
-/// What came out of a check.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// All is well.
+    /// The backup can be restored.
     Good {
         /// Length of the stream in bytes.
         bytes: u64,
-        /// What it consists of.
+        /// What the stream consists of.
         content: Content,
     },
-    /// This backup could not be restored.
+    /// The backup cannot be restored, for this reason.
     Bad(String),
     /// The file was removed while this program ran.
     Gone,
@@ -64,7 +64,7 @@ pub enum Content {
     },
     /// A container.
     Tar {
-        /// Files, directories and so on.
+        /// The number of files, directories, links and so on.
         members: u64,
     },
 }
@@ -80,7 +80,7 @@ impl fmt::Display for Content {
     }
 }
 
-/// What to check in a directory: its differentials, with `all` the fulls too, each after its full.
+/// Lists the checks for a directory: its differentials, and with `all` the fulls too, each before its differentials.
 pub fn tasks(directory: &Directory, all: bool) -> Vec<Task> {
     let mut tasks = Vec::new();
     for chain in &directory.chains {
@@ -119,7 +119,7 @@ fn full(dir: &Path, name: &Full) -> Task {
     Task { name: name.as_str().to_owned(), source: Ok(source) }
 }
 
-/// Reads a backup to its last byte. `progress` is told the number of bytes whenever some came.
+/// Reads a backup to its last byte. `progress` is called with the number of bytes whenever some were read.
 pub fn check(task: &Task, open: Open, progress: &dyn Fn(u64)) -> Verdict {
     let source = match &task.source {
         Ok(source) => source,
@@ -138,15 +138,16 @@ impl Source {
         Source { path: dir.join(name), base, format, folder: Folder::at(dir) }
     }
 
-    /// The files that a check reads, as they lie there.
+    /// The files that a check reads, with what tells whether they change.
     pub fn subject(&self) -> Option<Subject> {
         let name = self.path.file_name()?.to_str()?;
         let full = self.base.as_ref().map(|base| base.file_name().and_then(|it| it.to_str()));
         Subject::of(self.path.parent().unwrap_or(Path::new("")), name, full.flatten())
     }
 
-    /// Whether the file was certainly removed. A storage that fails, or a folder that may not be searched, says nothing; and
-    /// where another folder lies in the place of the one in which the file was seen, a share was unmounted or moved.
+    /// Tells whether the file was certainly removed. Where the storage fails, or the folder may not be searched, that
+    /// is not certain. Nor is it where another folder now lies in the place of the one in which the file was seen: then
+    /// a share was unmounted or moved.
     fn is_gone(&self) -> bool {
         let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
         let dir = self.path.parent().unwrap_or(Path::new(""));
@@ -156,7 +157,7 @@ impl Source {
     }
 }
 
-/// Which folder it is, whatever its path.
+/// Identifies a folder, whatever its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Folder {
     device: u64,
@@ -186,12 +187,12 @@ fn read(source: &Source, open: Open, progress: &dyn Fn(u64)) -> anyhow::Result<(
     }
 }
 
-/// An error with its causes, on one line.
+/// Writes an error with its causes on one line.
 fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Tells how much was read.
+/// A stream that tells how much was read of it.
 struct Watched<'a, R> {
     inner: R,
     progress: &'a dyn Fn(u64),

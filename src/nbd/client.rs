@@ -1,4 +1,4 @@
-//! The conversation with a server.
+//! Holds the conversation with an NBD server.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -10,37 +10,37 @@ use std::time::{Duration, Instant};
 use super::wire::{self, CHUNK_LEN, Chunk, GREETING_LEN, OPTION_REPLY_LEN, OptionReply, Payload};
 use super::{Error, Throttle, Uri};
 
-/// Most data in an answer of the handshake: names and texts.
+/// The largest length of data in an answer of the handshake, which holds names and texts.
 const MAX_OPTION_DATA: u32 = 64 << 10;
-/// Answers to one option. A server may tell things that nobody asked for.
+/// The number of answers to one option at most. A server may also tell things that nobody asked for.
 const MAX_OPTION_REPLIES: u32 = 64;
-/// Most data in an answer to a question for block status: QEMU stops at 1 MiB.
+/// The largest length of data in an answer about block status. QEMU stops at 1 MiB.
 const MAX_STATUS: u32 = 4 << 20;
-/// What is asked at once for block status.
+/// The length of the range that one request for block status asks about, in bytes.
 const STATUS_STEP: u64 = 1 << 30;
-/// Ranges of a bitmap that are listed, at most: 16 bytes each, and a terabyte whose every second 64 KiB are dirty has half
-/// as many.
+/// The number of dirty ranges that are listed at most, of 16 bytes each. A disk of a terabyte of which every second 64
+/// KiB are dirty has half as many.
 const MAX_RANGES: usize = 16 << 20;
-/// Parts of an answer to a read, at most.
+/// The number of parts of an answer to a read at most.
 const MAX_PARTS: usize = 1 << 10;
-/// Text of an error, or the place of a hole.
+/// The largest length of a part that holds the text of an error, or the place of a hole.
 const MAX_SMALL: u32 = 8 << 10;
-/// Most that is read by one request.
+/// The number of bytes that one request reads at most.
 const MAX_READ: u32 = 1 << 20;
 
-/// How patient a client is, and how greedy.
+/// How long a client waits, and how fast it reads.
 #[derive(Clone)]
 pub struct Limits {
-    /// Time for an answer; for the list of dirty ranges as a whole.
+    /// The time that the server has for an answer, and for the list of dirty ranges as a whole.
     pub timeout: Duration,
-    /// Requests that are on their way at a time.
+    /// The number of requests that wait for their answers at a time.
     pub in_flight: usize,
-    /// What reading is slowed down by.
+    /// The limit of the speed of reading.
     pub throttle: Option<Arc<Throttle>>,
 }
 
 impl Default for Limits {
-    /// Five minutes: QEMU's own limit for a guest's write that waits for a backup is 45 seconds.
+    /// The time limit is five minutes: QEMU's own limit for a guest's write that waits for a backup is 45 seconds.
     fn default() -> Self {
         Limits { timeout: Duration::from_secs(300), in_flight: 16, throttle: None }
     }
@@ -51,7 +51,7 @@ pub struct Client {
     line: Line,
     limits: Limits,
     size: u64,
-    /// Number of the dirty bitmap's meta context.
+    /// The number of the dirty bitmap's meta context, which the server chose.
     bitmap: Option<u32>,
     cookie: u64,
 }
@@ -67,7 +67,7 @@ impl Line {
         self.socket.write_all(bytes).map_err(|source| self.failed(source, during))
     }
 
-    /// Fills `buf`, whatever small pieces it comes in, before the deadline.
+    /// Fills `buf` before the deadline, in however small pieces the bytes come.
     fn receive(&mut self, mut buf: &mut [u8], deadline: Instant, during: &'static str) -> Result<(), Error> {
         while !buf.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -99,20 +99,20 @@ impl Line {
 }
 
 impl Client {
-    /// Connects to an export, and to a dirty bitmap of it.
+    /// Connects to an export and, if one is named, to a dirty bitmap of it.
     ///
     /// # Errors
-    /// Where there is no server, no such export or bitmap, or no structured replies.
+    /// Fails where there is no server, no such export or bitmap, or where the server offers no structured replies.
     pub fn connect(uri: &Uri, bitmap: Option<&str>, limits: Limits) -> Result<Client, Error> {
         let socket = UnixStream::connect(&uri.socket)
             .map_err(|source| Error::Connect { path: uri.socket.clone(), source })?;
         Client::over(socket, &uri.export, bitmap, limits)
     }
 
-    /// As [`Client::connect`], over a connected socket.
+    /// Does the same as [`Client::connect`] over a connected socket.
     ///
     /// # Errors
-    /// As [`Client::connect`].
+    /// Fails as [`Client::connect`] does.
     pub fn over(
         socket: UnixStream,
         export: &str,
@@ -147,7 +147,7 @@ impl Client {
         self.line.send(&answer, during)
     }
 
-    /// Asks for an option. `take` gets what comes before the end of the answer.
+    /// Negotiates an option. `take` gets the answers that come before the last one.
     fn option(
         &mut self,
         option: u32,
@@ -177,7 +177,7 @@ impl Client {
         Err(Error::Protocol("an answer in the handshake has no end"))
     }
 
-    /// Chooses the meta context of a dirty bitmap; gives its number.
+    /// Selects the meta context of a dirty bitmap, and returns its number.
     fn context(&mut self, export: &str, bitmap: &str) -> Result<u32, Error> {
         let name = format!("qemu:dirty-bitmap:{bitmap}");
         let (mut id, what) = (None, format!("the bitmap {bitmap:?} of the export {export:?}"));
@@ -194,16 +194,16 @@ impl Client {
         id.ok_or_else(|| Error::NoBitmap { export: export.to_owned(), bitmap: bitmap.to_owned() })
     }
 
-    /// Size of the export in bytes.
+    /// The size of the export in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The ranges that the bitmap marks, in order, none touching the next; all of the export where no bitmap was asked
-    /// for.
+    /// Lists the ranges of bytes that the bitmap marks, in order; no two of them touch. Without a bitmap it is the
+    /// whole export.
     ///
     /// # Errors
-    /// Those of the connection, and answers that make no sense.
+    /// Fails where the connection fails, or an answer does not fit its question.
     pub fn dirty(&mut self) -> Result<Vec<Range<u64>>, Error> {
         let Some(context) = self.bitmap else {
             return Ok(Some(0..self.size).filter(|all| !all.is_empty()).into_iter().collect());
@@ -228,7 +228,7 @@ impl Client {
         Ok(found)
     }
 
-    /// Lengths and flags of ranges from `at` on; there is one at least.
+    /// Asks for the block status from `at` on. Returns the length in bytes and the flags of each range, at least one.
     fn status(&mut self, context: u32, at: u64, deadline: Instant) -> Result<Vec<(u32, u32)>, Error> {
         let during = "what its bitmap marks";
         self.cookie += 1;
@@ -252,12 +252,12 @@ impl Client {
         }
     }
 
-    /// Reads ranges of at most 1 MiB each, several at a time; they come in the order of `wanted`.
+    /// Reads ranges of at most 1 MiB each, several at a time. The data come in the order of `wanted`.
     pub fn reads<I: Iterator<Item = Range<u64>>>(self, wanted: I) -> Reads<I> {
         Reads { client: self, wanted, pending: VecDeque::new(), deadline: None, failed: false }
     }
 
-    /// The next part of an answer, with its data.
+    /// Receives the next part of an answer, with its data.
     fn chunk(&mut self, deadline: Instant, during: &'static str) -> Result<(Chunk, Vec<u8>), Error> {
         let mut head = [0; CHUNK_LEN];
         self.line.receive(&mut head, deadline, during)?;
@@ -274,7 +274,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // Who does not take leave is gone all the same; in the handshake nobody can.
+        // The server also ends the connection if no goodbye comes. In the handshake none can be said.
         if self.size == 0 {
             return;
         }
@@ -282,7 +282,7 @@ impl Drop for Client {
     }
 }
 
-/// Appends a dirty range.
+/// Appends a dirty range, joined to the last one if they touch.
 fn note(found: &mut Vec<Range<u64>>, range: Range<u64>) -> Result<(), Error> {
     if let Some(last) = found.last_mut()
         && last.end == range.start
@@ -303,18 +303,18 @@ fn refused(what: &str, number: u32, text: &str) -> Error {
     Error::Refused { what: what.to_owned(), why }
 }
 
-/// A read that was asked for.
+/// A read whose answer has not come completely.
 struct Pending {
     cookie: u64,
     range: Range<u64>,
     data: Vec<u8>,
-    /// What of it has come.
+    /// The ranges of its data that have come.
     parts: Vec<Range<u64>>,
     done: bool,
 }
 
 impl Pending {
-    /// Notes that a part has come; its place in `data`.
+    /// Notes that a part has come, and returns the range that it fills in `data`.
     fn part(&mut self, at: u64, len: u64) -> Result<Range<usize>, Error> {
         let part = at..at.saturating_add(len);
         let within = len > 0 && part.start >= self.range.start && part.end <= self.range.end;
@@ -336,12 +336,12 @@ impl Pending {
     }
 }
 
-/// Ranges that are being read; see [`Client::reads`]. An error ends it.
+/// The ranges that are being read; see [`Client::reads`]. The first error ends it.
 pub struct Reads<I> {
     client: Client,
     wanted: I,
     pending: VecDeque<Pending>,
-    /// When the first of these must be complete.
+    /// The time by which the oldest read must be complete.
     deadline: Option<Instant>,
     failed: bool,
 }
@@ -375,7 +375,7 @@ impl<I: Iterator<Item = Range<u64>>> Reads<I> {
                 self.deadline = None;
                 return Ok(self.pending.pop_front().map(|read| read.data));
             }
-            // Not from when it was asked: the throttle may have slept since.
+            // The time does not count from the request, as the throttle may have slept since.
             let deadline = *self.deadline.get_or_insert_with(|| self.client.line.deadline());
             let (chunk, data) = self.client.chunk(deadline, "data")?;
             let read = self.pending.iter_mut().find(|read| read.cookie == chunk.cookie && !read.done);

@@ -1,4 +1,4 @@
-//! A limit of bytes per second, shared by all disks of a guest.
+//! Limits the number of bytes per second that all disks of a guest are read with.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 pub struct Throttle {
     /// Bytes per second.
     rate: u64,
-    /// When the next byte may go.
+    /// The time from which on the next byte may be read.
     free: Mutex<Instant>,
 }
 
 impl Throttle {
-    /// Bytes per second, at least 1.
+    /// Makes a throttle of this many bytes per second; 0 counts as 1.
     pub fn new(rate: u64) -> Throttle {
         Throttle { rate: rate.max(1), free: Mutex::new(Instant::now()) }
     }
 
-    /// Waits until these bytes may go. Nothing is saved up while nobody asks.
+    /// Waits until these bytes may be read. Time in which nobody reads does not allow a faster rate later.
     pub fn take(&self, bytes: u64) {
         let now = Instant::now();
         let begins = {

@@ -1,4 +1,4 @@
-//! Addresses of exports.
+//! Reads the addresses of exports.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -6,23 +6,23 @@ use std::path::PathBuf;
 
 use super::Error;
 
-/// Where an export is: `nbd+unix:///EXPORT?socket=PATH`, as QEMU and libnbd write it.
+/// The address of an export: `nbd+unix:///EXPORT?socket=PATH`, as QEMU and libnbd write it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uri {
-    /// The server's socket.
+    /// The path of the server's socket.
     pub socket: PathBuf,
     /// The export's name.
     pub export: String,
 }
 
-/// Longest name of an export that the protocol allows.
+/// The length in bytes of the longest name of an export that the protocol allows.
 const MAX_NAME: usize = 4096;
 
 impl Uri {
     /// Reads an address. Names and paths may be percent-encoded.
     ///
     /// # Errors
-    /// [`Error::Address`] where it has another form.
+    /// Fails with [`Error::Address`] where the text has another form.
     pub fn parse(text: &str) -> Result<Uri, Error> {
         let parts = || {
             let (export, socket) = text.strip_prefix("nbd+unix:///")?.split_once("?socket=")?;
@@ -35,7 +35,7 @@ impl Uri {
     }
 }
 
-/// Undoes percent-encoding; `None` where a percent sign begins no code.
+/// Undoes percent-encoding. The result is `None` where a percent sign begins no code.
 fn decoded(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();

@@ -1,8 +1,8 @@
-//! The messages as bytes. All numbers are big endian.
+//! The messages of the protocol as bytes. All numbers are big endian.
 
 use super::Error;
 
-/// What the server says first: two magic numbers and its flags.
+/// The length in bytes of the server's greeting: two magic numbers and its flags.
 pub const GREETING_LEN: usize = 18;
 const GREETING: [u8; 16] = *b"NBDMAGICIHAVEOPT";
 const FIXED_NEWSTYLE: u16 = 1;
@@ -10,7 +10,7 @@ const NO_ZEROES: u16 = 2;
 
 const OPTION: [u8; 8] = *b"IHAVEOPT";
 const OPTION_REPLY: u64 = 0x0003_e889_0455_65a9;
-/// Bytes of an answer to an option, before its data.
+/// The length in bytes of the head of an answer to an option, before its data.
 pub const OPTION_REPLY_LEN: usize = 20;
 
 /// Options of the handshake.
@@ -39,7 +39,7 @@ pub const CMD_DISCONNECT: u16 = 2;
 pub const CMD_BLOCK_STATUS: u16 = 7;
 
 const STRUCTURED: u32 = 0x668e_33ef;
-/// Bytes of a chunk of an answer, before its data.
+/// The length in bytes of the head of a part of an answer, before its data.
 pub const CHUNK_LEN: usize = 20;
 const CHUNK_DONE: u16 = 1;
 const CHUNK_NONE: u16 = 0;
@@ -48,7 +48,7 @@ const CHUNK_HOLE: u16 = 2;
 const CHUNK_STATUS: u16 = 5;
 const CHUNK_ERROR: u16 = 1 << 15;
 
-/// The flag of ranges that a dirty bitmap marks.
+/// The flag of the ranges that a dirty bitmap marks.
 pub const DIRTY: u32 = 1;
 
 fn be16(b: &[u8], at: usize) -> u16 {
@@ -63,10 +63,10 @@ fn be64(b: &[u8], at: usize) -> u64 {
     u64::from(be32(b, at)) << 32 | u64::from(be32(b, at + 4))
 }
 
-/// Reads the greeting; gives our answer to it.
+/// Reads the greeting, and returns the client's answer to it.
 ///
 /// # Errors
-/// Where it is no server of the fixed newstyle.
+/// Fails where the server does not speak the "fixed newstyle" handshake.
 pub fn greeting(bytes: &[u8; GREETING_LEN]) -> Result<[u8; 4], Error> {
     if bytes[..16] != GREETING {
         return Err(Error::Protocol("this is no NBD server of the newstyle"));
@@ -78,17 +78,17 @@ pub fn greeting(bytes: &[u8; GREETING_LEN]) -> Result<[u8; 4], Error> {
     Ok(u32::from(flags & (FIXED_NEWSTYLE | NO_ZEROES)).to_be_bytes())
 }
 
-/// An option with its data.
+/// Writes an option with its data.
 pub fn option(option: u32, data: &[u8]) -> Vec<u8> {
     [&OPTION[..], &option.to_be_bytes(), &(data.len() as u32).to_be_bytes(), data].concat()
 }
 
-/// The data of [`OPT_GO`]: the export, and no wishes.
+/// Writes the data of [`OPT_GO`]: the name of the export, and no requests for information.
 pub fn go(export: &str) -> Vec<u8> {
     [&string(export)[..], &[0, 0]].concat()
 }
 
-/// The data of [`OPT_SET_META_CONTEXT`]: one context of an export.
+/// Writes the data of [`OPT_SET_META_CONTEXT`]: an export and one context of it.
 pub fn meta_context(export: &str, context: &str) -> Vec<u8> {
     [string(export), 1u32.to_be_bytes().to_vec(), string(context)].concat()
 }
@@ -97,20 +97,20 @@ fn string(text: &str) -> Vec<u8> {
     [&(text.len() as u32).to_be_bytes(), text.as_bytes()].concat()
 }
 
-/// What an answer to an option announces.
+/// The head of an answer to an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionReply {
-    /// What it is: one of the `REP_` constants, or an error.
+    /// The kind of the answer: one of the `REP_` constants, or an error.
     pub kind: u32,
-    /// Bytes of data behind it.
+    /// The number of bytes of data that follow.
     pub len: u32,
 }
 
 impl OptionReply {
-    /// Reads an answer to `option`.
+    /// Reads the head of an answer to `option`.
     ///
     /// # Errors
-    /// Where it is none.
+    /// Fails where the bytes are no such head.
     pub fn parse(bytes: &[u8; OPTION_REPLY_LEN], option: u32) -> Result<OptionReply, Error> {
         if be64(bytes, 0) != OPTION_REPLY || be32(bytes, 8) != option {
             return Err(Error::Protocol("an answer in the handshake belongs to no question"));
@@ -118,7 +118,7 @@ impl OptionReply {
         Ok(OptionReply { kind: be32(bytes, 12), len: be32(bytes, 16) })
     }
 
-    /// Why the option was refused, if it was; `data` is what the server says to that.
+    /// Tells why the option was refused, if it was. `data` holds the server's text about that.
     pub fn refusal(&self, data: &[u8]) -> Option<String> {
         if self.kind & REP_ERROR == 0 {
             return None;
@@ -142,10 +142,10 @@ impl OptionReply {
     }
 }
 
-/// Size of the export, if this is the information that tells it.
+/// Reads the size of the export in bytes, if this piece of information holds it.
 ///
 /// # Errors
-/// Where it is too short.
+/// Fails where the data is too short.
 pub fn export_size(info: &[u8]) -> Result<Option<u64>, Error> {
     match info.len() {
         12 if be16(info, 0) == INFO_EXPORT => Ok(Some(be64(info, 2))),
@@ -156,10 +156,10 @@ pub fn export_size(info: &[u8]) -> Result<Option<u64>, Error> {
     }
 }
 
-/// Number and name of a meta context.
+/// Reads the number and the name of a meta context.
 ///
 /// # Errors
-/// Where it is too short.
+/// Fails where the data is too short.
 pub fn context(data: &[u8]) -> Result<(u32, &[u8]), Error> {
     match data.split_at_checked(4) {
         Some((id, name)) => Ok((be32(id, 0), name)),
@@ -167,7 +167,7 @@ pub fn context(data: &[u8]) -> Result<(u32, &[u8]), Error> {
     }
 }
 
-/// A request for a range.
+/// Writes a request for a range of bytes.
 pub fn request(command: u16, cookie: u64, offset: u64, len: u32) -> [u8; 28] {
     let mut out = [0; 28];
     out[..4].copy_from_slice(&REQUEST.to_be_bytes());
@@ -178,14 +178,14 @@ pub fn request(command: u16, cookie: u64, offset: u64, len: u32) -> [u8; 28] {
     out
 }
 
-/// What a part of an answer announces.
+/// The head of a part of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// No other part follows.
+    /// Whether this part is the last.
     pub done: bool,
-    /// Which request it answers.
+    /// The number of the request that it answers.
     pub cookie: u64,
-    /// Bytes of data behind it.
+    /// The number of bytes of data that follow.
     pub len: u32,
     kind: u16,
 }
@@ -193,15 +193,15 @@ pub struct Chunk {
 /// The data of a part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload<'a> {
-    /// Nothing.
+    /// The part has no data.
     None,
     /// Bytes of the export from this offset on.
     Data(u64, &'a [u8]),
-    /// So many zeros from this offset on.
+    /// A number of zeros from this offset on.
     Hole(u64, u32),
-    /// Number of the meta context; length and flags of ranges that follow one another.
+    /// The number of the meta context, then the length in bytes and the flags of ranges that follow one another.
     Status(u32, Vec<(u32, u32)>),
-    /// The request failed: the system's number of the error, and what the server says to that.
+    /// The request failed, with this number of a system's error and this text of the server.
     Error(u32, String),
 }
 
@@ -209,7 +209,7 @@ impl Chunk {
     /// Reads the head of a part.
     ///
     /// # Errors
-    /// Where it is none.
+    /// Fails where the bytes are no such head.
     pub fn parse(bytes: &[u8; CHUNK_LEN]) -> Result<Chunk, Error> {
         if be32(bytes, 0) != STRUCTURED {
             return Err(Error::Protocol("an answer is not structured"));
@@ -218,15 +218,15 @@ impl Chunk {
         Ok(Chunk { done: flags & CHUNK_DONE != 0, kind, cookie: be64(bytes, 8), len: be32(bytes, 16) })
     }
 
-    /// Whether it is an answer to a question for block status, which may be longer than others.
+    /// Tells whether it is an answer about block status, which may be longer than others.
     pub fn is_status(&self) -> bool {
         self.kind == CHUNK_STATUS
     }
 
-    /// Reads the data, all of [`Chunk::len`] bytes.
+    /// Reads the data of a part, which are [`Chunk::len`] bytes.
     ///
     /// # Errors
-    /// Where its length is impossible, or its kind unknown.
+    /// Fails where the length is impossible, or the kind is unknown.
     pub fn payload<'a>(&self, data: &'a [u8]) -> Result<Payload<'a>, Error> {
         let short = || Error::Protocol("a part of an answer has an impossible length");
         match self.kind {
@@ -254,7 +254,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Bytes written down from the protocol's text.
+    /// Bytes that were written down from the protocol's text.
     #[test]
     fn messages_are_as_the_protocol_has_them() {
         assert_eq!(greeting(b"NBDMAGICIHAVEOPT\0\x03").unwrap(), [0, 0, 0, 3]);

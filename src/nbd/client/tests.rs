@@ -4,12 +4,12 @@ use std::thread;
 
 use super::*;
 
-/// The limits of tests with servers that are slow on purpose.
+/// Makes limits for tests with servers that are slow on purpose.
 fn brief() -> Limits {
     Limits { timeout: Duration::from_millis(300), in_flight: 4, throttle: None }
 }
 
-/// Talks to a server that sends these bytes, whatever it is asked, and then waits (`stay`) or hangs up.
+/// Talks to a server that sends these bytes, whatever it is asked, and then waits (`stay`) or closes the connection.
 fn against<T>(bytes: Vec<u8>, stay: bool, talk: impl FnOnce(UnixStream) -> T) -> T {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let asked = theirs.try_clone().unwrap();
@@ -43,7 +43,7 @@ fn chunk(done: u16, kind: u16, cookie: u64, data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A handshake for a bitmap `b` of an export of this size.
+/// The bytes of a handshake for a bitmap `b` of an export of this size.
 fn handshake(size: u64) -> Vec<u8> {
     let info = [&[0, 0][..], &size.to_be_bytes(), &[0, 3]].concat();
     [
@@ -100,7 +100,7 @@ fn reads_come_in_order_whatever_the_order_of_answers() {
     assert_eq!(read.unwrap(), [first, vec![2; 4096]]);
 }
 
-/// What a server sends after a handshake, and what is said then.
+/// Returns the error of a client to whom a server sends these bytes after a handshake.
 fn said(bytes: &[u8], read: bool) -> String {
     let all = [&handshake(1 << 20), bytes].concat();
     let error = against(all, true, |socket| {
@@ -189,7 +189,7 @@ fn who_sends_a_byte_now_and_then_is_late_too() {
     server.join().unwrap();
 }
 
-/// A real server, which goes with it.
+/// A real server, which is ended when this is dropped.
 struct Server(Child);
 
 impl Drop for Server {
