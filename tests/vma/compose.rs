@@ -46,6 +46,8 @@ struct Guest {
     disks: Vec<(&'static str, u64)>,
     granularity: u64,
     random: Random,
+    /// Backups that read everything.
+    all_read: Vec<String>,
 }
 
 fn missing() -> bool {
@@ -65,7 +67,7 @@ impl Guest {
             ("drive-scsi0", (24 << 20) + 3 * 4096 + 512),
             ("drive-virtio1", 5 << 20),
         ];
-        let mut guest = Guest { dir, disks, granularity, random: Random(seed) };
+        let mut guest = Guest { dir, disks, granularity, random: Random(seed), all_read: Vec::new() };
         for (name, size) in guest.disks.clone() {
             let mut raw = vec![0; size as usize];
             let mut at = 0;
@@ -157,6 +159,7 @@ impl Guest {
             .unwrap();
         child.stdin.take().unwrap().write_all(&archive).unwrap();
         assert!(child.wait().unwrap().success(), "{command:?}");
+        self.all_read.push(to.into());
     }
 
     /// Exports the disks.
@@ -253,8 +256,13 @@ impl Guest {
             let same =
                 fs::read(self.path("theirs.vma")).unwrap() == fs::read(self.path("restored.vma")).unwrap();
             assert!(same, "xdelta3 restores something else");
-            // Whatever form the full backup has by then.
-            restore(PROGRAM, &["restore", "--base", "full.vma", "-f", "-o", "theirs.vma", name]);
+            // Whatever form the full backup has by then; but where that has no checksums, nothing has.
+            let args = ["restore", "--stored-base", "full.vma", "-f", "-o", "theirs.vma", name];
+            let done = Command::new(PROGRAM).args(args).current_dir(self.dir.path()).output().unwrap();
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(done.status.success(), "{said}");
+            let composed = said.contains("damage of the full backup would go unnoticed");
+            assert_eq!(composed, !self.all_read.contains(&name.to_owned()), "{said}");
             let same =
                 fs::read(self.path("theirs.vma")).unwrap() == fs::read(self.path("restored.vma")).unwrap();
             assert!(same, "without compression it is something else");

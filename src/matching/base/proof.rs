@@ -86,6 +86,11 @@ impl Base {
     /// As [`Base::check`], and [`BaseProblem::Unknown`].
     pub fn accept_by_name(&self, header: &AppHeader) -> Result<Option<String>, Error> {
         match self.check(header)? {
+            Proof::Content if header.end_of_delta && self.form == "raw" => Ok(Some(format!(
+                "{} is not compressed any more, and has no checksums; the differential, which was made of what was \
+                 dirty, has none of what it copies from there: damage of the full backup would go unnoticed",
+                shown(&self.path)
+            ))),
             Proof::Content => Ok(None),
             Proof::Name => Ok(Some(format!(
                 "the differential was made by pve-patches (2013 to 2021), whose archives say no more of their full backup \
