@@ -140,7 +140,7 @@ run pct restore 300 "$(vol $CD)" --storage local --rootfs local:0 --force 1; che
 run qmrestore "$(vol $VD)" 301 --storage local --force 1; check restore-301-again $?
 
 # 7. the program is missing or broken: an ordinary full backup, loudly
-mv /usr/bin/pve-xdelta3 /root/.pve-xdelta3.away
+mv /usr/bin/pve-xdelta3 /var/lib/.pve-xdelta3.away
 backup 200 --fullbackup 7; check backup-without-program $?
 grep -q 'WARN: .*pve-xdelta3 is missing' $L/last.log && [ "$(newest qemu 200)" != "$VD" ]; check without-program-full $?
 zstd -qt "$(newest qemu 200)" 2>/dev/null || [ ${COMPRESS:-zstd} != zstd ]; check without-program-stock $?
@@ -149,7 +149,7 @@ rm -f "$(newest qemu 200)"
 printf '#!/bin/sh\nexit 3\n' >/usr/bin/pve-xdelta3; chmod 755 /usr/bin/pve-xdelta3
 backup 100 --fullbackup 7; check backup-with-broken-program $?; grep -q 'WARN: no differential backup is possible' $L/last.log; check broken-program-full $?
 rm -f "$(newest lxc 100)"
-mv /root/.pve-xdelta3.away /usr/bin/pve-xdelta3
+mv /var/lib/.pve-xdelta3.away /usr/bin/pve-xdelta3
 
 # 8. a guest or a compressor that fails half-way leaves nothing behind
 stop_guest; export FAKE_KVM_BACKUP_FAIL=1; guest; unset FAKE_KVM_BACKUP_FAIL

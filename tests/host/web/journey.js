@@ -194,9 +194,12 @@ module.exports = async (web) => {
 		const reasons = async (field, value) => {
 			for (const other of ['keep-last', 'keep-daily']) await web.type(`window field[name=${other}]`, '');
 			await web.type(`window field[name=${field}]`, value);
-			await web.idle();
-			return web.component('window grid', (c) => c.getStore().getRange().map((r) =>
+			const rows = () => web.component('window grid', (c) => c.getStore().getRange().map((r) =>
 				[r.data.volid.replace(/.*\//, ''), r.data.mark, r.data.keepReason]));
+			// The answer may be long in coming on a busy machine.
+			await web.until('the preview', async () => (await rows()).some(([, mark]) => mark === 'remove'));
+			await web.idle();
+			return rows();
 		};
 		const last = await reasons('keep-last', '2');
 		const why = Object.fromEntries(last.map(([name, mark, reason]) => [name, mark === 'keep' ? reason : mark]));
@@ -216,6 +219,9 @@ module.exports = async (web) => {
 		await choose(list, second);
 		await press('Restore');
 		await web.until('the window', () => web.exists('window displayfield[name=fullBackupName]'));
+		// Closed while it still reads the configuration, Proxmox' window fails.
+		await web.until('its answer', () => web.page.evaluate(() =>
+			![...document.querySelectorAll('.x-mask-msg')].some((mask) => mask.offsetParent)));
 		await web.idle();
 		const seen = { name: await web.value('window displayfield[name=fullBackupName]'), hint: '' };
 		if (await web.exists('window displayfield[name=fullBackupHint]')) seen.hint = await web.value('window displayfield[name=fullBackupHint]');
