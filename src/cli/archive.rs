@@ -19,15 +19,15 @@ use crate::matching::{Error, WINDOW};
 use crate::text;
 use crate::vcdiff::{self, AppHeader};
 
-/// The number of processors.
+/// Returns the number of processors.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The content of a backup that was found in a directory; `base` is the full backup of a differential.
+/// Opens the content of a backup that was found in a directory. `base` is the full backup of a differential.
 ///
 /// # Errors
-/// See [`restore::open`].
+/// Fails as [`restore::open`] does.
 pub fn open(path: &Path, base: Option<&Path>) -> anyhow::Result<Box<dyn Read + Send>> {
     open_found(path, base, Found::ByName)
 }
@@ -40,11 +40,11 @@ fn open_found(path: &Path, base: Option<&Path>, found: Found) -> anyhow::Result<
     })?)
 }
 
-/// The content of a VM's backup; `-` is standard input. The full backup of a differential is found by its name, if
-/// it is not given.
+/// Opens the content of a VM's backup; `-` is standard input. If the full backup of a differential is not given, it is
+/// found by the differential's name.
 ///
 /// # Errors
-/// See [`restore::open`]; where it is a differential whose full backup is not known.
+/// Fails as [`restore::open`] does, and where the full backup of a differential is not known.
 pub fn open_named(name: &OsStr, base: Option<&Path>) -> anyhow::Result<Box<dyn Read>> {
     let shown = shown(name);
     if name == "-" {
@@ -77,7 +77,7 @@ pub fn open_named(name: &OsStr, base: Option<&Path>) -> anyhow::Result<Box<dyn R
     no_tar(&shown, stream)
 }
 
-/// Refuses a container's backup for a VM's.
+/// Refuses a container's backup where a VM's is needed.
 fn no_tar(shown: &str, stream: Box<dyn Read + Send>) -> anyhow::Result<Box<dyn Read>> {
     let (found, stream) = beginning(stream).with_context(|| format!("cannot read {shown}"))?;
     if found == Nature::Tar {
@@ -88,21 +88,21 @@ fn no_tar(shown: &str, stream: Box<dyn Read + Send>) -> anyhow::Result<Box<dyn R
     Ok(stream)
 }
 
-/// Estimates the length of an archive's content in bytes, where that can be told, by that of its full backup.
+/// Estimates the length in bytes of an archive's content by that of its full backup, where that can be told.
 pub(super) fn expected(name: &OsStr, base: Option<&Path>) -> Option<u64> {
     let beside = full_beside(Path::new(name)).ok();
     container::content_size(base.or(beside.as_deref()).unwrap_or(Path::new(name)))
 }
 
-/// The name of an archive as messages have it.
+/// Writes the name of an archive for messages.
 pub(super) fn shown(name: &OsStr) -> String {
     if name == "-" { "standard input".into() } else { text::shown(name) }
 }
 
-/// Tells by its first bytes what a content is, and gives back all of it.
+/// Tells by its first bytes what the content is, and returns it with all its bytes.
 ///
 /// # Errors
-/// Those of reading its first bytes.
+/// Fails where the first bytes cannot be read.
 pub(super) fn beginning(mut content: Box<dyn Read + Send>) -> io::Result<(Nature, Box<dyn Read + Send>)> {
     let mut bytes = vec![0; 512];
     let n = read_full(&mut content, &mut bytes)?;
@@ -115,7 +115,7 @@ pub(super) fn beginning(mut content: Box<dyn Read + Send>) -> io::Result<(Nature
 /// several are there, the first one is taken against which the differential with this header was made.
 ///
 /// # Errors
-/// See [`Base::open_found`].
+/// Fails as [`Base::open_found`] does.
 pub fn open_in_any_form(full: &Path, found: Found, header: &AppHeader) -> Result<Base, Error> {
     let name = full.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let forms = full_forms(name).into_iter().map(|form| full.with_file_name(form));
@@ -132,12 +132,12 @@ pub fn open_in_any_form(full: &Path, found: Found, header: &AppHeader) -> Result
 /// Opens a backup's file by its name; `-` is standard input.
 ///
 /// # Errors
-/// See [`source::open`].
+/// Fails as [`source::open`] does.
 pub(super) fn input(name: &OsStr, found: Found) -> anyhow::Result<File> {
     let cannot = || format!("cannot open {}", shown(name));
     match (name.as_bytes(), found) {
         (b"-", _) => standard::input(),
-        // A pipe will do.
+        // A pipe is accepted as well.
         (_, Found::ByPerson) => File::open(name).with_context(cannot),
         (_, Found::ByName) => source::open(Path::new(name), found).map_err(|refused| match refused {
             Refused::Io(error) => anyhow::Error::new(error).context(cannot()),
@@ -146,10 +146,10 @@ pub(super) fn input(name: &OsStr, found: Found) -> anyhow::Result<File> {
     }
 }
 
-/// The full backup that a differential's name tells.
+/// Finds the path of the full backup by a differential's name.
 ///
 /// # Errors
-/// Where the name is not that of a differential.
+/// Fails where the name is not that of a differential.
 pub fn full_beside(differential: &Path) -> anyhow::Result<PathBuf> {
     let name = differential.file_name().unwrap_or_default().as_bytes();
     let Some(at) = memchr::memmem::find(name, DIFFERENTIAL.as_bytes()) else {

@@ -1,4 +1,5 @@
-//! `pve-diff-backup chains`: which backups depend on which, what they take and save, what is odd, what to copy together.
+//! `pve-diff-backup chains` shows which backups need which, what they take and save, what is odd, and what to copy
+//! together.
 
 mod table;
 
@@ -26,16 +27,16 @@ use crate::host::pmxcfs::{Pmxcfs, within};
 use crate::host::storage;
 use crate::text::{harmless, shown, shown_bytes};
 
-/// How long a storage that nobody named may take: a share that is not there hangs whoever asks.
+/// The time that a storage may take if nobody named it: a share that is not there would hang the program.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Arguments of the command.
+/// The arguments of the command.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Directories with backups, or names of storages (/etc/pve/storage.cfg)
     ///
-    /// Without any, the storages on which this node keeps backups; elsewhere the working directory. Of a directory without
-    /// backups that has a folder `dump`, that is meant.
+    /// Without any, the storages on which this node keeps backups are meant; on other hosts, the working directory. If
+    /// a directory has no backups but a folder `dump`, that folder is meant.
     #[arg(value_name = "DIR|STORAGE", value_hint = clap::ValueHint::DirPath)]
     places: Vec<PathBuf>,
     /// Print JSON
@@ -43,16 +44,16 @@ pub struct Args {
     json: bool,
     /// Print the names of the files that must be copied together for this guest, fulls first
     ///
-    /// VMID is its number, or qemu/NUMBER or lxc/NUMBER. Logs, notes and marks of protection are among them. The names are
-    /// those within the one directory that is meant.
+    /// VMID is its number, or qemu/NUMBER or lxc/NUMBER. Logs, notes and marks of protection are among the files. The
+    /// names are relative to the one directory that is meant.
     #[arg(long, value_name = "VMID", value_parser = wanted)]
     files: Option<Wanted>,
     /// Only backups made at this time or later, and the fulls they need, however old
     ///
-    /// Such as 2026-11-20 or '2026-11-20 13:30'; the time of day is that of the node that makes the backups.
+    /// DATE is like 2026-11-20 or '2026-11-20 13:30'; the time of day is that of the node that makes the backups.
     #[arg(long, value_name = "DATE", requires = "files", value_parser = since)]
     since: Option<Stamp>,
-    /// End each name with a NUL character, not a line's end
+    /// End each name with a NUL character instead of a line's end
     #[arg(long, short = '0', requires = "files")]
     null: bool,
     #[command(flatten)]
@@ -67,15 +68,15 @@ fn since(text: &str) -> Result<Stamp, &'static str> {
     parse_since(text).ok_or("no date, such as 2026-11-20 or '2026-11-20 13:30'")
 }
 
-/// Where backups are looked for.
+/// A directory in which backups are looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
-    /// Name of the storage that keeps its backups there, if it was found or named by that.
+    /// The name of the storage that keeps its backups there, if the place was found or named by it.
     storage: Option<String>,
     dir: PathBuf,
-    /// Where the storage's share or disk must be mounted, but nothing is.
+    /// The folder where the storage's share or disk should be mounted, if nothing is mounted there.
     unmounted: Option<PathBuf>,
-    /// It may hang or not exist, and nobody asked for it by name.
+    /// Nobody asked for this place by name, so that it may hang or not exist.
     is_unnamed: bool,
 }
 
@@ -89,20 +90,20 @@ impl Place {
         self.storage.as_ref().map_or(dir.clone(), |id| format!("storage {}, {dir}", shown(id)))
     }
 
-    /// Why its backups are not there, though the folder may be.
+    /// Says why the storage's backups are not there, even if the folder is.
     fn is_away(&self) -> Option<String> {
         let at = self.unmounted.as_ref()?;
         Some(format!("nothing is mounted at {}, so that this storage's backups are not there", shown(at)))
     }
 }
 
-/// What was found at a place.
+/// A place and what was found there.
 struct Looked {
     place: Place,
     found: anyhow::Result<Directory>,
 }
 
-/// Runs the command; `root` is the host whose storages may be named.
+/// Runs the command. `root` is the host whose storages may be named.
 pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
     needs_root(&args.places, root)?;
     let looked = match places(&args.places, root) {
@@ -118,7 +119,7 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The places that the arguments name.
+/// Finds the places that the arguments name.
 fn places(named: &[PathBuf], root: &Path) -> anyhow::Result<Vec<Place>> {
     let mut found = named.iter().map(|path| one(path, root)).collect::<anyhow::Result<Vec<_>>>()?;
     if named.is_empty() {
@@ -133,13 +134,13 @@ fn places(named: &[PathBuf], root: &Path) -> anyhow::Result<Vec<Place>> {
             found.push(Place::of(Path::new(".")));
         }
     }
-    // Two storages may be one directory.
+    // Two storages may share one directory.
     let mut seen = HashSet::new();
     found.retain(|place| seen.insert(place.dir.clone()));
     Ok(found)
 }
 
-/// The place that an argument names.
+/// Finds the place that an argument names.
 fn one(path: &Path, root: &Path) -> anyhow::Result<Place> {
     let name = shown(path);
     match place(path, root).with_context(|| format!("{name}: cannot tell what storages there are"))? {
@@ -158,7 +159,7 @@ fn one(path: &Path, root: &Path) -> anyhow::Result<Place> {
     }
 }
 
-/// The storages on which a node keeps backups; none where this is no node.
+/// Lists the storages on which this node keeps backups. The list is empty where the host is no node.
 fn storages(root: &Path) -> anyhow::Result<Vec<Place>> {
     let root = Root::open(root)?;
     let asked = root.clone();
@@ -176,7 +177,7 @@ fn storages(root: &Path) -> anyhow::Result<Vec<Place>> {
     Ok(places)
 }
 
-/// All places together take no longer than the slowest.
+/// Looks at all places at the same time, so that together they take no longer than the slowest.
 fn look_at_once(places: Vec<Place>) -> Vec<Looked> {
     let looks: Vec<_> =
         places.into_iter().map(|place| (place.clone(), thread::spawn(|| look(place)))).collect();
@@ -193,7 +194,7 @@ fn look(place: Place) -> anyhow::Result<Directory> {
         return scan(&dir).with_context(|| format!("cannot read the directory {}", shown(&dir)));
     }
     let name = shown(&dir);
-    // A folder that is not there yet holds no backups.
+    // If the folder does not exist yet, there are no backups.
     let looked = within(PATIENCE, move || match dir.is_dir() {
         true => Directory::scan(&dir),
         false => Ok(Directory::empty(&dir)),
@@ -204,7 +205,7 @@ fn look(place: Place) -> anyhow::Result<Directory> {
     }
 }
 
-/// Prints what must be copied together.
+/// Prints the names of the files that must be copied together.
 fn list_files(looked: Vec<Looked>, wanted: Wanted, args: &Args) -> anyhow::Result<ExitCode> {
     let mut found: Vec<(Place, Copies)> = Vec::new();
     for Looked { place, found: directory } in looked {
@@ -245,7 +246,7 @@ fn list_files(looked: Vec<Looked>, wanted: Wanted, args: &Args) -> anyhow::Resul
     Ok(Exit::Failure.into())
 }
 
-/// Prints what each guest has.
+/// Prints the backups of each guest.
 fn list_chains(looked: Vec<Looked>, args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
     let results = match args.results.path(root) {
         Some(path) => Results::read(&path).with_context(|| format!("cannot read {}", shown(&path)))?,
@@ -267,14 +268,14 @@ fn list_chains(looked: Vec<Looked>, args: &Args, root: &Path) -> anyhow::Result<
     print(&mut io::stdout(), text.as_bytes())?;
     Ok(match (failed, is_empty) {
         (true, _) => Exit::Failure,
-        // Nothing at all is more likely the wrong directory than what was looked for.
+        // If there is nothing at all, the directory is more likely wrong.
         (false, true) => Exit::Usage,
         (false, false) => Exit::Success,
     }
     .into())
 }
 
-/// A place for programs.
+/// A place as JSON has it.
 #[derive(Debug, Serialize)]
 struct Told {
     directory: String,
@@ -311,7 +312,7 @@ struct ToldBackup {
     file: String,
     date: String,
     size: u64,
-    /// Of the full's size.
+    /// The differential's size divided by the full's.
     #[serde(skip_serializing_if = "Option::is_none")]
     share: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -319,7 +320,7 @@ struct ToldBackup {
     protected: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     notes: Option<String>,
-    /// What was found when it was verified, and when (seconds since 1970).
+    /// The result of the last verification, and its time in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     verified: Option<Outcome>,
 }

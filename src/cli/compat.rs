@@ -27,7 +27,7 @@ use crate::vcdiff::secondary;
 
 /// Runs a command line, whose first word is the program's name.
 ///
-/// Exit status 0 means done, 1 anything else, and 141 that the reader of the output went away.
+/// The exit status is 0 on success, 1 on failure, and 141 where the reader of the output went away.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     let environment = std::env::var_os("XDELTA");
     let options = match args::parse(environment.as_deref(), args.get(1..).unwrap_or_default()) {
@@ -78,7 +78,7 @@ fn dispatch(options: &Options) -> anyhow::Result<()> {
     }
 }
 
-/// The secondary compressor of `-S`, LZMA if there is none.
+/// Makes the secondary compressor that `-S` names, which is LZMA if it names none.
 fn secondary(options: &Options) -> anyhow::Result<Option<secondary::Encoder>> {
     let name = match &options.secondary {
         Setting::Default => "lzma",
@@ -201,7 +201,7 @@ the XDELTA environment variable may contain extra args:
 our own commands: full, diff, compose, restore, identify, vma (each with --help)
 ";
 
-/// Where we differ on purpose, for the man page.
+/// The differences from xdelta3 that are intended, for the man page.
 pub(super) const DIFFERENCES: [&str; 13] = [
     "No program is ever run. Files compressed with gzip, bzip2, xz, compress, zstd or lzop are recognised by their \
      content alone, whatever a delta's header says they were, and are read and written by this program itself; GZIP and \

@@ -1,8 +1,7 @@
-//! Arguments and output of each command of `pve-diff-backup`.
+//! Holds the arguments and the output of each command of `pve-diff-backup`.
 //!
-//! A command is one module with an `Args` struct and `run`, one variant of [`Command`] and one line where
-//! commands are run.
-//! Help, man pages and completions all come from these definitions.
+//! A command is one module with a struct `Args` and a function `run`, one variant of [`Command`], and one line where
+//! commands are run. Help, man pages and completions are all made from these definitions.
 
 mod allocator;
 pub mod archive;
@@ -68,7 +67,7 @@ pub struct Cli {
     /// Options of all commands.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -90,19 +89,19 @@ pub struct Global {
     pub color: Color,
 }
 
-/// When to colour.
+/// The choices of when to colour the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Color {
-    /// On a terminal, unless NO_COLOR is set.
+    /// Colour on a terminal, unless NO_COLOR is set.
     Auto,
-    /// Always.
+    /// Colour always.
     Always,
-    /// Never.
+    /// Colour never.
     Never,
 }
 
 impl Color {
-    /// Whether to colour what goes to standard output.
+    /// Tells whether what goes to standard output is coloured.
     pub fn enabled(self) -> bool {
         use std::io::IsTerminal;
         match self {
@@ -115,7 +114,7 @@ impl Color {
     }
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Tell what is installed and how it stands
@@ -219,7 +218,7 @@ pub enum Command {
     Generate(generate::Args),
 }
 
-/// The command line's definition with examples and exit codes.
+/// Builds the definition of the command line, with examples and exit codes.
 pub fn definition() -> clap::Command {
     let codes = Exit::TABLE.iter().map(|(code, meaning)| format!("  {:>2}  {meaning}\n", *code as u8));
     let examples = EXAMPLES.lines().map(|line| format!("  {line}\n"));
@@ -230,7 +229,7 @@ pub fn definition() -> clap::Command {
     ))
 }
 
-/// Runs the program with its arguments, the first of which is its name.
+/// Runs the program with its arguments, of which the first is its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     allocator::set_up();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -247,7 +246,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match result {
         Ok(code) => code,
-        // Whoever read our output has gone: nobody is left to be told.
+        // The reader of the output has gone, so nobody is left to be told.
         Err(error) if is_broken_pipe(&error) => Exit::Success.into(),
         Err(error) => {
             say::failure(&error);
@@ -256,7 +255,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The command line as its type; ends the program where it is wrong, or asks for help.
+/// Parses the command line. The program ends here where it is wrong, or asks for help.
 fn parsed<T: FromArgMatches>(definition: clap::Command, arguments: Vec<OsString>) -> T {
     let matches = definition.try_get_matches_from(arguments);
     matches
@@ -264,7 +263,8 @@ fn parsed<T: FromArgMatches>(definition: clap::Command, arguments: Vec<OsString>
         .unwrap_or_else(|error| wrong_usage(&error, Exit::Success as u8))
 }
 
-/// Ends the program where its command line is wrong, or asks for help; with `unread` where nobody reads that.
+/// Ends the program where its command line is wrong, or asks for help. The exit code is `unread` where nobody reads the
+/// text.
 fn wrong_usage(error: &clap::Error, unread: u8) -> ! {
     if matches!(
         error.kind(),
@@ -272,7 +272,7 @@ fn wrong_usage(error: &clap::Error, unread: u8) -> ! {
             | ErrorKind::DisplayVersion
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
-        // What was asked for is the help, or the version.
+        // The help or the version was asked for.
         if !error.use_stderr()
             && let Err(closed) = standard::is_read()
         {
@@ -296,7 +296,7 @@ fn wrong_usage(error: &clap::Error, unread: u8) -> ! {
             ContextKind::InvalidArg => error.kind() == ErrorKind::UnknownArgument,
             _ => false,
         };
-        // It may be the name of a file that somebody else chose.
+        // The text may be the name of a file that somebody else chose.
         if let ContextValue::String(typed) = value
             && is_typed
         {
@@ -308,7 +308,8 @@ fn wrong_usage(error: &clap::Error, unread: u8) -> ! {
 }
 
 impl Command {
-    /// Whether the result is what is printed. The others do something, and tell of it where somebody listens.
+    /// Tells whether the command's result is the text that it prints. The other commands do something, and tell of it
+    /// if somebody listens.
     fn prints(&self) -> bool {
         match self {
             Command::Status(_)
@@ -331,8 +332,8 @@ impl Command {
 }
 
 impl Command {
-    /// The first option of those that all commands have which was given, but which this one would ignore: whoever gives it
-    /// means something by it that would not happen.
+    /// Finds the first of the options of all commands that was given, but that this command would ignore. Such an
+    /// option is refused, as whoever gives it expects something that would not happen.
     fn ignored(&self, global: &Global) -> Option<&'static str> {
         let (root, patches, color) = (
             global.root != Path::new("/"),
@@ -344,7 +345,7 @@ impl Command {
         let no_patches = || patches.then_some("--patches: this command uses no patch sets; leave it out");
         let no_color = || color.then_some("--color always: this command colours nothing; leave it out");
         match self {
-            // It must never fail the installation that calls it.
+            // `hook` must never fail the installation that calls it.
             Command::Hook(_) | Command::Diff(_) => None,
             Command::Status(_)
             | Command::Patch
@@ -358,7 +359,7 @@ impl Command {
                     .or_else(no_color)
             }
             Command::NewVersion(_) => no_color(),
-            // These two look themselves whether what was named is the root's.
+            // These two look for themselves whether the arguments name storages of that root.
             Command::Verify(_) | Command::Chains(_) => no_patches().or_else(no_color),
             Command::Demo(_) => {
                 no_root("--root: demo builds a host of its own; leave it out").or_else(no_color)
@@ -404,7 +405,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Whether the program is called by its other name.
+/// Tells whether the program was called by its other name.
 fn is_named_verify(arguments: &[OsString]) -> bool {
     let name = arguments.first().and_then(|name| Path::new(name).file_name());
     name == Some(OsStr::new(VERIFY_NAME))

@@ -17,10 +17,10 @@ use super::standard;
 use crate::text::shown as named;
 use crate::vma::Made;
 
-/// Options of the commands that write data.
+/// The options of the commands that write data.
 #[derive(Args)]
 pub(crate) struct Destination {
-    /// Write to FILE, for its owner only, not to standard output. It must not exist yet, and is removed again where
+    /// Write to FILE, for its owner only, instead of standard output. FILE must not exist yet, and is removed again if
     /// anything fails
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -66,7 +66,7 @@ fn cannot_make(path: &Path) -> String {
 /// half a file never has the name of a whole one, whatever ends this program. `made` removes what is not complete.
 ///
 /// # Errors
-/// Those of the work; where the file cannot be made or named.
+/// Fails where the work fails, or where the file cannot be made or named.
 pub(super) fn complete<T>(
     path: &Path,
     force: bool,
@@ -114,7 +114,8 @@ impl Destination {
     /// Lets `work` write to the output. `read` are the files that it reads.
     ///
     /// # Errors
-    /// Those of the work; where the file exists, or is one that is read, or cannot be made. Nothing is left then.
+    /// Fails where the work fails, and where the file exists, is one of those that are read, or cannot be made. No file
+    /// is left then.
     pub fn write<T>(
         &self,
         read: &[&Path],
@@ -151,7 +152,7 @@ impl Destination {
             complete(path, self.force, &made, |file| {
                 let failed = Arc::new(AtomicBool::new(false));
                 let done = work(Output { file, failed: Arc::clone(&failed) });
-                // Most errors are not the output's.
+                // Most errors are not those of the output.
                 if failed.load(Ordering::Relaxed) { done.with_context(|| cannot_make(path)) } else { done }
             })
         });

@@ -8,18 +8,18 @@ use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use crate::backup::BackupName;
 
-/// Columns of the numbers before a name.
+/// The number of columns that the numbers before a name take.
 const NUMBERS: usize = 38;
-/// The least that a name gets.
+/// The number of columns that a name gets at least.
 const NAME: usize = 20;
 
-/// A progress bar, or none.
+/// A progress bar, which may be hidden.
 #[derive(Clone)]
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    /// A bar for work of about `expected` bytes; where that is not known, it shows how much was done. There is none where
-    /// nobody would see it, or it is not `wanted`.
+    /// Makes a bar for work of about `expected` bytes. If that number is not known, the bar shows how much was done.
+    /// The bar is hidden if it is not `wanted`, or standard error is not a terminal.
     pub fn new(wanted: bool, expected: Option<u64>) -> Progress {
         if !wanted || !io::stderr().is_terminal() {
             return Progress(ProgressBar::hidden());
@@ -32,13 +32,13 @@ impl Progress {
         };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style.with_key("left", left));
-        // At once, however short the work is.
+        // The bar is shown at once, even if the work is short.
         bar.tick();
         bar.enable_steady_tick(Duration::from_millis(200));
         Progress(bar)
     }
 
-    /// Shows what is worked on, and which of how many that is.
+    /// Shows the name of the present work, and its number and the number of all works.
     pub fn at(&self, name: &str, number: Option<(usize, usize)>) {
         if self.0.is_hidden() {
             return;
@@ -61,7 +61,7 @@ impl Progress {
         self.0.set_position(bytes);
     }
 
-    /// The number of bytes that are done.
+    /// Returns the number of bytes that are done.
     pub fn position(&self) -> u64 {
         self.0.position()
     }
@@ -77,7 +77,7 @@ impl Progress {
     }
 }
 
-/// The time that is left, in words. It is empty before anything was done, and once more was done than was expected.
+/// Writes the time that is left. Nothing is written before anything was done, and once more was done than was expected.
 fn left(state: &ProgressState, text: &mut dyn Write) {
     let left = state.eta();
     if !left.is_zero() {
@@ -89,7 +89,7 @@ fn left(state: &ProgressState, text: &mut dyn Write) {
 pub(crate) struct Watched<R> {
     /// The stream.
     pub inner: R,
-    /// Where they are counted.
+    /// The bar that counts them.
     pub progress: Progress,
 }
 

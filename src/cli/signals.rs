@@ -9,12 +9,13 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::vma::Made;
 
-/// Lets signals that end the program first remove what was made. A signal that is ignored (nohup) stays ignored.
+/// Makes the signals that end the program first remove the unfinished files. A signal that is ignored (nohup) stays
+/// ignored.
 ///
 /// # Errors
-/// Where the system grants no thread.
+/// Fails where the system cannot start a thread.
 pub(crate) fn remove_on_signals(made: &Made) -> anyhow::Result<()> {
-    // The system tells it nowhere else without unsafe code: one bit for each signal.
+    // Without unsafe code, only this file tells which signals are ignored: it has one bit for each.
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);

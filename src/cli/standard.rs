@@ -44,7 +44,7 @@ enum Stream {
 }
 
 impl Stream {
-    /// Refuses one that is closed.
+    /// Refuses a stream that was closed.
     fn open(self) -> anyhow::Result<()> {
         let name = match self {
             Stream::Input => "standard input",
@@ -56,30 +56,30 @@ impl Stream {
     }
 }
 
-/// Standard input.
+/// Opens standard input.
 ///
 /// # Errors
-/// Where it is closed; those of duplicating it.
+/// Fails where the stream was closed or cannot be duplicated.
 pub(crate) fn input() -> anyhow::Result<File> {
     is_fed()?;
     Ok(io::stdin().as_fd().try_clone_to_owned().context("standard input")?.into())
 }
 
-/// How many bytes are left in a file; `None` where it is a pipe or the like, which does not tell.
+/// Tells how many bytes are left in a file. It is `None` for pipes and the like, which do not tell.
 pub(crate) fn left(file: &File) -> Option<u64> {
     let metadata = file.metadata().ok().filter(fs::Metadata::is_file)?;
     Some(metadata.len().saturating_sub((&mut &*file).stream_position().ok()?))
 }
 
-/// Whether standard output is a file, whose writer alone speaks on the terminal.
+/// Tells whether standard output is a file; then only the program that writes it speaks on the terminal.
 pub(crate) fn is_file() -> bool {
     output().is_ok_and(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()))
 }
 
-/// Standard output, for what no terminal can show.
+/// Opens standard output for data that no terminal can show.
 ///
 /// # Errors
-/// Where it is closed, or a terminal; those of duplicating it.
+/// Fails where the stream was closed, is a terminal, or cannot be duplicated.
 pub(crate) fn output() -> anyhow::Result<File> {
     if io::stdout().is_terminal() {
         bail!("standard output is a terminal: send it to a file or a pipe, or give --output FILE");
@@ -87,35 +87,35 @@ pub(crate) fn output() -> anyhow::Result<File> {
     text_output()
 }
 
-/// Standard output, for what may be text.
+/// Opens standard output for data that may be text.
 ///
 /// # Errors
-/// Where it is closed; those of duplicating it.
+/// Fails where the stream was closed or cannot be duplicated.
 pub(crate) fn text_output() -> anyhow::Result<File> {
     is_read()?;
     Ok(io::stdout().as_fd().try_clone_to_owned().context("standard output")?.into())
 }
 
-/// Call this before a command opens standard input by its path.
+/// Makes sure that standard input is open. A command calls this before it opens standard input by its path.
 ///
 /// # Errors
-/// Where it is closed.
+/// Fails where standard input was closed.
 pub(crate) fn is_fed() -> anyhow::Result<()> {
     Stream::Input.open()
 }
 
-/// Call this before a command begins whose only result is what it prints.
+/// Makes sure that standard output is open. A command calls this first if its only result is what it prints.
 ///
 /// # Errors
-/// Where standard output is closed.
+/// Fails where standard output was closed.
 pub(crate) fn is_read() -> anyhow::Result<()> {
     Stream::Output.open()
 }
 
-/// Refuses arguments that name a closed stream by its path: they would be opened as the `/dev/null` in its place.
+/// Refuses arguments that name a closed stream by its path, as they would be opened as the `/dev/null` in its place.
 ///
 /// # Errors
-/// Where there is such an argument.
+/// Fails where there is such an argument.
 pub(crate) fn named_in(arguments: &[OsString]) -> anyhow::Result<()> {
     const PATHS: [(Stream, [&str; 3]); 3] = [
         (Stream::Input, ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"]),
@@ -123,7 +123,7 @@ pub(crate) fn named_in(arguments: &[OsString]) -> anyhow::Result<()> {
         (Stream::Error, ["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"]),
     ];
     for (stream, paths) in PATHS {
-        // Also as the value of an option, joined to its name, and of NAME=IMAGE.
+        // The path may also be the value of an option, joined to the option's name, and the image of NAME=IMAGE.
         let named =
             |argument: &OsStr| paths.iter().any(|path| argument.as_bytes().ends_with(path.as_bytes()));
         if arguments.iter().any(|argument| named(argument)) {

@@ -1,4 +1,4 @@
-//! `pve-diff-backup verify`, also called as `pve-verify-backups`: is every differential restorable?
+//! `pve-diff-backup verify`, also called as `pve-verify-backups`, tells whether every differential can be restored.
 
 mod arguments;
 mod notes;
@@ -36,9 +36,9 @@ use crate::text::shown;
 pub struct Args {
     /// Names of storages (/etc/pve/storage.cfg), directories with backups, or single backups
     ///
-    /// A name without a slash is that of a storage, if there is one: a folder here of the same name is ./NAME. Of a directory
-    /// without backups that has a folder `dump`, that is meant. Logs and notes among them are passed over. What cannot be
-    /// checked is named, and all else is checked.
+    /// A name without a slash is that of a storage, if there is one: a folder here of the same name is ./NAME. If a
+    /// directory has no backups but a folder `dump`, that folder is meant. Logs and notes among the arguments are
+    /// passed over. What cannot be checked is named, and all else is checked.
     #[arg(value_name = "PATH", default_value = ".", value_hint = clap::ValueHint::AnyPath)]
     paths: Vec<PathBuf>,
     /// Check full backups too
@@ -47,13 +47,14 @@ pub struct Args {
     /// Print JSON: a line for each backup as soon as it is checked, and one with the counts at the end
     #[arg(long)]
     json: bool,
-    /// Pass over what was found good within --max-age and is unchanged since: the same file and full, by size, inode and time
+    /// Pass over what was found good within --max-age and is unchanged since: the same file and full, by size, inode
+    /// and time
     #[arg(long)]
     resume: bool,
     /// How many days a good result holds for --resume
     #[arg(long, value_name = "DAYS", default_value_t = 30, requires = "resume")]
     max_age: u32,
-    /// Decode no more than so many KiB a second; that is about as much as is read at most
+    /// Decode no more than this many KiB a second; about as much is read at most
     #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u64).range(1..))]
     bwlimit: Option<u64>,
     #[command(flatten)]
@@ -63,18 +64,18 @@ pub struct Args {
     quiet: bool,
 }
 
-/// The command as a program of its own: [`VERIFY_NAME`].
+/// The command as a program of its own, which is called [`VERIFY_NAME`].
 pub(super) fn command() -> clap::Command {
     Args::augment_args(clap::Command::new(VERIFY_NAME).version(env!("CARGO_PKG_VERSION")))
 }
 
-/// Runs the command; `open` is how backups are read, `root` the host whose storages may be named.
+/// Runs the command. `open` reads backups, and `root` is the host whose storages may be named.
 pub fn run(args: &Args, root: &Path, open: Open) -> anyhow::Result<ExitCode> {
     needs_root(&args.paths, root)?;
     let trusted = args.resume.then(|| Duration::from_secs(u64::from(args.max_age) * 86_400));
     let notes = Notes::open(&args.results, root, trusted)?;
     let found = arguments::collect(&args.paths, args.all, root);
-    // At once, though what they say counts at the end.
+    // These are told at once, though they change the exit code only at the end.
     for Refused { argument, reason } in &found.refused {
         say!("{argument}: {reason}");
     }
@@ -93,23 +94,23 @@ pub fn run(args: &Args, root: &Path, open: Open) -> anyhow::Result<ExitCode> {
     Ok(report.exit(fulls).into())
 }
 
-/// The result of a run.
+/// The result of a run, as JSON has it.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// Number of good backups.
+    /// Number of backups that are good.
     ok: usize,
-    /// Number of those that cannot be restored.
+    /// Number of backups that cannot be restored.
     failed: usize,
-    /// Number of those that were removed before they were checked.
+    /// Number of backups that were removed before they were checked.
     gone: usize,
-    /// Number of those that were found good before.
+    /// Number of backups that were not checked, as they were found good before.
     skipped: usize,
     unfinished: Vec<Left>,
-    /// Arguments that nothing, or not all, could be checked of.
+    /// The arguments that could not be checked, or not completely.
     refused: Vec<Refused>,
 }
 
-/// The result of one backup.
+/// The result of one backup, as JSON has it.
 #[derive(Debug, Serialize)]
 struct Finding {
     file: String,
@@ -117,7 +118,7 @@ struct Finding {
     base: Option<String>,
     /// `ok`, `failed`, `gone` (removed meanwhile), or `skipped` (found good before).
     result: &'static str,
-    /// When it was found good, in seconds since 1970, if it was not checked now.
+    /// The time when it was found good, in seconds since 1970, if it was not checked now.
     #[serde(skip_serializing_if = "Option::is_none")]
     verified: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,7 +156,7 @@ impl Finding {
         }
     }
 
-    /// One line for people.
+    /// Writes the result as one line for people.
     fn line(&self) -> String {
         let name = &self.file;
         match self {
@@ -173,7 +174,7 @@ impl Finding {
     }
 }
 
-/// The name of the full that a differential needs.
+/// The name of the full backup that a differential needs.
 fn base(task: &Task) -> Option<String> {
     let base = task.source.as_ref().ok().and_then(|source| source.base.as_deref());
     base.and_then(Path::file_name).map(shown)
@@ -209,7 +210,7 @@ impl Report {
     fn exit(&self, fulls: usize) -> Exit {
         match self {
             Report { failed: 1.., .. } => Exit::Failure,
-            // Nothing at all is more likely the wrong place than good news.
+            // If nothing at all was checked, the place is more likely wrong than the backups good.
             Report { ok: 0, skipped: 0, gone, .. } if *gone > 0 || fulls == 0 => Exit::Usage,
             Report { refused, .. } if !refused.is_empty() => Exit::Usage,
             _ => Exit::Success,
@@ -217,7 +218,7 @@ impl Report {
     }
 }
 
-/// Checks one after the other, with a line for each as soon as it is known.
+/// Checks one backup after the other, and prints a line for each as soon as its result is known.
 fn check_all(found: Found, open: Open, args: &Args, notes: &Notes) -> anyhow::Result<Report> {
     let Found { work, left: unfinished, refused, .. } = found;
     let sizes: Vec<u64> = work.iter().map(expected).collect();
@@ -229,7 +230,7 @@ fn check_all(found: Found, open: Open, args: &Args, notes: &Notes) -> anyhow::Re
         progress.at(&task.name, Some((number, work.len())));
         end += size;
         let start = Instant::now();
-        // An estimate: a backup that is larger stays at its end until it is done.
+        // The expected length is an estimate: the bar of a larger backup stays at its end until the backup is done.
         let count = |n: u64| {
             progress.add(n.min(end.saturating_sub(progress.position())));
             throttle.passed(n);
@@ -258,9 +259,9 @@ fn check_all(found: Found, open: Open, args: &Args, notes: &Notes) -> anyhow::Re
     Ok(report)
 }
 
-/// Waits where more would be decoded than is wanted.
+/// Waits where decoding goes faster than is allowed.
 struct Throttle {
-    /// Bytes a second.
+    /// The number of bytes that may be decoded in a second.
     limit: Option<u64>,
     begun: Instant,
     bytes: Cell<u64>,
@@ -282,12 +283,13 @@ impl Throttle {
     }
 }
 
-/// How long so many bytes take at least.
+/// Computes the shortest time in which so many bytes may be decoded.
 fn time_of(bytes: u64, limit: u64) -> Duration {
     Duration::try_from_secs_f64(bytes as f64 / limit as f64).unwrap_or(Duration::MAX)
 }
 
-/// About how many bytes a backup holds: as many as its full backup, where that tells, else twice that file's own.
+/// Estimates how many bytes a backup holds: as many as its full backup, if that file tells, else twice the length of
+/// that file.
 fn expected(task: &Task) -> u64 {
     let Ok(source) = &task.source else { return 0 };
     let file = source.base.as_ref().unwrap_or(&source.path);

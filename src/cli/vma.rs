@@ -1,4 +1,4 @@
-//! `pve-xdelta3 vma`: looking into VMA archives, also compressed or differential ones.
+//! `pve-xdelta3 vma` looks into VMA archives, also compressed or differential ones.
 //!
 //! The commands and options are those of Proxmox's `vma`, so that an administrator knows them.
 
@@ -29,14 +29,14 @@ use crate::vma::{
     Config, Device, Error, Header, MAX_DEVICE, Made, Order, Reader, Summary, Uuid, extract, write_archive,
 };
 
-/// Longest configuration file that an archive can hold.
+/// The length in bytes of the longest configuration file that an archive can hold.
 const MAX_CONFIG: u64 = u16::MAX as u64;
 
-/// Opens an archive by name (`-`: standard input) and gives its decompressed VMA stream. The full backup of a
-/// differential may be given.
+/// Opens an archive by its name (`-` is standard input) as a decompressed VMA stream. The path is the full backup of a
+/// differential, if one is given.
 pub type Open<'a> = &'a dyn Fn(&OsStr, Option<&Path>) -> anyhow::Result<Box<dyn Read>>;
 
-/// Runs `pve-xdelta3 vma`. Exit codes: those of `pve-xdelta3`.
+/// Runs `pve-xdelta3 vma`. The exit codes are those of `pve-xdelta3`.
 pub fn run(command: Command, open: Open) -> ExitCode {
     let made = Made::default();
     match command.run(open, &mut io::stdout().lock(), &made) {
@@ -52,18 +52,18 @@ pub fn run(command: Command, open: Open) -> ExitCode {
     }
 }
 
-/// What to do with a VMA archive.
+/// The commands that work on a VMA archive.
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Show the configuration files, the disks and their sizes, and the time of the backup
     List {
-        /// What to read.
+        /// The archive to read.
         #[command(flatten)]
         archive: Archive,
     },
     /// Print a configuration file
     Config {
-        /// What to read.
+        /// The archive to read.
         #[command(flatten)]
         archive: Archive,
         /// The configuration file to print
@@ -72,7 +72,7 @@ pub enum Command {
     },
     /// Check the whole archive: structure, checksums, every disk complete
     Verify {
-        /// What to read.
+        /// The archive to read.
         #[command(flatten)]
         archive: Archive,
         /// Tell what is found
@@ -84,9 +84,9 @@ pub enum Command {
     },
     /// Write the configuration files and a sparse raw image of each disk into a new directory
     ///
-    /// Where that fails, nothing is left.
+    /// If that fails, nothing is left behind.
     Extract {
-        /// What to read.
+        /// The archive to read.
         #[command(flatten)]
         archive: Archive,
         /// The directory, which must not exist yet
@@ -103,7 +103,7 @@ pub enum Command {
     },
     /// Write raw images into an uncompressed archive
     ///
-    /// Where that fails, nothing is left.
+    /// If that fails, nothing is left behind.
     Create {
         /// The archive, which must not exist yet; - for standard output
         #[arg(value_hint = ValueHint::FilePath)]
@@ -120,7 +120,7 @@ pub enum Command {
     },
 }
 
-/// An archive to be read.
+/// An archive that is to be read.
 #[derive(Debug, PartialEq, Eq, Args)]
 pub struct Archive {
     /// The archive, compressed or not, full or differential; - for standard input
@@ -137,7 +137,7 @@ impl Archive {
         Reader::new(input).with_context(|| self.shown())
     }
 
-    /// Opens it to be read as a whole.
+    /// Opens the archive to be read as a whole, with a bar that shows the progress.
     fn watched(&self, open: Open, quiet: bool) -> anyhow::Result<(Reader<Box<dyn Read>>, Progress)> {
         let progress = Progress::new(!quiet, archive::expected(&self.name, self.base.as_deref()));
         progress.at(&self.shown(), None);
@@ -152,12 +152,12 @@ impl Archive {
 }
 
 impl Command {
-    /// Whether all or some of the result goes to standard output.
+    /// Tells whether all or some of the result goes to standard output.
     fn prints(&self) -> bool {
         match self {
             Command::List { .. } | Command::Config { .. } => true,
             Command::Verify { verbose, .. } | Command::Extract { verbose, .. } => *verbose,
-            // It asks for itself, where the archive goes there.
+            // `create` asks for itself, if the archive goes to standard output.
             Command::Create { .. } => false,
         }
     }
@@ -219,7 +219,7 @@ impl Command {
     }
 }
 
-/// Splits `NAME=IMAGE`.
+/// Splits `NAME=IMAGE` into the disk's name and the path of its image.
 fn image(word: OsString) -> anyhow::Result<(String, PathBuf)> {
     let bytes = word.as_bytes();
     let at = bytes
@@ -266,7 +266,7 @@ fn create(
         b"-" => "standard output".to_owned(),
         _ => shown(archive),
     };
-    // What cannot be stored is refused before there is a file.
+    // A header that cannot be stored is refused before a file is made.
     header.encode().map_err(|defect| Error::Unstorable(defect.to_string())).with_context(shown)?;
     let order = if mixed { Order::Workers(seed) } else { Order::Sequential };
     let buffered = |file| io::BufWriter::with_capacity(1 << 20, file);
@@ -287,16 +287,16 @@ fn create(
     Ok(())
 }
 
-/// Opens an image; also tells its size.
+/// Opens an image, and tells its size in bytes.
 fn open_image(path: &Path) -> anyhow::Result<(File, u64)> {
     let context = || shown(path);
-    // Asked before opening: to open a FIFO would wait for its writer.
+    // The kind of file is asked before it is opened: opening a FIFO would wait for its writer.
     let kind = fs::metadata(path).with_context(context)?.file_type();
     if !(kind.is_file() || kind.is_block_device()) {
         bail!("{} is no regular file or block device", shown(path));
     }
     let mut file = File::open(path).with_context(context)?;
-    // Not from the metadata, which says 0 for a block device.
+    // The size is not taken from the metadata, which say 0 for a block device.
     let size = file.seek(io::SeekFrom::End(0)).with_context(context)?;
     if size == 0 {
         bail!("{} is empty", shown(path));
@@ -305,7 +305,7 @@ fn open_image(path: &Path) -> anyhow::Result<(File, u64)> {
     Ok((file, size))
 }
 
-/// The lines of Proxmox's `vma list`, but the time is UTC and says so.
+/// Writes the lines that Proxmox's `vma list` writes, except that the time is in UTC and says so.
 fn header_lines(header: &Header) -> String {
     let mut lines = Vec::new();
     for config in &header.configs {

@@ -1,4 +1,4 @@
-//! `pve-xdelta3`: our own sub-commands; anything else is xdelta3's command line ([`super::compat`]).
+//! `pve-xdelta3`: its own sub-commands. Everything else is taken for xdelta3's command line ([`super::compat`]).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
@@ -88,8 +88,8 @@ pub(super) struct Output {
 
 #[derive(Args)]
 struct ReportArg {
-    /// At the end, write to PATH, a new file (percent-encoded or not), how many bytes were read, how many of them were new, and
-    /// in what time
+    /// At the end, write to PATH (a new file; percent-encoded or not) how many bytes were read, how many of them were
+    /// new, and how long it took
     #[arg(long, value_name = "PATH")]
     report: Option<Encoded>,
 }
@@ -138,15 +138,16 @@ struct FullArgs {
 struct DiffArgs {
     #[command(flatten)]
     base: BaseArgs,
-    /// MiB kept of a base that can only be read from the front (zstd without a seek table, gzip, xz, bzip2): what changed is compared
-    /// with these. Restoring takes as much memory, 256 MiB at most, and about 1 GiB below TMPDIR (/var/tmp) for what moved further
+    /// MiB to keep of a base that can only be read from the front (zstd without a seek table, gzip, xz, bzip2): changed
+    /// data is looked for in these. Restoring takes as much memory, 256 MiB at most, and about 1 GiB below TMPDIR
+    /// (/var/tmp) for data that moved further
     #[arg(long, value_name = "MIB", default_value_t = WINDOW >> 20, value_parser = clap::value_parser!(u64).range(16..=restore::MAX_WINDOW >> 20))]
     window: u64,
-    /// Write an ordinary full backup where the base cannot serve. Where it turns out damaged only later, nothing is made,
-    /// and the reason is left in PATH.damaged
+    /// Write an ordinary full backup if the base cannot serve. If the base turns out damaged only later, nothing is
+    /// made, and the reason is left in PATH.damaged
     #[arg(long)]
     or_full: bool,
-    /// The full backup's id, as `identify` told it: another file in its place is refused
+    /// The full backup's id, as `identify` told it; another file in its place is refused
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Tell on standard error how much was new
@@ -162,14 +163,15 @@ struct DiffArgs {
 
 #[derive(Args)]
 struct RestoreArgs {
-    /// Without one, the full backup is looked for beside FILE, by FILE's name, and both must be regular files. Where it is
-    /// not there, or is another, the same name with another compression (.zst, .lzo, .gz, .xz, none) will do
+    /// Where no full backup is given, it is looked for beside FILE, by FILE's name, and both must be regular files. If
+    /// it is not there, or is another one, the same name with another compression (.zst, .lzo, .gz, .xz, none) will do
     #[command(flatten)]
     base: BaseArgs,
-    /// Use this base even if the differential's header says that it was made against another, or nothing of it
+    /// Use this base even if the differential's header says that it was made against another one, or does not say
+    /// against which
     #[arg(long)]
     any_base: bool,
-    /// MiB kept of a base that can only be read from the front (zstd without a map, gzip, xz)
+    /// MiB to keep of a base that can only be read from the front (zstd without a map, gzip, xz)
     #[arg(long, value_name = "MIB", default_value_t = WINDOW >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     window: u64,
     #[command(flatten)]
@@ -181,7 +183,7 @@ struct RestoreArgs {
     file: OsString,
 }
 
-/// Which full backup.
+/// The arguments that name the full backup.
 #[derive(Args)]
 #[group(multiple = false)]
 pub(super) struct BaseArgs {
@@ -201,7 +203,7 @@ impl BaseArgs {
     }
 }
 
-/// A path, percent-encoded or not: a path that exists as it stands is taken as it stands.
+/// A path, percent-encoded or not. If a file lies at the path as it was typed, nothing is decoded.
 #[derive(Clone)]
 pub(super) struct Encoded(pub(super) PathBuf);
 
@@ -229,7 +231,7 @@ impl From<OsString> for Encoded {
     }
 }
 
-/// Runs the program with its arguments, the first being its name.
+/// Runs the program with its arguments, of which the first is its name.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     super::allocator::set_up();
     say::speak_as(NAME);
@@ -240,7 +242,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     let ours = ["full", "diff", "compose", "restore", "identify", "vma", "help", "--help", "--version"];
     match args.get(1) {
         Some(word) if ours.iter().any(|c| word == c) => {}
-        // xdelta3 waits here for somebody to type what it is to encode.
+        // Here xdelta3 would wait for somebody to type what it is to encode.
         None if io::stdin().is_terminal() && std::env::var_os("XDELTA").is_none() => {
             say::text(format_args!("{}", Cli::command().render_help()));
             return ExitCode::from(2);
@@ -280,12 +282,13 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// A wrong command line, of which the parser cannot tell.
+/// A mistake in the command line that the parser cannot find.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
 
-/// What is said where a word, which xdelta3's command line takes for a file that is not there, looks like a command of ours.
+/// Suggests a command of ours where a word looks like one, but was taken for a file by xdelta3's command line, and
+/// there is no such file.
 fn meant(word: &OsStr) -> Option<String> {
     if word.as_bytes().starts_with(b"-") || Path::new(word).exists() {
         return None;
@@ -413,7 +416,7 @@ fn restore(args: RestoreArgs) -> anyhow::Result<()> {
     };
     let header = delta.header();
     let open = |base: PathBuf| match args.any_base {
-        // Whoever takes any base means the file of that name.
+        // Whoever accepts any base means the file of that name, not the same name with another compression.
         true => Base::open_found(&base, found),
         false => archive::open_in_any_form(&base, found, &header),
     };
@@ -443,14 +446,15 @@ fn restore(args: RestoreArgs) -> anyhow::Result<()> {
         progress.end();
         done.map(drop).context(both)
     })?;
-    // Told at the end: Proxmox VE reads the beginning for the guest's configuration, and takes any word for a failure.
+    // The warning comes at the end: Proxmox VE reads the beginning for the guest's configuration, and takes any text
+    // for a failure.
     if let Some(unchecked) = unchecked {
         say!("{}: warning: {unchecked}", archive::shown(&args.file));
     }
     Ok(())
 }
 
-/// Reads a differential's header. Tells a full backup that was taken for one.
+/// Reads a differential's header. A full backup that is given as a differential is refused in words that say so.
 fn read_differential(input: File) -> anyhow::Result<Differential> {
     let (kind, content) = container::decoder(Box::new(input)).context("cannot read the differential")?;
     let (found, content) = archive::beginning(content).context("cannot read the differential")?;

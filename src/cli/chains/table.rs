@@ -1,4 +1,4 @@
-//! A place's backups as a table for people.
+//! Shows a place's backups as a table for people.
 
 use std::time::SystemTime;
 
@@ -11,15 +11,15 @@ use crate::backup::unfinished::State;
 use crate::backup::verified::Outcome;
 use crate::text::{shown, shown_bytes};
 
-/// Columns behind which nothing stands below another.
+/// The number of columns that are aligned. The text behind them is not.
 const ALIGNED: usize = 6;
-/// Characters of notes that are shown.
+/// The number of characters of notes that are shown.
 const NOTES: usize = 60;
 
-/// A row: aligned cells, then text.
+/// A row: the aligned cells, then text.
 type Row = [String; ALIGNED + 1];
 
-/// What is to be told of a place.
+/// Writes what is to be told of a place.
 pub(super) fn place((place, found): &(Place, Result<Inventory, String>)) -> String {
     let inventory = match found {
         Ok(inventory) => inventory,
@@ -52,7 +52,7 @@ pub(super) fn place((place, found): &(Place, Result<Inventory, String>)) -> Stri
 fn line(row: &Row, widths: &[usize; ALIGNED]) -> String {
     let mut text = String::new();
     for (at, (cell, width)) in row.iter().zip(widths).enumerate() {
-        // Words and dates begin below each other, numbers end so.
+        // Words and dates are aligned at their left, numbers at their right.
         text += &if at < 2 { format!("  {cell:<width$}") } else { format!("  {cell:>width$}") };
     }
     let text = format!("{text}  {}", row[ALIGNED]);
@@ -80,7 +80,7 @@ fn rows(guest: &GuestBackups) -> Vec<Row> {
     }
     rows.extend(guest.stranded.iter().map(|it| row("stranded", it, None)));
     for it in &guest.unfinished {
-        // Of the others there is a line below.
+        // Of unfinished backups that nobody writes, a line below tells.
         let state = if it.left.state == State::Written { "is being made" } else { "" };
         let size = BinaryBytes(it.size).to_string();
         let none = String::new;
@@ -107,7 +107,7 @@ fn row(word: &str, backup: &Backup, of: Option<&Chain>) -> Row {
     ]
 }
 
-/// Such as `good 3 d ago`.
+/// Writes a result like `good 3 d ago`.
 fn found(outcome: &Outcome) -> String {
     let word = if outcome.good { "good" } else { "FAILED" };
     let Some(age) = outcome.age(SystemTime::now()) else { return word.into() };
@@ -117,7 +117,7 @@ fn found(outcome: &Outcome) -> String {
     }
 }
 
-/// Such as `0.4 %` or `37 %`.
+/// Writes a share like `0.4 %` or `37 %`.
 fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if percent < 9.95 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }

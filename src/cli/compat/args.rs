@@ -1,9 +1,10 @@
-//! xdelta3's option syntax.
+//! Parses xdelta3's options.
 //!
-//! No long options. Letters may be joined (`-qdf`); a value follows at once (`-Afoo`), after `=` (`-A=foo`) or as
-//! the next argument (`-A foo`). The values of `-A` and `-S` are optional: none, or `=` and nothing, switches the
-//! thing off. A command word may stand among the options as long as no command is known; options end at the
-//! first other word. `XDELTA` in the environment holds further arguments, separated by spaces, that come first.
+//! There are no long options. Letters may be joined (`-qdf`). A value follows at once (`-Afoo`), after `=` (`-A=foo`)
+//! or as the next argument (`-A foo`). The values of `-A` and `-S` are optional: without one, or with `=` and nothing
+//! behind it, the option switches its feature off. A command word may stand among the options as long as no command is
+//! known. Options end at the first other word. The environment variable `XDELTA` holds further arguments, separated by
+//! spaces, which come first.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -13,7 +14,7 @@ use anyhow::{bail, ensure};
 
 use crate::text::shown_bytes;
 
-/// What to do.
+/// The command to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     Encode,
@@ -27,7 +28,7 @@ pub enum Command {
     Merge,
 }
 
-/// Command words.
+/// The words that stand for commands.
 const WORDS: [(&str, Command); 9] = [
     ("encode", Command::Encode),
     ("decode", Command::Decode),
@@ -40,19 +41,19 @@ const WORDS: [(&str, Command); 9] = [
     ("merge", Command::Merge),
 ];
 
-/// A switch with an optional value.
+/// An option with an optional value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Setting<T> {
-    /// Not mentioned.
+    /// The option was not given.
     #[default]
     Default,
-    /// Switched off.
+    /// The option was given without a value, which switches its feature off.
     Off,
-    /// Given.
+    /// The option was given with a value.
     Given(T),
 }
 
-/// `-W` where it is not given.
+/// The value of `-W` where it is not given, in bytes.
 pub const DEFAULT_WINDOW: usize = 8 << 20;
 
 /// A parsed command line.
@@ -66,35 +67,35 @@ pub struct Options {
     /// `-f`.
     pub force: bool,
     pub quiet: bool,
-    /// How often `-v`.
+    /// The number of times that `-v` was given.
     pub verbose: u32,
     /// `-s`.
     pub source: Option<PathBuf>,
-    /// `-B`, bytes.
+    /// `-B`, in bytes.
     pub source_window: u64,
-    /// `-W`, bytes.
+    /// `-W`, in bytes.
     pub window: usize,
-    /// `-P`: nothing but checked.
+    /// `-P`. Its value is checked, but has no effect.
     pub small_table: u64,
-    /// `-C`: nothing but checked.
+    /// `-C`. Its value is checked, but has no effect.
     pub matcher: Option<String>,
     /// `-S`.
     pub secondary: Setting<String>,
-    /// Not `-n`.
+    /// True unless `-n` was given.
     pub checksums: bool,
     /// `-A`.
     pub app_header: Setting<Vec<u8>>,
-    /// Not `-D`.
+    /// True unless `-D` was given.
     pub decompress: bool,
-    /// Not `-R`.
+    /// True unless `-R` was given.
     pub recompress: bool,
     /// `-J`.
     pub no_output: bool,
     /// `-N`.
     pub no_small_matches: bool,
-    /// Not `-a` (of xdelta3 3.2): BLAKE3 hashes in the header are checked.
+    /// True unless `-a` (of xdelta3 3.2) was given: the BLAKE3 hashes in the header are checked.
     pub armor: bool,
-    /// `-H`: our own; take file names from the application header.
+    /// `-H`, which only this program has: file names are taken from the application header.
     pub header_names: bool,
     /// `-m`.
     pub merge: Vec<PathBuf>,
@@ -133,10 +134,10 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Checks what xdelta3 checks only once it starts to work: -P, and -C where it encodes.
+    /// Checks what xdelta3 checks only once it starts to work: the value of -P, and that of -C where it encodes.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Fails with a text that says what is wrong.
     pub fn check(&self) -> anyhow::Result<()> {
         let size = self.small_table;
         ensure!(
@@ -159,22 +160,22 @@ impl Options {
     }
 }
 
-/// Why there is nothing to run.
+/// Why no command is run.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Print the usage, exit 1.
+    /// The usage is to be printed, and the exit code is 1.
     Help,
-    /// Print the version, exit 0.
+    /// The version is to be printed, and the exit code is 0.
     Version,
-    /// Print this, exit 1.
+    /// This text is to be printed, and the exit code is 1.
     Wrong(String),
 }
 
-/// Letters that take a value; those in [`OPTIONAL`] may do without.
+/// The letters that take a value. For those in [`OPTIONAL`] it may be left out.
 const WITH_VALUE: &[u8] = b"smBCEILOMPWAS";
 const OPTIONAL: &[u8] = b"AS";
 
-/// Parses arguments (without the program's name) after those of `XDELTA`.
+/// Parses the arguments of `XDELTA`, then the others (without the program's name).
 pub fn parse(xdelta: Option<&OsStr>, args: &[OsString]) -> Result<Options, Stop> {
     let mut all: Vec<&[u8]> = Vec::new();
     if let Some(xdelta) = xdelta {
@@ -246,11 +247,11 @@ fn apply(
         b'f' => options.force = true,
         b'n' => options.checksums = false,
         b'q' => (options.quiet, options.verbose) = (true, 0),
-        // -F forces the external compressor, of which there is none here; in xdelta3 it falls through to -v.
+        // -F forces the external compressor, but there is none here. In xdelta3 it falls through to -v.
         b'v' | b'F' => (options.quiet, options.verbose) = (false, options.verbose + 1),
         b'D' => options.decompress = false,
         b'a' => options.armor = false,
-        // Of 3.2: leave the level out of the header, as we always do.
+        // In xdelta3 3.2, -G leaves the level out of the header, which is always done here.
         b'G' => {}
         b'H' => options.header_names = true,
         b'J' => options.no_output = true,
@@ -272,10 +273,10 @@ fn apply(
     Ok(())
 }
 
-/// A number as C's `strtoll` reads it with base 0, within limits (`high` 0: none).
+/// Reads a number as C's `strtoll` does with base 0, and checks its limits (no upper one if `high` is 0).
 fn number(letter: u8, text: &str, low: u64, high: u64) -> Result<u64, Stop> {
     let wrong = |what: String| Err(Stop::Wrong(format!("-{}: {what}", char::from(letter))));
-    // What `-W ''` gives; C reads it as 0.
+    // An empty text comes from `-W ''`. C reads it as 0.
     let digits = if text.is_empty() { "0" } else { text.trim_start() };
     let (negative, digits) = match digits.as_bytes() {
         [b'-', ..] => (true, &digits[1..]),
@@ -291,7 +292,7 @@ fn number(letter: u8, text: &str, low: u64, high: u64) -> Result<u64, Stop> {
     if !digits.bytes().all(|b| char::from(b).is_digit(radix)) || digits.is_empty() {
         return wrong(format!("invalid integer: {text}"));
     }
-    // Too long is the largest, as in C.
+    // A number that is too large becomes the largest, as in C.
     let value = i64::from_str_radix(digits, radix).unwrap_or(i64::MAX) as u64;
     if negative && value != 0 {
         return wrong(format!("negative integer: {text}"));

@@ -1,7 +1,7 @@
-//! xdelta3 3.2's "armor": BLAKE3 hashes of source and target in the application header.
+//! Checks the "armor" of xdelta3 3.2: BLAKE3 hashes of the source and the target in the application header.
 //!
-//! We check them where a delta has them, unless `-a`. We write none: xdelta3 3.0.11 takes them for parts of file
-//! names, and our end record does for the target what they do.
+//! The hashes are checked where a delta has them, unless `-a` is given. None are written: xdelta3 3.0.11 takes them for
+//! parts of file names, and our end record already protects the target.
 
 use std::path::Path;
 
@@ -13,12 +13,13 @@ use crate::matching::base::Base;
 use crate::text::shown;
 use crate::vcdiff::AppHeader;
 
-/// What is read at once.
+/// The number of bytes that are read at a time.
 const PART: usize = 1 << 20;
 
-/// Checks the source before anything is decoded. A source that can be read only once is taken as it is, with a warning.
+/// Checks the source before anything is decoded. A source that can be read only once is not checked, and a warning says
+/// so.
 ///
-/// `path` is the source, `base` what it holds, if anything.
+/// `path` is the path of the source, and `base` is its content, if there is any.
 pub fn check_source(header: &AppHeader, path: Option<&Path>, base: Option<&Base>) -> anyhow::Result<()> {
     let [target, Some(source)] = header.blake3 else { return Ok(()) };
     let Some(path) = path else {
@@ -62,23 +63,23 @@ fn hash_of(mut content: impl std::io::Read) -> std::io::Result<blake3::Hash> {
     }
 }
 
-/// Hashes what is decoded, where the header has a hash to compare it with.
+/// The hash of what is decoded, if the header has one to compare it with.
 pub struct Target(Option<([u8; 32], blake3::Hasher)>);
 
 impl Target {
-    /// For a delta with this header.
+    /// Makes the value for a delta with this header.
     pub fn new(header: &AppHeader) -> Target {
         Target(header.blake3[0].map(|expected| (expected, blake3::Hasher::new())))
     }
 
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         if let Some((_, hasher)) = &mut self.0 {
             hasher.update(bytes);
         }
     }
 
-    /// Compares.
+    /// Compares the hash of all bytes with the one in the header.
     pub fn check(self) -> anyhow::Result<()> {
         match self.0.map(|(expected, hasher)| (expected, hasher.finalize())) {
             Some((expected, found)) if found != expected => bail!(
@@ -90,7 +91,7 @@ impl Target {
     }
 }
 
-/// Checks that the steps of a chain fit together, as far as their headers tell.
+/// Checks that the deltas of a chain fit together, as far as their headers tell.
 pub fn check_chain(headers: &[AppHeader]) -> anyhow::Result<()> {
     for (n, pair) in headers.windows(2).enumerate() {
         if let ([Some(target), _], [_, Some(source)]) = (pair[0].blake3, pair[1].blake3)

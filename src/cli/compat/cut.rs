@@ -1,4 +1,4 @@
-//! `-W` with a source: cuts the delta engine's windows anew, to the length that was asked for.
+//! Cuts the delta engine's windows anew to the length that `-W` asks for, where there is a source.
 
 use std::io::{self, Read, Write};
 
@@ -8,15 +8,15 @@ use super::stage::Stage;
 use crate::matching;
 use crate::vcdiff::{Inst, MAX_SEGMENT, Window};
 
-/// Passes a stream through, and a copy of it to a [`Cutter`].
+/// Passes a stream through, and sends a copy of it to a [`Cutter`].
 pub struct Tee {
     inner: Box<dyn Read + Send>,
     copy: Sender<Vec<u8>>,
 }
 
 impl Tee {
-    /// The stream, and where its copy arrives. The copy is as long as what the engine has under way, which is
-    /// bounded; the channel itself has no bound, so that the two cannot wait for each other.
+    /// Returns the stream, and the receiver of its copy. The copy holds no more than the engine has under way, which is
+    /// bounded. The channel itself has no bound, so the two can never wait for each other.
     pub fn new(inner: Box<dyn Read + Send>) -> (Tee, Receiver<Vec<u8>>) {
         let (copy, receive) = unbounded();
         (Tee { inner, copy }, receive)
@@ -26,22 +26,22 @@ impl Tee {
 impl Read for Tee {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
-        // Nobody listens any more after a failure there, which is reported there.
+        // If the receiver is gone, the other side has failed and reports that.
         let _ = self.copy.send(buf[..n].to_vec());
         Ok(n)
     }
 }
 
-/// Cuts windows.
+/// Cuts the instructions of windows anew, into windows of another length.
 pub struct Cutter {
     len: usize,
     copy: Receiver<Vec<u8>>,
-    /// The target from the start of the window under way, as far as it was received.
+    /// The part of the target that was received, from the start of the present window on.
     target: Vec<u8>,
 }
 
 impl Cutter {
-    /// For windows of `len` bytes.
+    /// Makes windows of `len` bytes.
     pub fn new(len: usize, copy: Receiver<Vec<u8>>) -> Cutter {
         Cutter { len, copy, target: Vec::new() }
     }
@@ -68,7 +68,8 @@ impl Cutter {
                         stage.builder.copy_source(from, len);
                     }
                     Inst::Run { byte, .. } => stage.builder.run(byte, len),
-                    // What is copied from the window itself may lie in an earlier one now.
+                    // What was copied from within its window may now lie in an earlier window, so it is added as new
+                    // bytes.
                     Inst::Add { .. } | Inst::Copy { .. } => {
                         self.receive(at + len)?;
                         stage.add(&self.target[at..at + len]);
@@ -83,7 +84,7 @@ impl Cutter {
         Ok(())
     }
 
-    /// Ends the window under way, if there is one.
+    /// Ends the present window, if there is one.
     pub fn finish(&mut self, stage: &mut Stage<impl Write>) -> anyhow::Result<()> {
         let len = stage.builder.target_len();
         if len > 0 {
@@ -94,7 +95,7 @@ impl Cutter {
         Ok(())
     }
 
-    /// Waits for the target's bytes up to `end`; they were read before the engine could describe them.
+    /// Waits for the target's bytes up to `end`. They are on their way, as the engine has read what it describes.
     fn receive(&mut self, end: usize) -> anyhow::Result<()> {
         while self.target.len() < end {
             let part = self.copy.recv().map_err(|_| matching::Error::Internal("a window lacks its data"))?;

@@ -1,4 +1,4 @@
-//! `decode`.
+//! Runs `decode`.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
@@ -64,7 +64,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     };
     Output::check(options, path.as_deref())?;
     let kind = compressor(&header.compressors[0]).filter(|_| options.recompress && !options.no_output);
-    // Opened when there is something to write: a wrong source costs nobody an existing file.
+    // The output is opened only when there is something to write: a wrong source must not cost anybody an existing
+    // file.
     let open = || -> anyhow::Result<(Output, Box<dyn Encoder>)> {
         let output = Output::open(options, path.as_deref())?;
         let writer = recompress::writer(output.writer()?, kind)?;
@@ -94,7 +95,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
                 shown_bytes(&header.base_name)
             ),
         };
-        // What follows windows that were fine is no window, more likely than one that nobody writes.
+        // After good windows, these bytes are more likely something that was appended than a window of a kind that
+        // nobody writes.
         let behind = opened.is_some()
             && matches!(error, matching::Error::Delta { error: vcdiff::Error::Unsupported { .. } });
         let error = files::told(error);
@@ -118,7 +120,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Decodes a delta that needs no source in memory.
+/// Decodes a delta in memory. The delta must need no source.
 pub fn in_memory(delta: &[u8]) -> anyhow::Result<Vec<u8>> {
     let options = restore::Options { threads: 1, window: 0, check_base: false };
     let mut out = Vec::new();
@@ -130,9 +132,9 @@ pub fn in_memory(delta: &[u8]) -> anyhow::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// With `-H`: the file of a delta's header, beside the delta.
+/// Finds the path that `-H` means: the file that the delta's header names, in the delta's folder.
 fn named(options: &Options, name: &[u8]) -> Option<PathBuf> {
-    // The header's form leaves no room for `/` in a name.
+    // A name in a header cannot hold `/`, which separates the header's fields.
     let plain = !matches!(name, b"" | b"-" | b"." | b"..") && !name.contains(&b'/');
     if !options.header_names || !plain {
         return None;

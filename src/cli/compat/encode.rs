@@ -1,4 +1,4 @@
-//! `encode`.
+//! Runs `encode`.
 
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -43,7 +43,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         Setting::Off => None,
         Setting::Given(text) => Some(text.clone()),
         Setting::Default => {
-            // The source's identity is left out, as xdelta3 knows none: a changed source shows in the windows.
+            // The source's identity is left out, as xdelta3 knows none. If the source has changed, the checksums of the
+            // windows tell.
             let header = AppHeader {
                 target_name: name(&options.input),
                 base_name: name(&options.source),
@@ -78,7 +79,7 @@ pub fn in_memory(options: &Options, target: &[u8]) -> anyhow::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Opens a source; none if it is empty, since nothing can be copied from it.
+/// Opens a source. The result is `None` if it is empty, since nothing can be copied from it.
 pub fn open_base(path: &Path, options: &Options) -> anyhow::Result<Option<Base>> {
     Base::open_source(path, options.decompress).map_err(files::told)
 }
@@ -101,15 +102,16 @@ fn stream(
         Some(base) => against(base, options, input, &mut stage)?,
         None => alone(options.window, input, &mut stage)?,
     };
-    // Only now: a delta that failed in any way has no end. Without a header nobody could tell that one is missing, and
-    // xdelta3's own merge and recode, which do not take it, get by.
+    // The end record is written only now, so a delta that failed in any way has none. It is left out where there is no
+    // header: then nobody could tell that it is missing, and xdelta3's own merge and recode, which do not accept it,
+    // can use the delta.
     let record = header.filter(|header| !header.is_empty()).map(|_| &end);
     stage.bytes.extend(EndRecord::ending(record, stage.windows, checksums));
     stage.write()?;
     Ok(end.total_len)
 }
 
-/// Without a source: only repetitions within a window can be found.
+/// Encodes without a source, so only repetitions within a window are found.
 fn alone(
     window: usize,
     mut input: Box<dyn Read + Send>,
@@ -130,7 +132,7 @@ fn alone(
     Ok(hasher.finish())
 }
 
-/// Against a source: the delta engine's windows, with the settings it has no notion of applied to them.
+/// Encodes against a source: the settings that the delta engine does not know are applied to the windows that it makes.
 fn against(
     base: Base,
     options: &Options,
@@ -138,14 +140,14 @@ fn against(
     stage: &mut Stage<impl Write>,
 ) -> anyhow::Result<EndRecord> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    // None of it further back than xdelta3 itself could restore.
+    // Nothing is copied from further back than xdelta3 itself could restore.
     let how = differential::Options {
         threads,
         window: options.source_window,
         far: 0,
         records: stage.matcher.is_some(),
     };
-    // The engine's own windows are as long as the default, or shorter.
+    // The engine's own windows are no longer than the default length.
     let (input, cutter) = match options.window {
         DEFAULT_WINDOW => (input, None),
         _ => {
@@ -156,12 +158,12 @@ fn against(
     let (send, receive) = bounded(2);
     std::thread::scope(|scope| {
         let engine = scope.spawn(move || differential::diff(input, base, Box::new(PipeIn(send)), how));
-        // Owned, so that its end is that of the pipe, and the engine does not wait for ever.
+        // The closure owns the receiver: if it ends, the pipe ends too, and the engine does not wait for ever.
         let windows = Parts::new(move || Ok(receive.recv().unwrap_or_default()));
         let staged = restage(windows, cutter, stage);
         let encoded = engine.join().map_err(|_| matching::Error::Internal("the encoder stopped"))?;
         match (staged, encoded) {
-            // If only the pipe between the two broke, the reason is on the other side.
+            // If only the pipe between the two broke, the other side knows why.
             (Err(error), Err(engine)) if engine.is_broken_pipe() => Err(error),
             (_, Err(engine)) => Err(files::told(engine)),
             (staged, Ok(_)) => staged,
@@ -191,8 +193,9 @@ fn restage(
     Ok(record.ok_or(matching::Error::Internal("the encoder's delta has no end"))?)
 }
 
-/// The pipe from the engine's thread to the last stage. Its end without [`finish`](container::Encoder::finish)
-/// lacks the end record that the engine's header announces, so it cannot pass for a complete delta.
+/// Carries the delta from the engine's thread to the last stage. If it ends without
+/// [`finish`](container::Encoder::finish), the end record that the engine's header announces is missing, so the delta
+/// cannot pass for a complete one.
 struct PipeIn(Sender<Vec<u8>>);
 
 impl Write for PipeIn {

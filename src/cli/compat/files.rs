@@ -1,4 +1,4 @@
-//! Inputs and outputs of a command.
+//! Opens the inputs and outputs of a command.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
@@ -34,7 +34,7 @@ pub fn input_content(file: File, options: &Options) -> anyhow::Result<(Kind, Box
     content(file, options).with_context(|| format!("cannot read {}", input_name(options)))
 }
 
-/// The input's name, for messages.
+/// Returns the input's name for messages.
 pub fn input_name(options: &Options) -> String {
     options.input.as_deref().map_or("standard input".into(), shown)
 }
@@ -44,8 +44,8 @@ pub fn open(path: &Path) -> anyhow::Result<File> {
     File::open(path).with_context(|| format!("file open failed: read: {}", shown(path)))
 }
 
-/// Opens the target to encode and undoes its compression, unless `-D` says not to. As it is compressed again when
-/// decoding, nothing may be in the file but what decompressing gives.
+/// Opens the target to encode and undoes its compression, unless `-D` says not to. When it is decoded it is compressed
+/// again, so the file must hold nothing but what decompressing gives.
 pub fn target(options: &Options) -> anyhow::Result<(Kind, Box<dyn Read + Send>)> {
     let file = raw_input(options)?;
     if !options.decompress {
@@ -57,7 +57,7 @@ pub fn target(options: &Options) -> anyhow::Result<(Kind, Box<dyn Read + Send>)>
     Ok((kind, if kind == Kind::Raw { content } else { Box::new(Target { content, name }) }))
 }
 
-/// A compressed target, whose errors tell that it can be encoded as it is.
+/// A target that was compressed. Its errors tell that it can also be encoded as it is.
 struct Target {
     content: Box<dyn Read + Send>,
     name: String,
@@ -72,7 +72,7 @@ impl Read for Target {
     }
 }
 
-/// The content of a file that may be compressed.
+/// Opens the content of a file that may be compressed.
 pub fn content(
     file: impl Read + Send + 'static,
     options: &Options,
@@ -80,7 +80,7 @@ pub fn content(
     if options.decompress { container::decoder(Box::new(file)) } else { Ok((Kind::Raw, Box::new(file))) }
 }
 
-/// An error of the engine in the words of xdelta3's command line, which knows no full backups.
+/// Puts an error of the engine into the words of xdelta3's command line, where there are sources but no full backups.
 pub fn told(error: matching::Error) -> anyhow::Error {
     match error {
         matching::Error::Base { path, problem } => anyhow!("the source {} {problem}", shown(path)),
@@ -88,8 +88,8 @@ pub fn told(error: matching::Error) -> anyhow::Error {
     }
 }
 
-/// Where output goes. A regular file is removed again unless [`keep`](Output::keep) is called, also where a signal ends
-/// the program.
+/// The file or stream that the output goes to. A regular file is removed again unless [`keep`](Output::keep) is called,
+/// also where a signal ends the program.
 pub struct Output {
     file: Option<File>,
     name: String,
@@ -97,8 +97,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// Checks that an output may be opened: a regular file that exists needs `-f`, and must not be one that
-    /// is read.
+    /// Checks that an output may be opened: a regular file that exists needs `-f`, and must not be one of those that
+    /// are read.
     pub fn check(options: &Options, path: Option<&Path>) -> anyhow::Result<()> {
         let Some(path) = path.filter(|path| !options.no_output && path.is_file()) else { return Ok(()) };
         let id = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
@@ -115,7 +115,7 @@ impl Output {
     /// Opens the output: nowhere with `-J`, `path` if there is one, else standard output.
     ///
     /// # Errors
-    /// As [`Output::check`], and those of opening.
+    /// Fails as [`Output::check`] does, and where the file cannot be opened.
     pub fn open(options: &Options, path: Option<&Path>) -> anyhow::Result<Output> {
         Output::check(options, path)?;
         if options.no_output {
@@ -133,7 +133,8 @@ impl Output {
         let made = Made::default();
         let metadata = file.metadata()?;
         if metadata.is_file() {
-            // Who has a file already says who may read it, but a guest's data is not for all. Some shares have no modes.
+            // The owner of an existing file decides who may read it, but a guest's data must not become readable by
+            // all. Some shares have no modes.
             if metadata.mode() & 0o7 != 0 {
                 let _ = file.set_permissions(Permissions::from_mode(metadata.mode() & 0o770));
             }
@@ -143,7 +144,7 @@ impl Output {
         Ok(Output { file: Some(file), name: shown(path), made })
     }
 
-    /// Something to write to; independent of this, which only cares for the file's fate.
+    /// Returns a writer for the output. It does not decide whether the file stays.
     pub fn writer(&self) -> io::Result<Box<dyn Write + Send>> {
         Ok(match &self.file {
             Some(file) => Box::new(Named { file: file.try_clone()?, name: self.name.clone() }),
@@ -151,7 +152,7 @@ impl Output {
         })
     }
 
-    /// Everything was written.
+    /// Keeps the file, as everything was written.
     pub fn keep(self) {
         self.made.keep();
     }
@@ -159,12 +160,12 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        // Best effort: the error that brought us here is reported, and is what matters.
+        // An error here is passed over: the one that came first is reported, and it matters more.
         drop(self.made.remove());
     }
 }
 
-/// An output whose errors tell its name.
+/// An output whose errors name it.
 struct Named {
     file: File,
     name: String,
@@ -180,7 +181,7 @@ impl Write for Named {
     }
 }
 
-/// The output named on the command line, unless `-c` overrides it.
+/// Returns the path of the output on the command line, unless `-c` overrides it.
 pub fn named_output(options: &Options) -> Option<&Path> {
     if options.stdout {
         if let Some(path) = &options.output
@@ -193,7 +194,7 @@ pub fn named_output(options: &Options) -> Option<&Path> {
     options.output.as_deref()
 }
 
-/// Whether whoever read our output has gone.
+/// Tells whether an error means that the reader of the output has gone.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<matching::Error>().is_some_and(matching::Error::is_broken_pipe)
@@ -201,7 +202,7 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Counts what passes through.
+/// Counts the bytes that pass through.
 pub struct Counted<T> {
     inner: T,
     pub bytes: u64,

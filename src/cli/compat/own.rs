@@ -2,17 +2,18 @@
 
 use crate::vcdiff::WindowBuilder;
 
-/// Shortest match worth a COPY.
+/// The length in bytes of the shortest match that is worth a COPY instruction.
 const MIN: usize = 8;
 const TABLE_BITS: u32 = 16;
 
 /// Describes new bytes as copies of earlier new bytes of the same window, where they repeat.
 pub struct Matcher {
-    /// Where a string of [`MIN`] bytes with this hash was seen last, plus 1; 0 if nowhere.
+    /// For each hash of [`MIN`] bytes, the position where such bytes were seen last, plus 1. It is 0 if they were not
+    /// seen.
     table: Vec<u32>,
-    /// The window's bytes; only those in `known` mean anything.
+    /// The bytes of the window. Only those in `known` are valid.
     window: Vec<u8>,
-    /// Stretches of new bytes, in order.
+    /// The ranges of new bytes (start and end), in order.
     known: Vec<(usize, usize)>,
 }
 
@@ -21,14 +22,14 @@ impl Matcher {
         Matcher { table: vec![0; 1 << TABLE_BITS], window: Vec::new(), known: Vec::new() }
     }
 
-    /// Begins a window.
+    /// Begins a new window.
     pub fn start(&mut self) {
         self.table.fill(0);
         self.known.clear();
         self.window.clear();
     }
 
-    /// Adds `data` to a window that is described in `builder` so far.
+    /// Adds the new bytes `data` to the window, after what `builder` holds so far.
     pub fn add(&mut self, data: &[u8], builder: &mut WindowBuilder) {
         let start = builder.target_len();
         self.window.resize(start, 0);
@@ -45,7 +46,7 @@ impl Matcher {
                     (at, added, misses) = (to + len, to + len, 0);
                 }
                 None => {
-                    // Bytes that do not repeat are passed ever faster.
+                    // The longer no match is found, the larger the steps become.
                     misses += 1;
                     at += 1 + (misses >> 7);
                 }
@@ -54,15 +55,16 @@ impl Matcher {
         builder.add(&self.window[added..]);
     }
 
-    /// A match for the bytes at `at`, extended both ways but not back beyond `added`: source, place, length.
+    /// Finds a match for the bytes at `at`, and extends it both ways, but not back beyond `added`. Returns the position
+    /// of the earlier bytes, the position where the match begins, and its length.
     fn find(&mut self, at: usize, added: usize) -> Option<(usize, usize, usize)> {
         let window = &self.window[..];
         let key = u64::from_le_bytes(window[at..at + MIN].try_into().ok()?);
         let slot = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TABLE_BITS)) as usize;
-        // A window is at most 16 MiB.
+        // The position fits, as a window has at most 16 MiB.
         let seen = std::mem::replace(&mut self.table[slot], at as u32 + 1);
         let from = (seen as usize).checked_sub(1)?;
-        // Never compared across the end of a stretch: what lies behind it is not known.
+        // Bytes are never compared beyond the end of a range, as those behind it are not known.
         let stretch = self.known.partition_point(|&(start, _)| start <= from).checked_sub(1)?;
         let (start, end) = self.known[stretch];
         let same = |a: &[u8], b: &[u8]| a.iter().zip(b).take_while(|(x, y)| x == y).count();

@@ -1,4 +1,4 @@
-//! `printhdr`, `printhdrs` and `printdelta`, in xdelta3's words.
+//! Runs `printhdr`, `printhdrs` and `printdelta`, whose output is worded as xdelta3's.
 
 use std::io::{self, BufWriter, Read, Write};
 
@@ -12,7 +12,7 @@ use crate::vcdiff::codetable::{Kind as Inst, TABLE};
 use crate::vcdiff::secondary::Section;
 use crate::vcdiff::{self, AppHeader, EndRecord, Header, Item, Limits, Reader, Secondary, Window};
 
-/// How much is printed.
+/// How much of a delta is printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
     FirstHeader,
@@ -59,7 +59,7 @@ fn print(input: impl Read, out: &mut impl Write, extent: Extent, options: &Optio
     Ok(())
 }
 
-/// `stdout`: -c was given, which has xdelta3 leave out the output's name.
+/// Prints the file header. `stdout` tells that -c was given, for which xdelta3 leaves out the output's name.
 fn file_header(out: &mut impl Write, header: &Header, stdout: bool) -> io::Result<()> {
     writeln!(out, "VCDIFF version:               0")?;
     writeln!(out, "VCDIFF header size:           {}", header.len)?;
@@ -82,13 +82,13 @@ fn file_header(out: &mut impl Write, header: &Header, stdout: bool) -> io::Resul
     writeln!(out, "VCDIFF secondary compressor:  {secondary}")?;
 
     let Some(bytes) = header.app_header.as_deref().filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
-    // What follows a NUL is invisible to xdelta3; nothing that could command a terminal is passed on.
+    // xdelta3 does not see what follows a NUL. What could command a terminal is escaped.
     let mut parts = bytes.splitn(2, |&b| b == 0).map(escaped);
     writeln!(out, "VCDIFF application header:    {}", parts.next().unwrap_or_default())?;
     if let Some(hidden) = parts.next() {
         writeln!(out, "VCDIFF further header:        {hidden}")?;
     }
-    // Of one or three parts xdelta3 makes nothing.
+    // xdelta3 ignores headers with one or three parts.
     let parts = bytes.split(|&b| b == 0).next().unwrap_or_default().split(|&b| b == b'/').count();
     if !(parts == 2 || parts >= 4) {
         return Ok(());
@@ -107,7 +107,7 @@ fn file_header(out: &mut impl Write, header: &Header, stdout: bool) -> io::Resul
     Ok(())
 }
 
-/// The letters by which application headers name compressors; the last two are those of ayufan's fork.
+/// The letters that name compressors in application headers. The last two are those of ayufan's fork.
 const COMPRESSORS: [(&[u8], Kind); 6] = [
     (b"B", Kind::Bzip2),
     (b"G", Kind::Gzip),
@@ -117,7 +117,7 @@ const COMPRESSORS: [(&[u8], Kind); 6] = [
     (b"L", Kind::Lzop),
 ];
 
-/// Compressor named by a letter, and the level that xdelta3 3.2 may append.
+/// Reads the letter of a compressor, and the level that xdelta3 3.2 may append to it.
 pub fn compressor(field: &[u8]) -> Option<(Kind, Option<u32>)> {
     let (letter, level) = match field.split_last() {
         Some((digit @ b'1'..=b'9', letter)) => (letter, Some(u32::from(digit - b'0'))),
@@ -126,7 +126,7 @@ pub fn compressor(field: &[u8]) -> Option<(Kind, Option<u32>)> {
     COMPRESSORS.iter().find(|(l, _)| *l == letter).map(|(_, kind)| (*kind, level))
 }
 
-/// Letter for a compressor, empty for none.
+/// Returns the letter of a compressor. It is empty where there is none.
 pub fn letter(kind: Kind) -> &'static [u8] {
     COMPRESSORS.iter().find(|(_, k)| *k == kind).map_or(b"", |(letter, _)| letter)
 }
@@ -163,7 +163,7 @@ fn window_header(out: &mut impl Write, window: &Window, extent: Extent) -> io::R
     }
     writeln!(out, "VCDIFF delta encoding length: {}", stored.len)?;
     writeln!(out, "VCDIFF target window length:  {}", window.target_len)?;
-    // Like xdelta3: what is listed is decompressed.
+    // As in xdelta3, the lengths are those of the decompressed sections where the instructions are listed.
     let decompressed = [&window.data, &window.inst, &window.addr].map(|section| section.len() as u64);
     let sizes = if extent == Extent::Everything { decompressed } else { stored.sections };
     for (name, size) in ["data", "inst", "addr"].into_iter().zip(sizes) {

@@ -1,11 +1,12 @@
-//! Compresses a decoded target as the encoded one was.
+//! Compresses a decoded target in the way in which the encoded one was compressed.
 
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 
 use crate::container::{self, Compression, Encoder, Kind, lzw};
 
-/// A writer into `out`; where the level is not known, at the default of the program that xdelta3 would run.
+/// Makes a compressor that writes into `out`. If the level is not known, it is the default of the program that xdelta3
+/// would run.
 pub fn writer(out: Box<dyn Write + Send>, how: Option<(Kind, Option<u32>)>) -> io::Result<Box<dyn Encoder>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (kind, level) = how.unwrap_or((Kind::Raw, None));
@@ -24,10 +25,10 @@ pub fn writer(out: Box<dyn Write + Send>, how: Option<(Kind, Option<u32>)>) -> i
     container::encoder(out, how, threads)
 }
 
-/// A writer that is never dropped: dropping would write the end mark of an incomplete output.
+/// A writer that is never dropped, as dropping it would write the end mark of an incomplete output.
 struct Undropped<W>(ManuallyDrop<W>);
 
-/// Ends a compressed output and gives back where it went.
+/// Ends a compressed output, and returns the writer below it.
 trait Finish: Write + Send {
     fn finish(self) -> io::Result<Box<dyn Write + Send>>;
 }

@@ -1,4 +1,4 @@
-//! The last stage of `encode`: repetitions within a window, secondary compression, output.
+//! The last stage of `encode` finds repetitions within a window, applies secondary compression, and writes the output.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::own::Matcher;
 use crate::vcdiff::{Inst, Window, WindowBuilder, secondary};
 
-/// Windows on their way to the output.
+/// The state of the windows that are being written.
 pub(super) struct Stage<'a, W> {
     pub builder: WindowBuilder,
     pub matcher: Option<Matcher>,

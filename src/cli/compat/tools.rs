@@ -1,4 +1,4 @@
-//! `recode` and `merge`.
+//! Runs `recode` and `merge`.
 
 use std::io::{Read, Write};
 
@@ -12,12 +12,12 @@ use crate::text::shown;
 use crate::vcdiff::merge::{Steps, Whole, merge as merge_window};
 use crate::vcdiff::{AppHeader, DeltaHasher, EndRecord, Item, Limits, Reader, WindowBuilder, write_header};
 
-/// Memory that a delta to be joined may take: so much, and so many times the length of its file. Its instructions take 32
-/// bytes each, and may be stored in one.
+/// The memory in bytes that a delta to be joined may take, beside a number of times the length of its file: each of its
+/// instructions takes 32 bytes, and may take only one in the file.
 const MERGED: u64 = 256 << 20;
 const MERGED_SHARE: u64 = 32;
 
-/// Encodes a delta anew with other settings: `-S`, `-A`, `-n`.
+/// Encodes a delta anew with the settings of `-S`, `-A` and `-n`.
 pub fn recode(options: &Options) -> anyhow::Result<()> {
     let (_, input) = files::input(options)?;
     let mut reader = Reader::new(input, Limits::default()).with_context(|| files::input_name(options))?;
@@ -36,7 +36,7 @@ pub fn recode(options: &Options) -> anyhow::Result<()> {
             Item::Window(mut window) => {
                 windows += 1;
                 window.adler32 = window.adler32.filter(|_| options.checksums);
-                // Not to pass damage on under a new form.
+                // The instructions are checked, so that a damaged delta is not passed on in a new form.
                 window.instructions().try_for_each(|inst| inst.map(drop))?;
                 window.encode(secondary.as_mut(), &mut bytes);
             }
@@ -51,7 +51,7 @@ pub fn recode(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Joins the deltas of `-m`, in order, and the input into one.
+/// Joins the deltas of `-m`, in their order, and then the input, into one delta.
 pub fn merge(options: &Options) -> anyhow::Result<()> {
     let mut earlier = Vec::new();
     let mut headers = Vec::new();
@@ -80,7 +80,7 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
     }
     let mut secondary = super::secondary(options)?;
     let app_header = match &options.app_header {
-        // The names in the headers are those of the steps.
+        // The names in the headers are those of the single deltas, so they are left out.
         Setting::Default | Setting::Off => None,
         Setting::Given(text) => Some(text),
     };
@@ -108,7 +108,7 @@ pub fn merge(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What ends a delta that was made of others, the last of which has `windows` windows and maybe an end record.
+/// Makes the end of a joined delta. The last of its parts has `windows` windows and maybe an end record.
 fn ending(
     windows: u64,
     record: Option<EndRecord>,
@@ -116,9 +116,9 @@ fn ending(
     options: &Options,
 ) -> anyhow::Result<Vec<u8>> {
     anyhow::ensure!(windows > 0 || record.is_some(), "nothing to output: the delta has no windows");
-    // The hash of a delta that is written anew is another.
+    // The hash of the delta changes as it is written anew.
     let record = record.map(|end| EndRecord { hash: end.base.map_or(end.hash, |_| written.finish()), ..end });
-    // Without a header it cannot be announced, as when encoding.
+    // As when encoding, there is no end record without a header to announce it.
     let record = record.filter(|_| options.app_header != Setting::Off);
     Ok(EndRecord::ending(record.as_ref(), windows, options.checksums))
 }

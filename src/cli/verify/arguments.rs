@@ -1,4 +1,4 @@
-//! What the arguments of `verify` name: storages, directories, single backups.
+//! Finds what the arguments of `verify` name: storages, directories, single backups.
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,9 @@ use crate::text::shown;
 /// What the arguments name.
 #[derive(Default)]
 pub(super) struct Found {
-    /// What to check.
+    /// The backups to check.
     pub work: Vec<Task>,
-    /// Number of full backups seen.
+    /// Number of full backups that were seen.
     pub fulls: usize,
     pub left: Vec<Left>,
     pub refused: Vec<Refused>,
@@ -29,15 +29,15 @@ pub(super) struct Left {
     pub advice: String,
 }
 
-/// An argument of which nothing, or not all, can be checked.
+/// An argument that cannot be checked, or not completely.
 #[derive(Debug, Serialize)]
 pub(super) struct Refused {
-    /// As it was typed, made printable.
+    /// The argument as it was typed, made printable.
     pub argument: String,
     pub reason: String,
 }
 
-/// Finds out what each argument names. One that names nothing keeps none of the others from being checked.
+/// Finds out what each argument names. An argument that names nothing does not keep the others from being checked.
 pub(super) fn collect(paths: &[PathBuf], all: bool, root: &Path) -> Found {
     let mut found = Found::default();
     for path in paths {
@@ -49,7 +49,7 @@ pub(super) fn collect(paths: &[PathBuf], all: bool, root: &Path) -> Found {
 }
 
 impl Found {
-    /// Adds what an argument names; `Err`: why nothing, or not all, of it can be checked.
+    /// Adds what an argument names. An error says why it cannot be checked, or not completely.
     fn add(&mut self, path: &Path, all: bool, root: &Path) -> Result<(), String> {
         match place(path, root).map_err(|error| format!("cannot tell what storages there are: {error}"))? {
             None => self.add_path(path, all),
@@ -118,7 +118,7 @@ impl Found {
     }
 }
 
-/// Whether a file is a log, or notes or the mark of protection of a backup.
+/// Tells whether a file is a log, or the notes or the mark of protection of a backup.
 fn is_beside_backups(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     matches!(extension, Some("log" | "notes" | "protected"))

@@ -1,4 +1,4 @@
-//! What was found before, and noting what is found now.
+//! Looks up what earlier runs found, and notes what this run finds.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -13,21 +13,21 @@ use crate::cli::results::ResultsFile;
 use crate::cli::say::say;
 use crate::text::shown;
 
-/// See above.
+/// The results of earlier runs, and the file in which those of this run are noted.
 pub(super) struct Notes {
     path: Option<PathBuf>,
     results: Results,
-    /// What was found good no longer ago is not checked again.
+    /// A backup is not checked again if it was found good no longer ago than this.
     trusted: Option<Duration>,
-    /// Whether people were told that nothing can be noted.
+    /// Whether people were told that results cannot be noted.
     told: Cell<bool>,
 }
 
 impl Notes {
-    /// Reads what is known; with `trusted`, it must be possible to know something.
+    /// Reads the results of earlier runs. With `trusted`, there must be a file for them.
     ///
     /// # Errors
-    /// Where that is wanted and there is no file to look in; where it cannot be read.
+    /// Fails where `trusted` is given and there is no file to look in, or where the file cannot be read.
     pub fn open(file: &ResultsFile, root: &Path, trusted: Option<Duration>) -> anyhow::Result<Notes> {
         let path = file.path(root);
         if trusted.is_some() && path.is_none() {
@@ -45,14 +45,14 @@ impl Notes {
         Ok(notes)
     }
 
-    /// When a backup that need not be checked again was found good, in seconds since 1970.
+    /// Tells when a backup that need not be checked again was found good, in seconds since 1970.
     pub fn good_before(&self, subject: Option<&Subject>) -> Option<u64> {
         let outcome = self.results.of(subject?)?;
         let age = outcome.age(SystemTime::now())?;
         (outcome.good && age <= self.trusted?).then_some(outcome.at)
     }
 
-    /// Notes what was found of files that were the same before and after.
+    /// Notes a result, if the files were the same before and after the check.
     pub fn add(&self, before: Option<&Subject>, after: Option<&Subject>, verdict: &Verdict) {
         let good = match verdict {
             Verdict::Good { .. } => true,

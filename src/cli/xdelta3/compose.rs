@@ -1,4 +1,4 @@
-//! `pve-xdelta3 compose`: a differential of what is dirty.
+//! `pve-xdelta3 compose` makes a differential of the ranges of disks that QEMU's dirty bitmaps mark.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::nbd::{self, Client, Limits, Throttle, Uri};
 use crate::text::shown;
 use crate::vma::Config;
 
-/// The long help.
+/// The long help text.
 pub(super) const ABOUT: &str = "Makes a differential of a running VM without reading its disks: what QEMU's dirty bitmaps \
 mark is read by NBD, all else is taken over from the last differential, or copied from the full backup. Neither the rest of \
 the disks nor the full backup's data is read.\n\nThe full backup must have been made by pve-xdelta3 full with zstd, since a \
@@ -28,28 +28,29 @@ not fit, nothing is written, and the exit status is 3: everything must be read t
 mark all that was written since the last differential was made, or since the full backup if there is none, cannot be seen \
 from them: whoever calls this must know.";
 
-/// Arguments of the command.
+/// The arguments of the command.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     base: BaseArgs,
-    /// The differential of this full backup since which the bitmaps count; without it they count since the full backup itself
+    /// The differential of this full backup since which the bitmaps count. Without it, they count since the full backup
+    /// itself
     #[arg(long, value_name = "FILE")]
     previous: Option<Encoded>,
-    /// A disk: its name in the archive, its export (nbd+unix:///EXPORT?socket=PATH), and the name of its dirty bitmap there;
-    /// with - for the bitmap, all of it is read
+    /// A disk: its name in the archive, its export (nbd+unix:///EXPORT?socket=PATH), and the name of its dirty bitmap
+    /// there; with - in place of the bitmap, the whole disk is read
     #[arg(long, num_args = 3, value_names = ["NAME", "URI", "BITMAP"], required = true)]
     disk: Vec<String>,
     /// A file of the guest's configuration, stored under its own name (qemu-server.conf)
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
-    /// Read no more than so many bytes in a second, of all disks together; 0 is no limit
+    /// Read no more than this many bytes a second, of all disks together; 0 is no limit
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     bandwidth: u64,
-    /// Seconds that QEMU may take for an answer
+    /// Seconds that QEMU may take to answer
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
-    /// The full backup's id, as `identify` told it: another file in its place is refused
+    /// The full backup's id, as `identify` told it; another file in its place is refused
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Tell on standard error how much of each disk was read, and how much was new
@@ -114,7 +115,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A file of the guest's configuration, as it goes into the archive.
+/// Reads a file of the guest's configuration in the form in which the archive holds it.
 fn config(path: &PathBuf) -> anyhow::Result<Config> {
     let name = path.file_name().and_then(|name| name.to_str());
     let name =
@@ -123,7 +124,7 @@ fn config(path: &PathBuf) -> anyhow::Result<Config> {
     Ok(Config { name, data })
 }
 
-/// Whether an error means that nothing is wrong, but everything must be read.
+/// Tells whether an error means that nothing is wrong, except that all of the disks must be read.
 pub(super) fn must_read_all(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref::<Error>(),
