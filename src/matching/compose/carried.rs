@@ -1,13 +1,15 @@
-//! What a differential says of the clusters of its disks, in terms of its base: a differential that follows it takes
-//! over from here what has not changed since.
+//! Finds the clusters of a differential that differ from the base, so that the next differential can take over those
+//! that have not changed since.
 //!
-//! A differential's instructions are read as a map from its target to new bytes and places of the base; neither the
-//! base nor the target is made for that. The target is a VMA archive, in any order: its extents tell
-//! which pieces are which cluster. A cluster that is where and what it is in the base is not noted at all.
+//! A differential's instructions are read as a map: each stretch of its target is either new bytes or a place in the
+//! base. Neither the base nor the target is produced for that. The target is a VMA archive whose clusters may come in
+//! any order, and the headers of its extents tell which stretches belong to which cluster. A cluster with the same
+//! content as in the base is not noted at all.
 //!
-//! New bytes are not held: the differential is read twice. The first pass ([`Carried::read`]) counts those that are
-//! to be taken over, and notes clusters by these counts; the second ([`Again`]) is some way ahead of whoever asks
-//! for them. Where both orders are alike, as those of the same QEMU are, little is held in between.
+//! New bytes are not held in memory; the differential is read twice instead. The first pass ([`Carried::read`]) numbers
+//! the new bytes that will be taken over, and notes clusters by these numbers. The second pass ([`Again`]) reads a
+//! little ahead of the program that asks for the bytes. It holds little where both differentials have their clusters in
+//! the same order, as two of the same QEMU do.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read};
@@ -20,48 +22,48 @@ use crate::matching::Error;
 use crate::vcdiff::{Inst, Item, Reader, Window};
 use crate::vma::{Cluster, EXTENT_HEADER, ExtentHeader, Header, Uuid};
 
-/// Pieces that the instructions of a window may come to, at most. Honest ones have some thousand.
+/// The number of pieces that the instructions of one window may make. Those of honest files make some thousand.
 const MAX_PIECES: usize = 1 << 20;
-/// New bytes that [`Again`] holds, at most.
+/// The number of new bytes that [`Again`] holds in memory at most.
 const MAX_HELD: u64 = 128 << 20;
 
-/// Bytes of a cluster, and where they come from.
+/// A stretch of a cluster's bytes, and where they come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     from: u64,
-    /// How many.
+    /// The length in bytes.
     pub len: u32,
 }
 
-/// Marks a piece of new bytes.
+/// The bit of `from` that marks a piece of new bytes.
 const NEW: u64 = 1 << 63;
 
-/// Where bytes come from.
+/// The place that bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum From {
-    /// This place of the base.
+    /// They are in the base, at this position of its content.
     Base(u64),
-    /// So many new bytes behind the first one that is taken over.
+    /// They are new bytes: this is the number of bytes that are taken over before them.
     New(u64),
 }
 
 impl Piece {
-    /// Where it comes from.
+    /// The place that the bytes come from.
     pub fn from(&self) -> From {
         if self.from & NEW == 0 { From::Base(self.from) } else { From::New(self.from & !NEW) }
     }
 
-    /// The part of it with these offsets.
+    /// The part of the piece between these two offsets.
     pub fn part(&self, start: u32, end: u32) -> Piece {
         Piece { from: self.from + u64::from(start), len: end - start }
     }
 }
 
-/// Clusters that differ from those of the base.
+/// The clusters of a differential that differ from those of the base.
 pub(super) struct Carried {
     clusters: HashMap<(u8, u32), State>,
     pieces: Vec<Piece>,
-    /// Which these are, for a quick look.
+    /// One bit for each cluster that is noted, which is faster to look up.
     pub changed: Bits,
 }
 
@@ -72,19 +74,20 @@ struct State {
     count: u32,
 }
 
-/// What a noted cluster takes, beside its pieces.
+/// The memory in bytes that a noted cluster takes, beside its pieces.
 const STATE: u64 = 64;
 
 impl Carried {
-    /// Nothing, of these disks.
+    /// Makes the value without any noted cluster, for the disks of this shape.
     pub fn none(shape: &Shape) -> Carried {
         Carried { clusters: HashMap::new(), pieces: Vec::new(), changed: Bits::of(&shape.header.devices) }
     }
 
-    /// Reads a differential to its end. Clusters that are dirty as a whole are not noted.
+    /// Reads a differential to its end. A cluster is not noted if all of it is dirty.
     ///
     /// # Errors
-    /// Those of reading; where it is damaged, is no VM's with the disks of the base, or has too many changes.
+    /// Fails where the differential cannot be read, is damaged, is not of a VM with the disks of the base, or has too
+    /// many changes.
     pub fn read(
         delta: Reader<impl Read>,
         shape: &Shape,
@@ -109,14 +112,14 @@ impl Carried {
         Ok(carried)
     }
 
-    /// The mask and the pieces of a cluster that is noted: those of its stored blocks, one behind the other.
+    /// Returns the mask of a noted cluster, and the pieces that its stored blocks consist of, in their order.
     pub fn cluster(&self, cluster: &Cluster) -> Option<(u16, &[Piece])> {
         let state = self.clusters.get(&(cluster.device, cluster.number))?;
         Some((state.mask, &self.pieces[state.first..][..state.count as usize]))
     }
 }
 
-/// The second pass: gives the new bytes that are taken over.
+/// The second pass over the differential, which returns the new bytes that are taken over.
 pub(super) struct Again<'a, R> {
     walk: Walk<'a, R>,
     held: VecDeque<Held>,
@@ -126,20 +129,21 @@ pub(super) struct Again<'a, R> {
 struct Held {
     start: u64,
     bytes: Vec<u8>,
-    /// Bytes that nobody has asked for yet.
+    /// The number of bytes that nobody has asked for yet.
     left: u64,
 }
 
 impl<'a, R: Read> Again<'a, R> {
-    /// Reads the same differential from its start.
+    /// Begins to read the same differential from its start.
     pub fn new(delta: Reader<R>, shape: &'a Shape, base: &'a dyn ReadAt, dirty: &'a Dirty) -> Again<'a, R> {
         Again { walk: Walk::new(delta, shape, base, dirty), held: VecDeque::new(), bytes: 0 }
     }
 
-    /// Passes new bytes to `take`. Each is asked for once, also those that are not wanted after all.
+    /// Passes new bytes to `take`, by their number. Every byte must be asked for once, even if it is not wanted after
+    /// all.
     ///
     /// # Errors
-    /// Those of reading; where too much would have to be held.
+    /// Fails where the differential cannot be read, has changed, or where too many bytes would have to be held.
     pub fn take(&mut self, start: u64, len: u32, mut take: impl FnMut(&[u8])) -> Result<(), Error> {
         let end = start + u64::from(len);
         while self.held.back().map_or(0, |held| held.start + held.bytes.len() as u64) < end && self.more()? {}
@@ -166,16 +170,16 @@ impl<'a, R: Read> Again<'a, R> {
         Ok(())
     }
 
-    /// Reads on to the end, which proves what was read.
+    /// Reads the differential to its end, where its checksum proves what was read.
     ///
     /// # Errors
-    /// Those of reading.
+    /// Fails where it cannot be read, or is damaged.
     pub fn end(&mut self) -> Result<(), Error> {
         while self.walk.window()?.is_some() {}
         Ok(())
     }
 
-    /// Reads a window; whether there was one.
+    /// Reads the next window. Returns whether there was one.
     fn more(&mut self) -> Result<bool, Error> {
         let start = self.walk.target.kept;
         let Some(Found { new, .. }) = self.walk.window()? else { return Ok(false) };
@@ -190,12 +194,12 @@ impl<'a, R: Read> Again<'a, R> {
     }
 }
 
-/// What a window brings.
+/// What was found in a window.
 #[derive(Default)]
 struct Found {
-    /// Clusters that end in it and differ from those of the base.
+    /// The clusters that end in this window and differ from those of the base.
     clusters: Vec<(Cluster, Vec<Piece>)>,
-    /// New bytes to be taken over.
+    /// The new bytes that are taken over.
     new: Vec<u8>,
 }
 
@@ -225,7 +229,7 @@ impl<'a, R: Read> Walk<'a, R> {
         Walk { delta, parts: Parts::default(), target, ended: false }
     }
 
-    /// What the next window brings; `None` at the end, where all clusters have been seen.
+    /// Reads the next window. The result is `None` at the end, if all clusters have been seen; if not, it is an error.
     fn window(&mut self) -> Result<Option<Found>, Error> {
         let window = match self.delta.next_item()? {
             Some(Item::Window(window)) => window,
@@ -246,12 +250,13 @@ impl<'a, R: Read> Walk<'a, R> {
     }
 }
 
-/// A window's target as parts.
+/// The target of a window as a list of parts.
 #[derive(Default)]
 struct Parts {
-    /// Its new bytes, at their places.
+    /// The new bytes, each at its position in the target. The bytes of other parts are not valid.
     bytes: Vec<u8>,
-    /// Where parts begin, and the place of the base if they are copied from there.
+    /// The position in the target at which each part begins, and the place of the base from which it is copied, if it
+    /// is.
     list: Vec<(usize, Option<u64>)>,
     len: usize,
 }
@@ -270,7 +275,7 @@ impl Part<'_> {
         }
     }
 
-    /// Takes the first `n` bytes off.
+    /// Takes the first `n` bytes off the part, and returns them.
     fn take(&mut self, n: usize) -> Self {
         match self {
             Part::New(bytes) => {
@@ -338,7 +343,7 @@ impl Parts {
         Ok(())
     }
 
-    /// A copy from within the window, which may overlap what it makes.
+    /// Applies a copy from within the window, which may overlap the bytes that it makes.
     fn repeat(&mut self, mut from: usize, mut len: usize) -> Result<(), Error> {
         while len > 0 {
             let n = self.list.partition_point(|(start, _)| *start <= from) - 1;
@@ -348,7 +353,8 @@ impl Parts {
             if base.is_none() {
                 self.bytes.copy_within(from..from + count, self.len);
             }
-            // What is known up to here repeats itself: from where it is copied can stay, and there is more with each step.
+            // Where the copy overlaps itself, the bytes up to here repeat. So `from` can stay, and each step copies
+            // more.
             let stays = base.is_none() && end == self.len;
             self.push(base.map(|at| at + (from - start) as u64), count)?;
             len -= count;
@@ -376,30 +382,30 @@ enum Phase {
     Data,
 }
 
-/// The target, as its parts come.
+/// The state of reading the target, whose parts come one after the other.
 struct Target<'a> {
     shape: &'a Shape,
     base: &'a dyn ReadAt,
     dirty: &'a Dirty,
     phase: Phase,
-    /// What has come of a header.
+    /// The bytes of a header that have come so far.
     gathered: Vec<u8>,
     uuid: Uuid,
-    /// Clusters of the extent that have not begun.
+    /// The clusters of the extent whose data has not begun.
     clusters: std::vec::IntoIter<Cluster>,
     current: Option<Current>,
     seen: Bits,
-    /// Clusters that were not seen.
+    /// The number of clusters that were not seen yet.
     left: usize,
-    /// New bytes that are taken over.
+    /// The number of new bytes so far that are taken over.
     kept: u64,
 }
 
 struct Current {
     cluster: Cluster,
-    /// Bytes that have not come.
+    /// The number of bytes that have not come yet.
     left: usize,
-    /// Nothing of it is of use: all of it is read anew.
+    /// All of the cluster is dirty, so nothing of it is taken over: it is read from the disk.
     dirty: bool,
     pieces: Vec<Piece>,
 }
@@ -424,7 +430,7 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// Gathers bytes of a header until there are `wanted` of them.
+    /// Gathers the bytes of a header. Returns whether there are `wanted` of them.
     fn gather(&mut self, part: &mut Part<'_>, wanted: usize) -> Result<bool, Error> {
         let had = self.gathered.len();
         match part.take(part.len().min(wanted - had)) {
@@ -458,7 +464,7 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// Passes over an extent that is one of the base, from its first to its last byte.
+    /// Passes over an extent if it is copied from the base as a whole. Returns whether it was.
     fn as_in_base(&mut self, part: &mut Part<'_>) -> Result<bool, Error> {
         let Part::Base(at, len) = part else { return Ok(false) };
         if !self.gathered.is_empty() || self.uuid != self.shape.header.uuid {
@@ -500,7 +506,7 @@ impl Target<'_> {
         self.next_cluster(found)
     }
 
-    /// Begins the next cluster that has data; notes those of zeros.
+    /// Begins the next cluster that has data. Clusters of zeros, which have none, are noted on the way.
     fn next_cluster(&mut self, found: &mut Found) -> Result<(), Error> {
         self.phase = Phase::Data;
         loop {
@@ -548,7 +554,7 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// Notes a cluster, unless it is as in the base.
+    /// Notes a cluster, unless its content is the same as in the base.
     fn note(&mut self, current: Current, found: &mut Found) {
         let Current { cluster, pieces, dirty, .. } = current;
         let place = self.shape.place(cluster.device, cluster.number);

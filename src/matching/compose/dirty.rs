@@ -1,20 +1,21 @@
-//! Which blocks of a VM's disks may have changed, as QEMU's dirty bitmaps say.
+//! Holds which blocks of a VM's disks may have changed, as QEMU's dirty bitmaps say.
 
 use std::ops::Range;
 
 use crate::vma::{BLOCK, BLOCKS_PER_CLUSTER, CLUSTER, Cluster, Device};
 
-/// A mask for each cluster of every disk: 32 KiB for a GiB.
+/// For each device, a mask of 16 blocks for each cluster. That is 32 KiB for a GiB of disk.
 pub(super) struct Dirty(Vec<Vec<u16>>);
 
 impl Dirty {
-    /// No disks yet.
+    /// Makes the value without any disks.
     pub fn new() -> Dirty {
         Dirty(vec![Vec::new(); 256])
     }
 
-    /// Takes the ranges of a disk. `None` where one does not lie within it, or begins or ends in the midst of a block of
-    /// 4096 bytes: what QEMU does not call dirty cannot be read.
+    /// Adds the dirty ranges of a disk, in bytes. The result is `None` where a range does not lie within the disk, or
+    /// begins or ends within a block of 4096 bytes: such a block could not be read completely, as QEMU refuses to read
+    /// what is not dirty.
     pub fn add(&mut self, device: &Device, ranges: &[Range<u64>]) -> Option<()> {
         let mut masks = vec![0u16; usize::try_from(device.clusters()).ok()?];
         for range in ranges {
@@ -32,7 +33,8 @@ impl Dirty {
                 block += count;
             }
         }
-        // Nothing of the disk lies behind its end.
+        // Where all blocks up to the end of the disk are dirty, the last cluster has all bits set: nothing of the disk
+        // lies behind its end.
         let blocks = device.size.div_ceil(BLOCK as u64) % BLOCKS_PER_CLUSTER as u64;
         if let Some(last) = masks.last_mut()
             && blocks > 0
@@ -44,13 +46,13 @@ impl Dirty {
         Some(())
     }
 
-    /// The blocks of a cluster that may have changed; all bits are set where all of it may.
+    /// The mask of the blocks of a cluster that may have changed. All bits are set if all of it may have changed.
     pub fn of(&self, cluster: &Cluster) -> u16 {
         self.0[usize::from(cluster.device)].get(cluster.number as usize).copied().unwrap_or(0)
     }
 }
 
-/// The bytes of a disk of this size that are the blocks `mask` of a cluster: ranges, in order.
+/// Lists the ranges of bytes of the blocks `mask` of a cluster, in order. `size` is that of the disk.
 pub(super) fn ranges(number: u32, mask: u16, size: u64) -> impl Iterator<Item = Range<u64>> {
     let start = u64::from(number) * CLUSTER as u64;
     let mut bit = 0;

@@ -1,15 +1,17 @@
-//! A differential of what QEMU's dirty bitmaps mark: nothing else of the disks is read, and nothing of the base's data.
+//! Makes a differential from what QEMU's dirty bitmaps mark. Nothing else of the disks is read, and none of the base's
+//! data.
 //!
-//! The new archive has the base's layout and UUID. Of each cluster, what is dirty comes from the disk, and what is not
-//! from the last differential, where that differs from the base, or else from the base. A dirty block that equals the
-//! base's, by the fingerprint in the base's map, is copied. An extent in which nothing differs is one copy, its header
-//! included; of all others the header is new. The guest's configuration is in the archive's header: when that
-//! grows, all extents move.
+//! The new archive has the base's layout and UUID. The dirty blocks of a cluster come from the disk. The other blocks
+//! come from the last differential if they differ there from the base, and else from the base. A dirty block that is
+//! equal to the base's, by the fingerprint in the base's map, is copied from the base. An extent in which nothing
+//! differs is a single copy, with its header; every other extent gets a new header. The archive's header holds the
+//! guest's configuration: if that grows, all extents move.
 //!
-//! What is copied is never seen, so windows have no checksums, and the end record holds a hash of the differential
-//! itself (version 2, see `vcdiff/end.rs`). What they copy is proved by the checksums of the base's frames when it is restored.
+//! The data that is copied is never seen here. So windows have no checksums, and the end record holds a hash of the
+//! differential itself (version 2, see `vcdiff/end.rs`). When it is restored, the checksums of the base's frames prove
+//! what was copied.
 //!
-//! Whatever is not certain ends in [`Error::Unfit`]: then everything must be read.
+//! If anything is not certain, the result is [`Error::Unfit`]: then everything must be read.
 
 mod carried;
 mod dirty;
@@ -41,10 +43,10 @@ use crate::vcdiff::{
 };
 use crate::vma::{BLOCK, BLOCKS_PER_CLUSTER, CLUSTER, Cluster, Config, EXTENT_HEADER, ExtentHeader, Header};
 
-/// Ranges of a disk that are read ahead.
+/// The number of ranges of a disk that are read ahead.
 const AHEAD: usize = 16;
 
-/// A disk of the guest, as it is exported.
+/// A disk of the guest, as QEMU exports it.
 pub struct Disk {
     name: String,
     client: Client,
@@ -52,10 +54,10 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Asks what is dirty of a disk.
+    /// Connects to a disk's export, and asks which ranges are dirty.
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// Fails with [`Error::Disk`].
     pub fn new(name: &str, connect: impl FnOnce() -> Result<Client, nbd::Error>) -> Result<Disk, Error> {
         let failed = |source| Error::Disk { name: name.to_owned(), source };
         let mut client = connect().map_err(failed)?;
@@ -64,41 +66,42 @@ impl Disk {
     }
 }
 
-/// What a disk had to be read of.
+/// How much had to be read of a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadOf {
-    /// Its name.
+    /// The name of the disk.
     pub name: String,
-    /// Bytes that were read.
+    /// The number of bytes that were read.
     pub read: u64,
-    /// Bytes of the disk.
+    /// The size of the disk in bytes.
     pub size: u64,
 }
 
-/// What a differential was made of.
+/// The figures of a differential that was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Bytes of the archive.
+    /// The length of the archive in bytes.
     pub total: u64,
-    /// Bytes of it that the differential holds.
+    /// The number of bytes of the archive that the differential itself holds.
     pub new: u64,
-    /// By disk.
+    /// How much was read of each disk.
     pub disks: Vec<ReadOf>,
 }
 
-/// The differential before this one, on the same base.
+/// The last differential against the same base.
 pub struct Previous {
     path: PathBuf,
     file: File,
 }
 
 impl Previous {
-    /// Takes an open file.
+    /// Takes the open file of the last differential. The path is for messages.
     pub fn new(path: &Path, file: File) -> Previous {
         Previous { path: path.to_owned(), file }
     }
 
-    /// Reads it from its start. It must be of this base, and whatever is damaged in it must show.
+    /// Opens the differential from its start. It must have been made against this base, and must have checksums that
+    /// show any damage.
     fn open(&self, base: &AppHeader) -> Result<Reader<Box<dyn Read + Send>>, Error> {
         let cannot =
             |source| Error::Io { what: format!("cannot read {}", crate::text::shown(&self.path)), source };
@@ -115,7 +118,7 @@ impl Previous {
         if !header.end_record {
             return Err(Error::unfit("the last differential has no end record"));
         }
-        // The hash of a whole target is of no use here.
+        // The hash of the whole target cannot be checked here, as the target is not produced.
         let checked = has_checksums(kind, &prefix[..n]);
         if !header.end_of_delta && !checked {
             return Err(Error::unfit("the last differential has no checksum of its own"));
@@ -124,16 +127,17 @@ impl Previous {
     }
 }
 
-/// Whether a compressed file that begins so holds checksums of its content, as far as its format leaves a choice.
+/// Tells whether a compressed file that begins with `front` holds checksums of its content, for formats that leave a
+/// choice.
 fn has_checksums(kind: Kind, front: &[u8]) -> bool {
     match kind {
         Kind::Raw | Kind::Lzw => false,
         Kind::Gzip | Kind::Bzip2 => true,
-        // RFC 8878 section 3.1.1.1.1: the frame header's descriptor.
+        // RFC 8878, section 3.1.1.1.1: this is bit 2 of the frame header's descriptor.
         Kind::Zstd => front.get(4).is_some_and(|descriptor| descriptor & 4 != 0),
-        // The kind of check, in the stream's flags.
+        // The stream's flags tell the kind of check, where 0 is none.
         Kind::Xz => front.get(7).is_some_and(|flags| flags & 15 != 0),
-        // Adler-32 or CRC-32 of each block, in the flags of the header, whose form is that of lzop 0.94 and later.
+        // The header's flags tell whether each block has an Adler-32 or CRC-32. They are there since lzop 0.94.
         Kind::Lzop => {
             front.get(9).is_some_and(|version| *version >= 9)
                 && front.get(17..21).is_some_and(|flags| flags[3] & 3 != 0 || flags[2] & 3 != 0)
@@ -141,10 +145,10 @@ fn has_checksums(kind: Kind, front: &[u8]) -> bool {
     }
 }
 
-/// All that is known before the first byte is written.
+/// All that is known before the first byte of the differential is written.
 pub struct Prepared {
     path: PathBuf,
-    /// The header of the differential: it describes the base.
+    /// The application header of the differential, which describes the base.
     app: AppHeader,
     identity: [u8; 16],
     map: MapReader,
@@ -155,10 +159,10 @@ pub struct Prepared {
     disks: Vec<Disk>,
 }
 
-/// Looks at the base, the disks and the last differential.
+/// Reads what must be known of the base, the disks and the last differential.
 ///
 /// # Errors
-/// [`Error::Unfit`] where they do not belong together; those of reading.
+/// Fails with [`Error::Unfit`] where they do not belong together, and where one of them cannot be read.
 pub fn prepare(base: Base, disks: Vec<Disk>, previous: Option<Previous>) -> Result<Prepared, Error> {
     let mut app = AppHeader { end_record: true, end_of_delta: true, ..AppHeader::default() };
     base.describe(&mut app);
@@ -188,11 +192,12 @@ pub fn prepare(base: Base, disks: Vec<Disk>, previous: Option<Previous>) -> Resu
 }
 
 impl Prepared {
-    /// Writes the differential to `out`, which compresses it. `proof` is asked before the end is written.
+    /// Writes the differential to `out`, which compresses it. `proof` is called before the end is written, and can
+    /// refuse it.
     ///
     /// # Errors
-    /// Those of reading the disks, the last differential and the base's map, of writing, and of `proof`. The output is
-    /// recognisably incomplete then.
+    /// Fails where the disks, the last differential or the base's map cannot be read, where the output cannot be
+    /// written, and where `proof` fails. The output then has no end record, which shows that it is incomplete.
     pub fn write(
         self,
         configs: Vec<Config>,
@@ -229,7 +234,7 @@ impl Prepared {
         for n in 0..self.shape.slots.count() {
             work.extent(n, &mut out)?;
         }
-        // Only its end proves that it was what it should be.
+        // Only the end of the last differential proves that what was read of it is right.
         if let Some(again) = &mut work.again {
             again.end()?;
         }
@@ -240,7 +245,7 @@ impl Prepared {
     }
 }
 
-/// The dirty ranges of the disks, by device: they are read in the order of the base's extents.
+/// The channels with the dirty ranges of each disk, by device. They are read in the order of the base's extents.
 type Feeds = Vec<Option<Receiver<Result<Vec<u8>, Error>>>>;
 
 fn feeds(disks: Vec<Disk>, shape: &Shape, dirty: &Dirty) -> Result<(Feeds, Vec<ReadOf>), Error> {
@@ -265,7 +270,7 @@ fn feeds(disks: Vec<Disk>, shape: &Shape, dirty: &Dirty) -> Result<(Feeds, Vec<R
                 let wanted = wanted.into_iter().flat_map(|(number, mask)| ranges(number, mask, size));
                 for data in client.reads(wanted) {
                     let data = data.map_err(|source| Error::Disk { name: name.clone(), source });
-                    // Nobody waits any more where something else failed.
+                    // The receiver is gone only if something else has failed.
                     if send.send(data).is_err() {
                         break;
                     }
@@ -277,14 +282,14 @@ fn feeds(disks: Vec<Disk>, shape: &Shape, dirty: &Dirty) -> Result<(Feeds, Vec<R
     Ok((feeds, read))
 }
 
-/// Where bytes of an extent come from.
+/// Where some bytes of an extent come from.
 #[derive(Clone, Copy)]
 enum Now {
-    /// The base.
+    /// The bytes are in the base: position and length.
     Base(u64, u64),
-    /// What was read of the disks for this extent.
+    /// The bytes were read from a disk: their start and end in `Work::data`.
     Disk(usize, usize),
-    /// The last differential.
+    /// The bytes are new bytes of the last differential: the number of the first one, and the length.
     Carried(u64, u32),
 }
 
@@ -296,7 +301,7 @@ struct Work<'a> {
     carried: &'a Carried,
     again: Option<Again<'a, Box<dyn Read + Send>>>,
     feeds: Feeds,
-    /// What was read of the disks for this extent.
+    /// The clusters of this extent that are dirty. Only their dirty blocks are filled in.
     data: Vec<u8>,
 }
 
@@ -329,7 +334,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// What a cluster of the base is now: its mask, and where the bytes of its blocks come from.
+    /// Finds what a cluster of the base is now: returns its mask, and adds where the bytes of its blocks come from to
+    /// `all`.
     fn cluster(&mut self, slot: &Cluster, place: u64, all: &mut Vec<Now>) -> Result<u16, Error> {
         let dirty = self.dirty.of(slot);
         let (clean_mask, pieces) = match self.carried.cluster(slot) {
@@ -348,7 +354,7 @@ impl Work<'_> {
         let start = self.read(slot, dirty)?;
         let mut prints = None;
         let mut mask = 0;
-        // Place of the next clean block in the pieces.
+        // The position of the next clean block in the pieces.
         let mut clean = 0;
         for block in 0..BLOCKS_PER_CLUSTER {
             let bit = 1 << block;
@@ -373,7 +379,7 @@ impl Work<'_> {
             if let Some(pieces) = pieces
                 && clean_mask & bit != 0
             {
-                // It is not wanted any more.
+                // The last differential's bytes of this block are not wanted any more.
                 for piece in parts(pieces, had, had + BLOCK as u32) {
                     if let Now::Carried(start, len) = now(&piece) {
                         self.carry(start, len, None)?;
@@ -405,7 +411,7 @@ impl Work<'_> {
         Ok(mask)
     }
 
-    /// Reads the dirty blocks of a cluster; tells where the cluster begins in `data`.
+    /// Reads the dirty blocks of a cluster. Returns the position in `data` at which the cluster begins.
     fn read(&mut self, slot: &Cluster, dirty: u16) -> Result<usize, Error> {
         let start = self.data.len();
         self.data.resize(start + CLUSTER, 0);
@@ -420,7 +426,7 @@ impl Work<'_> {
         Ok(start)
     }
 
-    /// Fingerprints of a cluster's stored blocks in the base.
+    /// Finds the fingerprints of a cluster's stored blocks in the base's map.
     fn prints(&self, place: u64, slot: &Cluster) -> Result<Vec<Fingerprint>, Error> {
         let segments = &self.shape.slots.segments;
         let n = segments.partition_point(|start| *start <= place).saturating_sub(1);
@@ -441,7 +447,7 @@ impl Work<'_> {
             })
     }
 
-    /// Writes bytes of the last differential, or leaves them out.
+    /// Writes new bytes of the last differential, or passes over them if there is no `out`.
     fn carry(&mut self, start: u64, len: u32, mut out: Option<&mut Output>) -> Result<(), Error> {
         let again = self.again.as_mut().ok_or(Error::Internal("there is no last differential"))?;
         let mut written = Ok(());
@@ -462,7 +468,7 @@ fn now(piece: &Piece) -> Now {
     }
 }
 
-/// The parts of pieces that cover these places of theirs.
+/// Lists the parts of pieces that lie between these two offsets, which count from the first piece's start.
 fn parts(pieces: &[Piece], start: u32, end: u32) -> impl Iterator<Item = Piece> + '_ {
     let mut at = 0;
     pieces.iter().filter_map(move |piece| {
@@ -473,11 +479,11 @@ fn parts(pieces: &[Piece], start: u32, end: u32) -> impl Iterator<Item = Piece> 
     })
 }
 
-/// Writes windows.
+/// Writes the windows of the differential.
 struct Output {
     encoder: Box<dyn Encoder>,
     window: WindowBuilder,
-    /// New bytes that are not in the window yet: records are looked for in all that follow one another.
+    /// New bytes that are not in the window yet: repeated records are looked for in all those that follow one another.
     pending: Vec<u8>,
     bytes: Vec<u8>,
     hash: DeltaHasher,
@@ -531,7 +537,7 @@ impl Output {
         Ok(())
     }
 
-    /// Puts new bytes into the window.
+    /// Puts the pending new bytes into the window.
     fn flush(&mut self) {
         let begun = self.window.target_len();
         let (pending, window) = (&self.pending, &mut self.window);

@@ -1,7 +1,7 @@
-//! The shape of a VM's full backup: its disks, and where in the stream each of their clusters lies.
+//! The shape of a VM's full backup: its disks, and where each of their clusters lies in the stream.
 //!
-//! It comes from the side frames of the full backup ([`crate::matching::map`]) and the header of its archive; the data of the
-//! disks is not read. It takes 16 bytes for each cluster: 256 KiB for a GiB of disk.
+//! It is made from the side frames of the full backup ([`crate::matching::map`]) and from the header of its archive, so
+//! the data of the disks is not read. It takes 16 bytes of memory for each cluster, which is 256 KiB for a GiB of disk.
 
 use crate::container::ReadAt;
 use crate::matching::map::{MapReader, Slots};
@@ -11,25 +11,27 @@ use crate::vma::{Cluster, Device, EXTENT_HEADER, ExtentHeader, Header};
 use std::io;
 use std::path::Path;
 
-/// See the module.
+/// The shape of a full backup; see the module's text.
 pub(super) struct Shape {
-    /// The archive's header.
+    /// The header of the archive.
     pub header: Header,
-    /// Its extents and their slots.
+    /// The extents of the archive, and their slots.
     pub slots: Slots,
-    /// By device and number of the cluster: where its blocks begin, and its mask, in one number.
+    /// For each device and number of a cluster, the position of its blocks (above [`MASK_BITS`]) and its mask, in one
+    /// number.
     places: Vec<Vec<u64>>,
 }
 
-/// Bits of a place that are the mask.
+/// The number of bits that the mask takes in a place.
 const MASK_BITS: u32 = 16;
 const UNSEEN: u64 = u64::MAX;
 
 impl Shape {
-    /// The shape of a base whose disks must be these (name and size); `Err` within `Ok` tells why it cannot serve.
+    /// Makes the shape of a base. Its disks must be these (name, and size in bytes). An `Err` within `Ok` says why it
+    /// cannot serve.
     ///
     /// # Errors
-    /// Where the base cannot be read, or is damaged.
+    /// Fails where the base cannot be read, or is damaged.
     pub fn of(map: &MapReader, path: &Path, disks: &[(&str, u64)]) -> Result<Result<Shape, String>, Error> {
         let io = |source| Error::base(path, BaseProblem::Io(source));
         let Some((header, len)) = header(map.content()).map_err(io)? else {
@@ -55,28 +57,29 @@ impl Shape {
         Ok(Ok(Shape { header, slots, places }))
     }
 
-    /// Where the blocks of a cluster begin, and its mask; `None` where there is no such cluster.
+    /// Returns the position of a cluster's blocks in the stream, and its mask. It is `None` where there is no such
+    /// cluster.
     pub fn place(&self, device: u8, number: u32) -> Option<(u64, u16)> {
         let place = *self.places[usize::from(device)].get(number as usize)?;
         Some((place >> MASK_BITS, place as u16))
     }
 
-    /// Number of the extent that begins here.
+    /// Returns the number of the extent that begins at this position.
     pub fn extent_at(&self, at: u64) -> Option<usize> {
         let n = self.slots.extents.binary_search_by_key(&at, |e| e.at).ok()?;
         (n < self.slots.count()).then_some(n)
     }
 
-    /// Bytes of extent `n`, its header and its data.
+    /// Returns the length of extent `n` in bytes, which is that of its header and its data.
     pub fn extent_len(&self, n: usize) -> u64 {
         self.slots.extents[n + 1].at - self.slots.extents[n].at
     }
 
-    /// Reads bytes of the base. Those of an extent's header are made anew, without a look at the file: what is not
-    /// plain has no shape.
+    /// Reads bytes of the base. The header of an extent is made anew instead of being read: it is known exactly, as
+    /// only plain archives have a shape.
     ///
     /// # Errors
-    /// Those of reading the file.
+    /// Fails where the file cannot be read.
     pub fn read(&self, base: &dyn ReadAt, at: u64, buf: &mut [u8]) -> io::Result<()> {
         let n = self.slots.extents.partition_point(|e| e.at <= at).checked_sub(1);
         if let Some(n) = n.filter(|n| *n < self.slots.count()) {
@@ -91,7 +94,7 @@ impl Shape {
     }
 }
 
-/// The header of an archive, and its length; `None` where it is none.
+/// Reads the header of an archive, and returns it with its length in bytes. It is `None` where there is no such header.
 fn header(base: &dyn ReadAt) -> io::Result<Option<(Header, u64)>> {
     let mut bytes = vec![0; Header::PREFIX];
     if base.size() < bytes.len() as u64 {
@@ -107,7 +110,7 @@ fn header(base: &dyn ReadAt) -> io::Result<Option<(Header, u64)>> {
     Ok(Header::parse(&bytes).ok().map(|header| (header, len as u64)))
 }
 
-/// How the disks of a base differ from those there are now, if they do.
+/// Tells how the disks of a base differ from the present ones, if they do.
 fn other_disks(then: &[Device], now: &[(&str, u64)]) -> Option<String> {
     if then.iter().any(Device::is_vmstate) {
         return Some("the full backup holds the guest's memory".into());
@@ -132,7 +135,7 @@ fn other_disks(then: &[Device], now: &[(&str, u64)]) -> Option<String> {
     new.map(|(_, (name, _))| format!("the disk {name} is not in the full backup"))
 }
 
-/// Places by device and cluster; `None` unless each cluster of every device is there once.
+/// Finds the place of each cluster. The result is `None` unless each cluster of every device is there exactly once.
 fn places(header: &Header, slots: &Slots) -> Option<Vec<Vec<u64>>> {
     let mut places: Vec<Vec<u64>> = vec![Vec::new(); 256];
     for device in &header.devices {
@@ -155,11 +158,11 @@ fn places(header: &Header, slots: &Slots) -> Option<Vec<Vec<u64>>> {
     (left == 0 && all == slots.slots.len()).then_some(places)
 }
 
-/// One bit for each cluster of the disks of an archive.
+/// A set of clusters, with one bit for each cluster of an archive's disks.
 pub(super) struct Bits(Vec<Vec<u64>>);
 
 impl Bits {
-    /// None is set.
+    /// Makes an empty set.
     pub fn of(devices: &[Device]) -> Bits {
         let mut bits = vec![Vec::new(); 256];
         for device in devices {
@@ -168,7 +171,7 @@ impl Bits {
         Bits(bits)
     }
 
-    /// Sets one; whether it was not set before. `None` where there is no such cluster.
+    /// Adds a cluster. Returns whether it was new, or `None` where the disks have no such cluster.
     pub fn set(&mut self, device: u8, number: u32) -> Option<bool> {
         let word = self.0[usize::from(device)].get_mut(number as usize / 64)?;
         let bit = 1 << (number % 64);
@@ -177,7 +180,7 @@ impl Bits {
         Some(new)
     }
 
-    /// Whether one is set.
+    /// Tells whether a cluster is in the set.
     pub fn has(&self, cluster: &Cluster) -> bool {
         let word = self.0[usize::from(cluster.device)].get(cluster.number as usize / 64);
         word.is_some_and(|word| word >> (cluster.number % 64) & 1 == 1)

@@ -1,8 +1,8 @@
-//! Where in a VM's full backup each cluster of its disks lies: the side frames that tell, as they are stored.
+//! Tells where each cluster of a VM's disks lies in its full backup, by side frames that are stored with the map.
 //!
-//! A differential of what QEMU's dirty bitmaps mark is made without reading the full backup. Its map ([`super`])
-//! holds the fingerprints, but they are many: these frames tell which part of the map is of use, and what
-//! every extent holds that has not changed. They follow one another behind the last part of the map:
+//! A differential of what QEMU's dirty bitmaps mark is made without reading the full backup. Its map ([`super`]) holds
+//! the fingerprints, but these are many. The frames of this module tell which part of the map is needed, and what the
+//! unchanged extents hold. They follow one another behind the last part of the map:
 //!
 //! ```text
 //! "pvedbSLT"  place u64 of the first extent, extents u32, slots u32, segments u32, length u32,
@@ -14,10 +14,10 @@
 //!                                  bit 3 the number is not the device's last one and 1 more: the difference follows (zigzag)
 //!                                  the rest: slots of the run beyond the first, each with the same mask and the next number
 //! ```
-//! Numbers are little endian; a varint is that of VCDIFF. A slot is an entry of an extent's header: device, number of
-//! the cluster, mask of its stored blocks. Each frame begins anew. Extents lie one behind the other, from the archive's
-//! header to its end. An archive whose extents hold something else than these three, unused slots before used ones or
-//! two UUIDs, has no such frames.
+//! Numbers are little endian, and a varint is that of VCDIFF. A slot is an entry of an extent's header: the device, the
+//! number of the cluster, and the mask of its stored blocks. No frame depends on the one before it. The extents fill
+//! the archive without gaps from its header to its end. If the header of any extent holds something else than these
+//! three, has unused slots before used ones, or another UUID than the first, the archive has no such frames.
 
 use std::mem;
 
@@ -27,35 +27,37 @@ use crate::matching::fingerprint::checksum;
 use crate::vcdiff::varint;
 use crate::vma::{BLOCK, CLUSTERS_PER_EXTENT, Cluster, EXTENT_HEADER, EXTENT_UUID, ExtentHeader, Uuid};
 
-/// Tag of these side frames.
+/// The tag of these side frames.
 pub const SLOTS: Tag = *b"pvedbSLT";
-/// Slots of a frame, at most. All disks of a frame together are 64 GiB then.
+/// The number of slots in a frame at most. The disks of one frame then have 64 GiB together.
 const MAX_SLOTS: usize = 1 << 20;
-/// No frame is longer: a slot takes no more than a head of 1 byte, a device, a mask and a number of 5.
+/// The largest length of a frame in bytes: a slot takes at most a head of 1 byte, a device, a mask, and a number of 5
+/// bytes.
 pub const MAX_FRAME: u32 = 16 << 20;
 const HEAD: usize = 40;
 
-/// An extent of an archive.
+/// The place of an extent in an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it begins in the stream.
+    /// The position in the stream at which it begins.
     pub at: u64,
-    /// Its first slot.
+    /// The index of its first slot.
     pub first: u32,
 }
 
-/// What the frames say, all of them.
+/// The content of all frames.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slots {
-    /// Places of the segments of the map.
+    /// The position of each segment of the map.
     pub segments: Vec<u64>,
-    /// The extents, in order; then one without slots, where the archive ends.
+    /// The extents in order. One without slots follows, which stands where the archive ends.
     pub extents: Vec<Extent>,
-    /// The slots of all extents, in order.
+    /// The slots of all extents in order.
     pub slots: Vec<Cluster>,
 }
 
-/// Whether the frames can tell all of a segment's extents. Their UUID is the one given, or is noted there.
+/// Tells whether the frames can describe all extents of a segment. Their UUID must be `uuid`; if that is `None`, the
+/// first header sets it.
 pub fn is_plain(segment: &Segment, uuid: &mut Option<Uuid>) -> bool {
     let Layout::Vma(spans) = &segment.layout else { return false };
     let mut at = 0;
@@ -77,10 +79,10 @@ pub fn is_plain(segment: &Segment, uuid: &mut Option<Uuid>) -> bool {
     })
 }
 
-/// Makes the frames of an archive, segment by segment.
+/// Makes the frames of an archive from its segments, one after the other.
 #[derive(Default)]
 pub struct SlotsBuilder {
-    /// Where the next extent begins.
+    /// The position at which the next extent begins.
     at: u64,
     frame: Frame,
 }
@@ -96,7 +98,7 @@ struct Frame {
     count: usize,
 }
 
-/// Equal numbers that follow one another.
+/// A list of numbers, stored as runs of equal ones.
 #[derive(Default)]
 struct Runs {
     out: Vec<u8>,
@@ -123,17 +125,17 @@ impl Runs {
     }
 }
 
-/// Slots with one mask, and numbers that follow one another.
+/// Slots with the same mask whose numbers follow one another.
 struct Run {
     first: Cluster,
     len: u64,
 }
 
-/// What the next run is told relative to.
+/// The values relative to which the next run is stored.
 struct Last {
     device: u8,
     mask: u16,
-    /// Of each device, the number that comes next.
+    /// For each device, the number that comes next.
     next: Box<[u64; 256]>,
 }
 
@@ -201,14 +203,14 @@ impl Frame {
         }
         let sum = checksum(&[&out[..], &lists].concat());
         out.extend(sum.to_le_bytes());
-        // It cannot fail but for lack of memory; then they are stored as they are.
+        // Compressing fails only if memory is short. The lists are then stored as they are.
         out.extend(zstd::bulk::compress(&lists, 3).unwrap_or(lists));
         out
     }
 }
 
 impl SlotsBuilder {
-    /// Takes the next segment's layout; gives a frame that is full.
+    /// Adds the layout of the next segment. Returns a frame if one is full.
     pub fn push(&mut self, spans: &[Span]) -> Option<Vec<u8>> {
         let (mut extents, mut open) = (0, None);
         for span in spans {
@@ -244,15 +246,15 @@ impl SlotsBuilder {
         mem::replace(&mut self.frame, next).encode()
     }
 
-    /// The last frame, if there is one.
+    /// Returns the last frame, if there is one.
     pub fn finish(mut self) -> Option<Vec<u8>> {
         (self.frame.segments.count > 0).then(|| self.cut())
     }
 }
 
 impl Slots {
-    /// Takes the next frame; `None` where it is damaged, does not follow the last, or makes more than `most` slots of them
-    /// all.
+    /// Adds the next frame. The result is `None` where it is damaged, does not follow the last one, or makes more than
+    /// `most` slots in all.
     pub fn push(&mut self, frame: &[u8], most: u64) -> Option<()> {
         let (head, lists) = frame.split_at_checked(HEAD)?;
         let u32_at =
@@ -288,7 +290,7 @@ impl Slots {
         let (mut at, mut slot) = (start, first as u32);
         let mut counts = of_extents.into_iter();
         for in_segment in of_segments {
-            // The archive's header lies before the first extent.
+            // The first segment begins with the archive's header, before the first extent.
             self.segments.push(if self.segments.is_empty() { 0 } else { at });
             for count in counts.by_ref().take(in_segment as usize) {
                 let count = usize::try_from(count).ok().filter(|n| (1..=CLUSTERS_PER_EXTENT).contains(n))?;
@@ -303,23 +305,23 @@ impl Slots {
         rest.is_empty().then_some(())
     }
 
-    /// Number of extents.
+    /// Returns the number of extents.
     pub fn count(&self) -> usize {
         self.extents.len().saturating_sub(1)
     }
 
-    /// Where the archive ends.
+    /// Returns the position at which the archive ends.
     pub fn end(&self) -> u64 {
         self.extents.last().map_or(0, |end| end.at)
     }
 
-    /// The slots of extent `n`.
+    /// Returns the slots of extent `n`.
     pub fn of(&self, n: usize) -> &[Cluster] {
         &self.slots[self.extents[n].first as usize..self.extents[n + 1].first as usize]
     }
 }
 
-/// As many numbers, from runs.
+/// Reads `count` numbers that are stored as runs.
 fn runs(lists: &mut &[u8], count: usize) -> Option<Vec<u64>> {
     let mut out = Vec::with_capacity(count);
     while out.len() < count {
@@ -378,7 +380,7 @@ mod tests {
         Span::Cluster(chunker::Cluster { device: slot.device, number: slot.number, mask: slot.mask })
     }
 
-    /// Segments of extents of slots.
+    /// The slots of each extent of each segment.
     type Archive = Vec<Vec<Vec<Cluster>>>;
 
     fn frames(archive: &Archive) -> Vec<Vec<u8>> {
@@ -431,7 +433,7 @@ mod tests {
         check(&thin);
         let lost = [&frames[..1], &frames[2..]].concat();
         assert_eq!(read(&lost), None);
-        // More than the disks can have.
+        // The frame has more slots than the disks can have clusters.
         assert_eq!(Slots::default().push(&frames[0], 1000), None);
     }
 
@@ -457,7 +459,7 @@ mod tests {
             if cut { frame.truncate(at) } else { frame[at] ^= 1 << bit }
             let good = read(&frames(&mixed));
             let read = read(&[frame]);
-            // What zstd itself passes over may change.
+            // A change that zstd itself does not notice may pass.
             prop_assert!(read.is_none() || read == good);
         }
     }
