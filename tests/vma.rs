@@ -400,6 +400,9 @@ mod compose;
 #[path = "vma/program.rs"]
 mod program;
 
+#[path = "vma/salvage.rs"]
+mod salvage;
+
 mod hostile {
     //! Archives whose checksums are right and whose contents are not.
 

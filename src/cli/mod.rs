@@ -16,6 +16,7 @@ mod places;
 pub(crate) mod progress;
 mod report;
 mod results;
+mod salvage;
 pub(crate) mod say;
 pub mod selftest;
 pub(crate) mod signals;

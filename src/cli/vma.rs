@@ -16,9 +16,10 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueHint};
 
 use super::archive;
-use super::exit::BROKEN_PIPE;
+use super::exit::{BROKEN_PIPE, INCOMPLETE};
 use super::output;
 use super::progress::{Progress, Watched};
+use super::salvage::{self, Incomplete};
 use super::say::{chat, failure, print, say};
 use super::signals::remove_on_signals;
 use super::standard;
@@ -47,7 +48,7 @@ pub fn run(command: Command, open: Open) -> ExitCode {
             for path in made.left() {
                 say!("{} could not be removed: it is incomplete", shown(path));
             }
-            ExitCode::FAILURE
+            if error.is::<Incomplete>() { ExitCode::from(INCOMPLETE) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -84,7 +85,7 @@ pub enum Command {
     },
     /// Write the configuration files and a sparse raw image of each disk into a new directory
     ///
-    /// If that fails, nothing is left behind.
+    /// If that fails, nothing is left behind. Of a damaged backup, --salvage gets what is left.
     Extract {
         /// The archive to read.
         #[command(flatten)]
@@ -94,6 +95,15 @@ pub enum Command {
         /// Only these disks, for instance drive-scsi0,drive-efidisk0
         #[arg(short, long, value_name = "DISK", value_delimiter = ',')]
         disks: Option<Vec<String>>,
+        /// Get what can be read of a damaged backup, also of a differential whose full backup is damaged. Images keep
+        /// their full length; what is lost is zeros in them, and listed on standard error, from the first lost byte to the first
+        /// behind it. What is there, but has lost the checksum that vouches for it, is listed as unproved. The image of a disk that
+        /// is not whole is named disk-NAME.incomplete.raw, and the exit status is 4
+        #[arg(long)]
+        salvage: bool,
+        /// Also write the list as JSON to FILE, which must not exist yet
+        #[arg(long, value_name = "FILE", requires = "salvage")]
+        json: Option<PathBuf>,
         /// Tell what is found
         #[arg(short, long)]
         verbose: bool,
@@ -194,7 +204,12 @@ impl Command {
                 }
                 Ok(())
             }
-            Command::Extract { archive, directory, disks, verbose, quiet } => {
+            Command::Extract { archive, directory, disks, salvage: true, json, .. } => {
+                remove_on_signals(made)?;
+                let what = (archive.name.as_os_str(), archive.base.as_deref());
+                salvage::extract(what, &directory, disks.as_deref(), json.as_deref(), made)
+            }
+            Command::Extract { archive, directory, disks, verbose, quiet, .. } => {
                 let (mut reader, progress) = archive.watched(open, quiet)?;
                 if verbose {
                     progress.suspend(|| chat(out, header_lines(reader.header()).as_bytes()))?;
@@ -372,6 +387,8 @@ mod tests {
                 archive: archive(),
                 directory: "out".into(),
                 disks: Some(vec!["drive-scsi0".into(), "drive-scsi1".into()]),
+                salvage: false,
+                json: None,
                 verbose: false,
                 quiet: false
             }

@@ -40,7 +40,8 @@ pub struct Cli {
 const AFTER_HELP: &str = "Without one of these commands pve-xdelta3 takes the command line of xdelta3 (-e, -d, -s …; its \
 manual page has all of them, pve-xdelta3 -h the list).
 
-Exit status: 0 done; 1 failed, what was written is incomplete; 2 wrong usage; 3 compose: everything must be read; 141 the \
+Exit status: 0 done; 1 failed, what was written is incomplete; 2 wrong usage; 3 compose: everything must be read; 4 \
+vma extract --salvage: something is lost or no longer proved, and the rest was written; 141 the \
 reader of the output went away.";
 
 #[derive(Subcommand)]

@@ -9,6 +9,8 @@
 //! * A stream is compressed by an [`Encoder`]. Several threads may do that (`workers`): `ordered` takes their results in order,
 //!   and `blocks` is the common part of encoders that write block by block.
 //!
+//! * What is left of a damaged file is handed out in pieces by [`salvage`].
+//!
 //! Anything that is cut short or damaged ends in an error, as far as the format lets one see it.
 
 mod blocks;
@@ -22,6 +24,7 @@ mod members;
 mod ordered;
 mod random_access;
 mod read_at;
+pub mod salvage;
 pub mod seekable;
 mod skim;
 pub mod source;

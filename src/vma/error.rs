@@ -132,6 +132,9 @@ pub enum Defect {
     /// Clusters are so scattered over huge devices that keeping track of them would take too much memory.
     #[error("clusters are scattered over more than {0} GiB of disk: this is no archive of a backup")]
     Scattered(u64),
+    /// Clusters lie in more separate places than are kept track of.
+    #[error("clusters lie in more than {0} separate places: this is no archive of a backup")]
+    Fragmented(usize),
 }
 
 /// What can go wrong while an archive is read, unpacked or written.
@@ -161,6 +164,14 @@ pub enum Error {
         /// The cause.
         #[source]
         source: io::Error,
+    },
+    /// Nothing can be salvaged.
+    #[error(
+        "the archive's header is lost, which tells the disks and their sizes: nothing can be salvaged ({why})"
+    )]
+    HeaderLost {
+        /// Why it is lost.
+        why: String,
     },
     /// The image of a disk that is to be stored could not be read.
     #[error("reading the image of \"{}\" failed at byte {offset}", shown(device))]

@@ -67,7 +67,10 @@ fn unpack<R: Read>(
 }
 
 /// Finds the devices to unpack. The result is these devices by their ids.
-fn select<'a>(header: &'a Header, only: Option<&[String]>) -> Result<BTreeMap<u8, &'a Device>, Error> {
+pub(super) fn select<'a>(
+    header: &'a Header,
+    only: Option<&[String]>,
+) -> Result<BTreeMap<u8, &'a Device>, Error> {
     let Some(only) = only else { return Ok(header.devices.iter().map(|d| (d.id, d)).collect()) };
     let find = |name: &String| {
         header.devices.iter().find(|d| d.name == *name).map(|d| (d.id, d)).ok_or_else(|| {
@@ -79,17 +82,18 @@ fn select<'a>(header: &'a Header, only: Option<&[String]>) -> Result<BTreeMap<u8
 }
 
 /// An image that is being written.
-struct Image {
+pub(super) struct Image {
     file: File,
     temporary: PathBuf,
-    path: PathBuf,
+    pub path: PathBuf,
     /// Its size in bytes. For the guest's memory, it is the size that is known so far.
-    size: u64,
-    grows: bool,
+    pub size: u64,
+    /// Whether it is the guest's memory, of which nobody knows the length before.
+    pub grows: bool,
 }
 
 impl Image {
-    fn create(made: &Made, dir: &Path, device: &Device) -> Result<Self, Error> {
+    pub fn create(made: &Made, dir: &Path, device: &Device) -> Result<Self, Error> {
         let grows = device.is_vmstate();
         let name = if grows { "vmstate.bin".to_owned() } else { format!("disk-{}.raw", device.name) };
         let (temporary, path) = (dir.join(format!("tmp-{name}")), dir.join(name));
@@ -100,7 +104,7 @@ impl Image {
     }
 
     /// Writes the stored blocks of a cluster, neighbouring blocks with one call. The others stay holes.
-    fn store(&mut self, cluster: Cluster, data: &[u8]) -> Result<(), Error> {
+    pub fn store(&mut self, cluster: Cluster, data: &[u8]) -> Result<(), Error> {
         let base = u64::from(cluster.number) * CLUSTER as u64;
         if self.grows {
             self.size = base + CLUSTER as u64;
@@ -122,7 +126,7 @@ impl Image {
         Ok(())
     }
 
-    fn finish(self, made: &Made) -> Result<PathBuf, Error> {
+    pub fn finish(self, made: &Made) -> Result<PathBuf, Error> {
         self.file.sync_all().map_err(|e| failed(&self.temporary, e))?;
         made.rename(&self.temporary, &self.path).map_err(|e| failed(&self.path, e))?;
         Ok(self.path)
@@ -130,10 +134,10 @@ impl Image {
 }
 
 /// Creates a file; it must not exist.
-fn create(made: &Made, path: &Path) -> Result<File, Error> {
+pub(super) fn create(made: &Made, path: &Path) -> Result<File, Error> {
     made.file(path).map_err(|e| failed(path, e))
 }
 
-fn failed(path: &Path, source: io::Error) -> Error {
+pub(super) fn failed(path: &Path, source: io::Error) -> Error {
     Error::Write { path: shown(path), source }
 }

@@ -11,7 +11,7 @@
 //!   of no declared length.
 //!
 //! The parse functions are pure; [`Reader`] walks a stream with at most one extent in memory, [`extract`]
-//! unpacks one, [`Writer`] makes archives like Proxmox's, for tests and the demo.
+//! unpacks one, [`salvage`] what is left of a damaged one, [`Writer`] makes archives like Proxmox's, for tests and the demo.
 
 mod coverage;
 mod error;
@@ -19,7 +19,9 @@ mod extent;
 mod extract;
 mod header;
 mod made;
+mod ranges;
 mod reader;
+mod salvage;
 mod writer;
 
 pub use error::{Defect, Error};
@@ -28,6 +30,7 @@ pub use extract::{Extracted, extract};
 pub use header::{Config, Device, Header};
 pub use made::{Made, private};
 pub use reader::{Event, Reader, Summary, verify};
+pub use salvage::{Salvaged, SalvagedDisk, salvage};
 pub use writer::{Order, Writer, write_archive};
 
 /// Bytes of a block. A block of zeros is left out of the archive.

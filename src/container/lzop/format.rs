@@ -86,6 +86,13 @@ pub(super) fn pack(encoder: &mut lzo::Encoder, content: &[u8], out: &mut Vec<u8>
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Checks(u32);
 
+impl Checks {
+    /// Whether the content of each block has a checksum.
+    pub fn of_content(&self) -> bool {
+        self.0 & (ADLER_CONTENT | CRC_CONTENT) != 0
+    }
+}
+
 /// The recorded checksums of some bytes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
@@ -177,6 +184,11 @@ impl<R: Read> Scanner<R> {
     /// `offset`.
     pub fn at_block(input: R, offset: u64, checks: Checks) -> Self {
         Self { input, offset, checks: Some(checks), behind: Behind::Pass }
+    }
+
+    /// Position of the next byte in the file.
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// Which checksums the member of the last block has.

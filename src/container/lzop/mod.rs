@@ -19,6 +19,7 @@
 
 mod format;
 mod reader;
+pub(super) mod salvage;
 mod seekable;
 #[cfg(test)]
 mod tests;

@@ -43,6 +43,17 @@ impl Seekable {
     pub fn reader(self: &Arc<Self>, options: ReadOptions) -> FrameReader {
         FrameReader { file: Arc::clone(self), options, cache: Cache::new(options.cache) }
     }
+
+    /// Decompresses data frame `n`, and verifies its checksum.
+    ///
+    /// # Errors
+    /// Those of reading, and `InvalidData` where it is damaged.
+    pub fn decode(&self, n: usize) -> io::Result<Vec<u8>> {
+        let frame = self.frames.get(n).ok_or_else(|| invalid("no such frame"))?;
+        let mut bytes = vec![0; frame.content as usize];
+        decode_whole(&self.file, frame, &mut bytes[..], true)?;
+        Ok(bytes)
+    }
 }
 
 /// The frame that a thread read from last. To look there first is quicker than to search the cache.

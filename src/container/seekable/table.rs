@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+use super::walk::Whole;
 use super::{FOOTER_LEN, FOOTER_MAGIC, MAX_FRAME, SIDE_MAGIC, TABLE_MAGIC, Tag, invalid, le32};
 use crate::budget::{Budget, Spent};
 use crate::container::extent::Extent;
@@ -133,6 +134,45 @@ impl Seekable {
         self.size
     }
 
+    /// Indexes the frames of a file that lost its seek table, as far as they follow one another from the start and tell the
+    /// length of their content.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn indexed(file: File) -> io::Result<Seekable> {
+        let end = file.metadata()?.len();
+        let mut budget = Budget::of(end / TABLE_SHARE);
+        let (mut offset, mut start, mut frames) = (0, 0, Vec::new());
+        let mut walk = Whole::new(&file);
+        while let Some(next) = walk.frame_end(offset)? {
+            let mut frame = Frame { start, content: 0, offset, compressed: (next - offset) as u32 };
+            let small = next - offset <= u64::from(u32::MAX);
+            match declared(&file, &frame)?.filter(|len| small && *len <= MAX_FRAME.into()) {
+                Some(0) => {}
+                Some(len) => {
+                    frame.content = len as u32;
+                    start += len;
+                    if budget.push(&mut frames, frame).is_err() {
+                        break;
+                    }
+                }
+                None => break,
+            }
+            offset = next;
+        }
+        Ok(Seekable { file, frames, sides: Vec::new(), size: start })
+    }
+
+    /// Length of the content of data frame `n`, by the table; `None` behind the last one.
+    pub fn content_of(&self, n: usize) -> Option<u32> {
+        self.frames.get(n).map(|frame| frame.content)
+    }
+
+    /// Length of the content of data frame `n`, as the frame itself tells it.
+    pub fn declared(&self, n: usize) -> Option<u64> {
+        declared(&self.file, self.frames.get(n)?).ok()?
+    }
+
     /// Number of side frames.
     pub fn sides(&self) -> usize {
         self.sides.len()
@@ -177,4 +217,11 @@ impl Seekable {
             (first + n, within(pos)..within(end))
         })
     }
+}
+
+/// Reads from a frame's header how long its content is; 0 where it is a skippable frame.
+fn declared(file: &File, frame: &Frame) -> io::Result<Option<u64>> {
+    let mut head = vec![0; 18.min(frame.compressed as usize)];
+    file.read_exact_at(&mut head, frame.offset)?;
+    Ok(zstd::zstd_safe::get_frame_content_size(&head).ok().flatten())
 }

@@ -59,6 +59,23 @@ fn begins_frame(skim: &mut Skim<'_>, at: u64) -> io::Result<bool> {
     Ok(is_content || n == magic.len() && is_skippable(le32(&magic)))
 }
 
+/// Walks over whole frames.
+pub(super) struct Whole<'a> {
+    skim: Skim<'a>,
+    size: u64,
+}
+
+impl<'a> Whole<'a> {
+    pub fn new(file: &'a File) -> Self {
+        Whole { skim: Skim::new(file), size: file.metadata().map_or(0, |m| m.len()) }
+    }
+
+    /// Finds the end of the frame that begins at `at`; `None` where no whole frame begins there.
+    pub fn frame_end(&mut self, at: u64) -> io::Result<Option<u64>> {
+        frame_end(&mut self.skim, at, self.size)
+    }
+}
+
 /// How a zstd file ends, seen from its first seek table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {

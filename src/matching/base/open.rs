@@ -13,6 +13,8 @@ use crate::container::{self, Kind, RandomAccess, RawFile, ReadAt, lzop};
 use crate::matching::fingerprint::checksum;
 use crate::matching::map::{self, Map};
 use crate::matching::{BaseProblem, Error};
+use crate::text::shown_bytes;
+use crate::vcdiff::AppHeader;
 
 /// Bytes at the front of the content whose checksum is [`Base::head`].
 const HEAD: usize = 64 << 10;
@@ -62,6 +64,51 @@ impl Base {
                 Ok(Some(Base { path, form: ONCE, identity: head, head, access, nature, file: None }))
             }
         }
+    }
+
+    /// Opens what is left of a damaged full backup, for a differential with this header.
+    ///
+    /// # Errors
+    /// Fails where it cannot be opened, or is empty, or certainly another one than the differential needs.
+    pub fn open_damaged(path: &Path, found: Found, header: &AppHeader) -> Result<Base, Error> {
+        let io = |source| Error::base(path, BaseProblem::Io(source));
+        let file = source::open(path, found).map_err(|refused| not_opened(path, refused))?;
+        let mut prefix = Vec::new();
+        Pass::from_start(&file).and_then(|pass| pass.take(9).read_to_end(&mut prefix)).map_err(io)?;
+        if prefix.is_empty() {
+            return Err(Error::base(path, BaseProblem::Empty));
+        }
+        let again = || file.try_clone().map_err(io);
+        let frames = match Kind::detect(&prefix) {
+            // Where the first frame is damaged, nothing tells that it is ours but the table.
+            Kind::Zstd => match Seekable::open(again()?) {
+                Ok(Some(seekable)) => Some(seekable),
+                _ if first_side_tag(&file).map_err(io)? == Some(map::HEADER) => {
+                    Some(Seekable::indexed(again()?).map_err(io)?)
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        let mut access = match frames {
+            Some(frames) => Access::Random(RandomAccess::Frames(Arc::new(frames))),
+            None => {
+                let file = Pass::from_start(&file).map_err(io)?;
+                Access::OneWay(OneWay { stream: OneWay::decompress(&file).map_err(io)?, file: Some(file) })
+            }
+        };
+        let (form, nature, identity) = ("damaged", Nature::Other, [0; 16]);
+        // What cannot be read proves nothing. The checksums of the windows do.
+        let head = head(&mut access).ok();
+        if let (Some((found, _)), Some(expected)) = (head, header.base_head)
+            && found != expected
+            && matches!(access, Access::Random(_))
+        {
+            let (name, what) = (shown_bytes(&header.base_name), "it begins differently".into());
+            return Err(Error::base(path, BaseProblem::Other { name, what }));
+        }
+        let head = header.base_head.unwrap_or_default();
+        Ok(Base { path: path.to_owned(), form, identity, head, access, nature, file: Some(file) })
     }
 
     /// Finds out what an open file is. Its content is decompressed if `decompress`.

@@ -249,7 +249,7 @@ impl Drop for Release<'_> {
 }
 
 /// Where windows copy from.
-enum Source {
+pub(super) enum Source {
     /// There is no base.
     None,
     /// The base can be read at any position.
@@ -259,7 +259,7 @@ enum Source {
 }
 
 impl Source {
-    fn read_at(&self, pos: u64, buf: &mut [u8], last: &mut LastFrame) -> io::Result<()> {
+    pub fn read_at(&self, pos: u64, buf: &mut [u8], last: &mut LastFrame) -> io::Result<()> {
         match self {
             Source::None => Err(io::Error::other("the differential needs a full backup, but none was given")),
             Source::Random(content) => content.read_near(pos, buf, last),
