@@ -332,7 +332,8 @@ impl<P: Iterator<Item = io::Result<Piece>>> Feed<P> {
         Ok(if holed { Taken::Holed } else { Taken::Whole { proved: all } })
     }
 
-    /// Puts bytes back to the front. No checksum vouches for them.
+    /// Puts the bytes of what is no extent header back to the front. Of these, only the header of another extent can be of use, and
+    /// that has a checksum of its own.
     fn put_back(&mut self, bytes: Vec<u8>) {
         self.offset -= bytes.len() as u64;
         self.parts.push_front(Part::Bytes { bytes, at: 0, proved: true });
