@@ -8,6 +8,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::Root;
+use crate::text::escaped;
 
 /// Where the logs lie, relative to the root.
 const TASKS: &str = "var/log/pve/tasks";
@@ -99,7 +100,7 @@ fn parse(line: &str) -> Option<Task<'_>> {
 
 /// A line of a log for people: it has a bounded length and no characters that could command a terminal.
 fn shown(text: &str) -> String {
-    text.trim().chars().take(255).map(|c| if c.is_control() { '?' } else { c }).collect()
+    escaped(text.trim().chars().take(255).collect::<String>().as_bytes())
 }
 
 fn open(root: &Root, path: &str) -> io::Result<std::fs::File> {
@@ -140,7 +141,7 @@ mod tests {
             ("vzdump", "vzdump 5 --mode stop --fullbackup 7 --quiet 1", "job errors"),
             ("vzdump", "vzdump 5 --quiet 1 --fullbackup 7 --mode stop", "OK"),
             ("vzdump", "vzdump 1 --fullbackup 7", "WARNINGS: 1"),
-            ("vzdump", "vzdump 2 --fullbackup 7", "job \u{1b}errors"),
+            ("vzdump", "vzdump 2 --fullbackup 7", "job \u{1b}errors\u{202e}"),
             ("vzdump", "vzdump 3", "job errors"),
             ("qmstart", "vzdump 4 --fullbackup 7", "failed"),
         ]
@@ -160,7 +161,7 @@ mod tests {
         let found = failed(&root, 0, |job| job.contains("--fullbackup"));
         let [failed_job] = &found[..] else { panic!("{found:?}") };
         assert_eq!(failed_job.job, "vzdump 2 --fullbackup 7");
-        assert_eq!(failed_job.status, "job ?errors");
+        assert_eq!(failed_job.status, r"job \x1berrors\xe2\x80\xae");
         assert_eq!(failed_job.error.as_deref(), Some("ERROR: Backup of VM 2 failed - no room"));
         assert!(dir.path().join(&failed_job.log).exists());
         assert_eq!(failed(&root, 0x6000_0006, |_| true).len(), 1, "vzdump 3");

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::pattern::Pattern;
 use super::text::Line;
+use crate::text::escaped;
 
 /// The most candidates that are shown.
 const CANDIDATES: usize = 3;
@@ -69,7 +70,7 @@ fn plain(body: &[u8]) -> String {
 /// The text of a line for people: it has a bounded length and no characters that could command a terminal.
 fn shown(body: &[u8]) -> String {
     let text = plain(body);
-    let mut shown: String = text.chars().take(SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect();
+    let mut shown = escaped(text.chars().take(SHOWN).collect::<String>().as_bytes());
     if text.chars().nth(SHOWN).is_some() {
         shown.push_str("...");
     }
@@ -108,5 +109,16 @@ impl FoundLine {
 impl fmt::Display for FoundLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: `{}`", self.place(), self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_shown_as_code_that_commands_no_terminal() {
+        assert_eq!(shown(b"  my $x =\t\"\x1b[2J\xe2\x80\xae<&>\";"), r#"my $x = "\x1b[2J\xe2\x80\xae<&>";"#);
+        assert_eq!(shown("x".repeat(SHOWN + 1).as_bytes()), "x".repeat(SHOWN) + "...");
     }
 }
