@@ -4,13 +4,15 @@
 //! host and reads it once; [`Locked`] is the same host with the right to change it. [`apply`], [`revert`] and
 //! [`reinstall`] change its files, [`hook`] decides which of that the maintainer scripts of our package ask for,
 //! [`options`] looks after the settings of backup jobs. [`status`] and [`health`] tell how a host stands, [`upcoming`] how
-//! it would stand with package files that are not installed yet.
+//! it would stand with package files that are not installed yet. [`cluster`] looks after the other nodes of the host's
+//! cluster, by our program on each.
 //!
-//! What arises on the way goes to a [`Listener`]: nothing here prints.
+//! What arises on the way goes to a [`Listener`] (of a cluster, to a [`cluster::Watcher`]): nothing here prints.
 
 pub mod apply;
 mod backups;
 pub mod check;
+pub mod cluster;
 pub mod health;
 pub mod hook;
 pub mod host;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::cluster::{self, ChangeArgs, Operation};
+use super::cluster::{self, ChangeArgs};
 use super::{Console, LoadArgs, open, print_json, print_refusal};
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Stop};
@@ -14,6 +14,7 @@ use crate::patching::check::Trust;
 use crate::service::Host;
 use crate::service::apply::{Tested, apply, test as try_apply};
 use crate::service::check::describe;
+use crate::service::cluster::Operation;
 use crate::service::upcoming::Upcoming;
 use crate::text::count;
 

@@ -1,8 +1,4 @@
-//! Does `status`, `apply` and `revert` on all nodes (`--cluster`).
-//!
-//! Our program runs on each node, and nothing but its exit code and its `status --json` is believed. All nodes are asked
-//! first, and where one of them cannot be changed, none is. Then they are changed one after another, this node first, up to
-//! the first failure. Whatever happens, the table at the end tells how every node stands.
+//! `--cluster` of `status`, `apply` and `revert`: asks, and tells what becomes of the nodes.
 
 mod report;
 
@@ -12,14 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use self::report::{Action, NodeReport, Report};
+use self::report::{print_nodes, show};
 use super::confirmed;
 use crate::cli::Global;
 use crate::cli::exit::{Exit, Stop};
 use crate::cli::say::{self, say};
 use crate::host::Root;
-use crate::host::cluster::remote::{self, Purpose, RemoteError};
-use crate::host::cluster::{Members, Node, jobs};
+use crate::host::cluster::NodeName;
+use crate::host::cluster::remote::Answer;
+use crate::service::cluster::report::{Report, Verdict};
+use crate::service::cluster::{self, Cluster, Operation, Watcher};
 use crate::text::harmless;
 
 /// Options of the commands that can do all nodes.
@@ -49,28 +47,15 @@ pub struct ChangeArgs {
     pub json: bool,
 }
 
-/// What is done to all nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
-    /// `apply --cluster`
-    Apply,
-    /// `revert --cluster`
-    Revert,
-}
-
-/// How a change of all nodes is to be made.
+/// A change of all nodes that is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Change {
-    /// What to do.
-    pub operation: Operation,
-    /// Whether nodes that are offline are left out.
-    pub skip_offline: bool,
+    /// What is to be done.
+    what: cluster::Change,
     /// Whether no question is asked.
-    pub yes: bool,
-    /// Whether services keep the code that they run.
-    pub no_restart: bool,
+    yes: bool,
     /// Whether the result is printed as JSON on standard output. Everything else then goes to standard error.
-    pub json: bool,
+    json: bool,
 }
 
 /// Prints how all nodes stand and which backup jobs that concerns.
@@ -78,11 +63,14 @@ pub struct Change {
 /// # Errors
 /// Where the cluster's members cannot be read; a node that does not answer is no error but told.
 pub fn status(global: &Global, args: &ClusterArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let cluster = Cluster::open(global)?;
-    let mut report = cluster.ask_all(args.skip_offline)?;
-    report.exit = report.verdict();
-    report.show(json)?;
-    Ok(report.exit.into())
+    let report = Cluster::open(&running(global)?)?.status(args.skip_offline)?;
+    let exit = match report.verdict() {
+        Verdict::Good => Exit::Success,
+        Verdict::Attention => Exit::Attention,
+        Verdict::Wrong => Exit::Nodes,
+    };
+    show(&report, exit, json)?;
+    Ok(exit.into())
 }
 
 /// Changes all nodes, and prints how they stand.
@@ -91,154 +79,82 @@ pub fn status(global: &Global, args: &ClusterArgs, json: bool) -> anyhow::Result
 /// Where the members cannot be read, or the question is answered with no. What goes wrong on a node is told in the
 /// report, with an exit code of its own.
 pub fn change(global: &Global, change: &Change) -> anyhow::Result<ExitCode> {
-    let cluster = Cluster::open(global)?;
-    let mut report = cluster.ask_all(change.skip_offline)?;
-    let against: Vec<String> =
-        report.nodes.iter().filter_map(|node| node.against(change.operation)).collect();
-    if !against.is_empty() {
-        report.leave_all();
-        report.exit = Exit::Nodes;
-        report.problem = Some(format!("nothing was changed on any node: {}", against.join("; ")));
-    } else {
-        if !change.yes {
-            report.print_nodes(&mut std::io::stderr())?;
-        }
-        let names: Vec<&str> =
-            report.todo().map(|index| cluster.members.nodes[index].name.as_str()).collect();
-        confirmed(&change.operation.question(&names), change.yes)?;
-        cluster.change_each(&mut report, change)?;
-    }
-    report.show(change.json)?;
-    Ok(report.exit.into())
+    let dialogue =
+        Dialogue { operation: change.what.operation, yes: change.yes, interrupted: Arc::default() };
+    let report = Cluster::open(&running(global)?)?.change(&change.what, &dialogue)?;
+    let exit = if report.problem.is_some() { Exit::Nodes } else { Exit::Success };
+    show(&report, exit, change.json)?;
+    Ok(exit.into())
 }
 
-/// The cluster of the running host.
-struct Cluster {
-    root: Root,
-    members: Members,
-}
-
-impl Cluster {
-    fn open(global: &Global) -> anyhow::Result<Self> {
-        let root = Root::open(&global.root)?;
-        if !root.is_running_host() || global.patches.is_some() {
-            let text = "--cluster deals with running nodes, each by its own program: neither --root nor --patches goes \
-                        with it";
-            return Err(Stop(Exit::Usage, text.to_owned()).into());
-        }
-        let members = Members::read(&root)?;
-        Ok(Self { root, members })
+/// The running host, the only one whose cluster can be asked.
+fn running(global: &Global) -> anyhow::Result<Root> {
+    let root = Root::open(&global.root)?;
+    if !root.is_running_host() || global.patches.is_some() {
+        let text = "--cluster deals with running nodes, each by its own program: neither --root nor --patches goes with it";
+        return Err(Stop(Exit::Usage, text.to_owned()).into());
     }
-
-    /// Asks all nodes at the same time how they stand.
-    fn ask_all(&self, skip_offline: bool) -> anyhow::Result<Report> {
-        let nodes = std::thread::scope(|scope| {
-            let asked: Vec<_> =
-                self.members.nodes.iter().map(|node| scope.spawn(|| self.ask(node))).collect();
-            asked
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect::<Vec<_>>()
-        });
-        let mut report = Report::new(&self.members, nodes, jobs::read(&self.root)?);
-        if skip_offline {
-            report.skip_offline();
-        }
-        Ok(report)
-    }
-
-    fn ask(&self, node: &Node) -> NodeReport {
-        NodeReport::new(node, remote::run(&self.root, node, &["status", "--json"], Purpose::Look))
-    }
-
-    /// Changes one node after another, up to the first failure.
-    fn change_each(&self, report: &mut Report, change: &Change) -> anyhow::Result<()> {
-        let interrupted = stop_after_node()?;
-        say!("Ctrl-C stops after the node that is being done.");
-        let todo: Vec<usize> = report.todo().collect();
-        report.leave_all();
-        for index in todo {
-            let node = &self.members.nodes[index];
-            if interrupted.load(Ordering::Relaxed) {
-                report.exit = Exit::Nodes;
-                report.problem = Some(format!("interrupted before {}", node.name));
-                break;
-            }
-            say!("{}:", node.name);
-            let failure = self.change_one(node, change);
-            let mut after = self.ask(node);
-            let failure = failure.or_else(|| {
-                (!after.is_after(change.operation)).then(|| "it is not as it should be afterwards".to_owned())
-            });
-            after.action = Some(if failure.is_some() { Action::Failed } else { Action::Done });
-            report.nodes[index] = after;
-            if let Some(reason) = failure {
-                report.exit = Exit::Nodes;
-                report.problem = Some(format!("stopped at {}: {reason}", node.name));
-                break;
-            }
-        }
-        // apply and revert look after the option in them.
-        report.set_jobs(jobs::read(&self.root)?);
-        Ok(())
-    }
-
-    /// Changes a node; gives the reason where that failed.
-    fn change_one(&self, node: &Node, change: &Change) -> Option<String> {
-        let mut words = vec![change.operation.command(), "--yes"];
-        if change.no_restart {
-            words.push("--no-restart");
-        }
-        let answer = match remote::run(&self.root, node, &words, Purpose::Change) {
-            Ok(answer) => answer,
-            Err(error @ (RemoteError::Slow(_) | RemoteError::BrokeOff(_))) => {
-                return Some(format!(
-                    "{error}; what it was doing may go on there: look again before you repeat it"
-                ));
-            }
-            Err(error) => return Some(error.to_string()),
-        };
-        for line in answer.out.lines().chain(answer.err.lines()) {
-            say::text(format_args!("  {}\n", harmless(line)));
-        }
-        let reason = Exit::TABLE.iter().find(|(code, _)| *code as i32 == answer.code);
-        let reason = reason.map_or("unknown to this version", |(_, meaning)| meaning);
-        (answer.code != 0)
-            .then(|| format!("{} ended with code {} ({reason})", change.operation.command(), answer.code))
-    }
+    Ok(root)
 }
 
 impl ChangeArgs {
     /// The change of all nodes that is asked for; `None`: only this one is meant.
     pub fn change(&self, operation: Operation, yes: bool, no_restart: bool) -> Option<Change> {
         let ClusterArgs { cluster, skip_offline } = self.nodes;
-        cluster.then_some(Change { operation, skip_offline, yes, no_restart, json: self.json })
+        let what = cluster::Change { operation, skip_offline, no_restart };
+        cluster.then_some(Change { what, yes, json: self.json })
     }
 }
 
-impl Operation {
-    fn command(self) -> &'static str {
-        match self {
-            Self::Apply => "apply",
-            Self::Revert => "revert",
+/// Asks before all nodes are changed, tells what becomes of them, and notes a Ctrl-C.
+struct Dialogue {
+    operation: Operation,
+    yes: bool,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Watcher for Dialogue {
+    fn confirm(&self, report: &Report, nodes: &[&NodeName]) -> anyhow::Result<()> {
+        if !self.yes {
+            print_nodes(report, &mut std::io::stderr())?;
+        }
+        confirmed(&question(self.operation, nodes), self.yes)?;
+        self.stop_after_node()?;
+        say!("Ctrl-C stops after the node that is being done.");
+        Ok(())
+    }
+
+    fn begins(&self, node: &NodeName) {
+        say!("{node}:");
+    }
+
+    fn answered(&self, answer: &Answer) {
+        for line in answer.out.lines().chain(answer.err.lines()) {
+            say::text(format_args!("  {}\n", harmless(line)));
         }
     }
 
-    fn question(self, names: &[&str]) -> String {
-        let verb = match self {
-            Self::Apply => "Patch",
-            Self::Revert => "Take everything of ours out of",
-        };
-        format!("{verb} {}, one after another?", names.join(", "))
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 }
 
-/// Lets the first Ctrl-C (or the like) only be noted from now on. A second one ends the program.
-fn stop_after_node() -> std::io::Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&interrupted))?;
-        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+impl Dialogue {
+    /// Lets the first Ctrl-C (or the like) only be noted from now on. A second one ends the program.
+    fn stop_after_node(&self) -> std::io::Result<()> {
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&self.interrupted))?;
+            signal_hook::flag::register(signal, Arc::clone(&self.interrupted))?;
+        }
+        Ok(())
     }
-    Ok(interrupted)
+}
+
+fn question(operation: Operation, nodes: &[&NodeName]) -> String {
+    let verb = match operation {
+        Operation::Apply => "Patch",
+        Operation::Revert => "Take everything of ours out of",
+    };
+    let names: Vec<&str> = nodes.iter().map(|name| name.as_str()).collect();
+    format!("{verb} {}, one after another?", names.join(", "))
 }

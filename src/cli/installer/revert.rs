@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use super::cluster::{self, ChangeArgs, Operation};
+use super::cluster::{self, ChangeArgs};
 use super::{Console, open};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
+use crate::service::cluster::Operation;
 use crate::service::revert::revert;
 
 /// Options of `revert`.

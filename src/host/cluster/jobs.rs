@@ -3,6 +3,7 @@
 //! Two files hold jobs: `jobs.cfg` (since pve-manager 7.0-15), which pvescheduler reads, and `vzdump.cron` before it, which
 //! cron still runs where it was not converted. What does not read as a job is passed over, as Proxmox does.
 
+use super::NodeName;
 use crate::host::root::{Root, RootError};
 use crate::jobs::cron;
 use crate::jobs::sections::{self, Value};
@@ -40,6 +41,13 @@ pub enum Source {
     /// Such a node's vzdump refuses the option: no backup is made.
     #[serde(rename = "vzdump.cron")]
     VzdumpCron,
+}
+
+impl Job {
+    /// Whether it backs up guests of this node.
+    pub fn runs_on(&self, node: &NodeName) -> bool {
+        self.node.as_deref().is_none_or(|name| name == node.as_str())
+    }
 }
 
 /// Reads the jobs of the host below `root`; a file that is not there holds none.
