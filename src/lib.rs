@@ -16,6 +16,7 @@ pub mod matching;
 pub mod nbd;
 pub mod patching;
 pub mod service;
+pub mod tar;
 pub mod text;
 pub mod upstream;
 pub mod vcdiff;

@@ -6,6 +6,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::tar;
+
 /// The number of characters of a text that are shown at most.
 const MAX: usize = 255;
 /// The text that stands for the characters that were left out.
@@ -96,7 +98,7 @@ pub fn what_it_is(bytes: &[u8]) -> &'static str {
         [b'V', b'M', b'A', 0, ..] => "a VMA archive (a VM's backup)",
         [0xd6, 0xc3, 0xc4, 0, ..] => "a differential (VCDIFF)",
         [0xd6, 0xc3, 0xc4, ..] => "a differential of another kind of VCDIFF",
-        _ if bytes.get(257..262) == Some(b"ustar") => "a tar archive (a container's backup)",
+        _ if tar::begins(bytes) => "a tar archive (a container's backup)",
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "something compressed with zstd",
         [0x1f, 0x8b, ..] => "something compressed with gzip",
         [0xfd, b'7', b'z', b'X', ..] => "something compressed with xz",

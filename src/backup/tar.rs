@@ -6,10 +6,8 @@
 use std::io::{self, Read};
 
 use crate::container::read_full;
+use crate::tar::{self, BLOCK, number};
 use crate::text::shown;
-
-/// The unit of a tar archive in bytes.
-const BLOCK: usize = 512;
 
 /// A defect of a tar archive.
 #[derive(Debug, thiserror::Error)]
@@ -245,32 +243,15 @@ impl Header {
         if ![unsigned, signed].contains(&declared.cast_signed()) {
             return Err("a header does not match its checksum");
         }
-        let kind = block[156];
+        let kind = tar::kind(block);
         let name = block[..100].split(|b| *b == 0).next().unwrap_or_default();
         Ok(Header {
             name: String::from_utf8_lossy(name).into_owned(),
-            size: number(&block[124..136]).ok_or("a member's size is no number")?,
+            size: tar::size(block).ok_or("a member's size is no number")?,
             kind,
             extended: kind == b'S' && block[482] != 0,
         })
     }
-}
-
-/// Reads a number of a header: octal digits between blanks and NULs or, where the first bit is set, base 256.
-fn number(field: &[u8]) -> Option<u64> {
-    if field[0] & 0x80 != 0 {
-        // A first byte of 0xff would begin a negative number.
-        let (first, rest) = (u64::from(field[0] & 0x7f), &field[1..]);
-        return rest.iter().try_fold(first, |n, b| n.checked_mul(256).map(|n| n | u64::from(*b)));
-    }
-    let text = field.trim_ascii_start();
-    let end = text.iter().position(|b| matches!(b, b' ' | 0)).unwrap_or(text.len());
-    let digits_only = text[end..].iter().all(|b| matches!(b, b' ' | 0));
-    let octal = |n: u64, b: &u8| match b {
-        b'0'..=b'7' => n.checked_mul(8).map(|n| n | u64::from(b - b'0')),
-        _ => None,
-    };
-    text[..end].iter().try_fold(0, octal).filter(|_| digits_only)
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {

@@ -1,5 +1,6 @@
 //! What content is, by its first bytes.
 
+use crate::tar;
 use crate::vcdiff::MAGIC;
 
 /// What content is.
@@ -21,7 +22,7 @@ impl Nature {
         match bytes {
             _ if bytes.starts_with(&MAGIC) => Nature::Differential,
             [b'V', b'M', b'A', 0, ..] => Nature::Vma,
-            _ if bytes.get(257..262) == Some(b"ustar") => Nature::Tar,
+            _ if tar::begins(bytes) => Nature::Tar,
             _ => Nature::Other,
         }
     }

@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-/// The unit of a tar archive in bytes. Headers begin at multiples of it.
-const BLOCK: usize = 512;
+use crate::tar::{self, BLOCK};
+
 /// A member with at most so many bytes of content is not cut from its header: that many pieces would make the map large.
 const SMALL: u64 = 2 << 10;
 /// The most bytes that the headers of one member take together (extended attributes and long names have headers of their
@@ -52,22 +52,10 @@ fn member(data: &[u8]) -> Option<(usize, u64)> {
     }
 }
 
-/// Reads type and size from the header at the front of `data` (POSIX, "ustar Interchange Format"; GNU's magic begins with
-/// the same bytes).
+/// Reads kind and size from the header at the front of `data`.
 fn header(data: &[u8]) -> Option<(u8, u64)> {
-    let block = data.get(..BLOCK)?;
-    if block[257..262] != *b"ustar" {
-        return None;
-    }
-    let size = match &block[124..136] {
-        // GNU writes sizes of 8 GiB and more as binary numbers.
-        [0x80, .., _, _, _, _, _, _, _, _] => u64::MAX,
-        octal => octal
-            .iter()
-            .map_while(|b| char::from(*b).to_digit(8))
-            .fold(0, |n, digit| n << 3 | u64::from(digit)),
-    };
-    Some((block[156], size))
+    let block = data.first_chunk().filter(|block| tar::begins(&block[..]))?;
+    Some((tar::kind(block), tar::size(block)?))
 }
 
 #[cfg(test)]
