@@ -72,7 +72,8 @@ impl<R: Read> Reader<R> {
     /// Reads from `input`, which needs no buffer.
     pub fn new(input: R, behind: Behind) -> Self {
         let input = BufReader::new(input);
-        let codes = Codes { input, group: [0; _], filled: 0, used: 0, offset: HEADER as u64, behind };
+        let codes =
+            Codes { input, group: [0; MAX_BITS as usize], filled: 0, used: 0, offset: HEADER as u64, behind };
         Reader { codes, table: None, string: Vec::new() }
     }
 }
