@@ -161,7 +161,7 @@ fn dry_run(args: &Args, source: Guest, target: Guest) -> io::Result<()> {
         for archive in [full.clone(), format!("{full}--differential-*")] {
             writeln!(out, "{}", shell::show(&source.backup(&dir, compression)))?;
             let restore = target.restore(&dir.join(archive), args.storage.as_deref());
-            writeln!(out, "{}", shell::show(&restore))?;
+            writeln!(out, "{}", shell::show_pattern(&restore))?;
             writeln!(out, "{}", shell::show(&target.destroy()))?;
         }
     }

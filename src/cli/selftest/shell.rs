@@ -74,6 +74,13 @@ pub(super) fn show(words: &[OsString]) -> String {
     words.iter().map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
+/// A command as one would type it, in which `*` stands for a part of a name that only vzdump knows.
+pub(super) fn show_pattern(words: &[OsString]) -> String {
+    let part = |part: &str| if part.is_empty() { String::new() } else { quoted(part) };
+    let word = |word: &OsString| word.to_string_lossy().split('*').map(part).collect::<Vec<_>>().join("*");
+    words.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
