@@ -173,7 +173,7 @@ fn order(full: &Full) -> impl Ord + use<> {
     (full.kind(), full.vmid(), full.stamp(), full.as_str().to_owned())
 }
 
-/// What lies under the name of a backup.
+/// Tells what a folder has under the name of a backup.
 enum Entry {
     /// It is a regular file of this many bytes.
     File(u64),

@@ -22,7 +22,7 @@ pub struct Backup {
     pub name: BackupName,
     /// The size of its file in bytes.
     pub size: u64,
-    /// Whether it is protected from being removed.
+    /// True where Proxmox VE refuses to remove this backup.
     pub is_protected: bool,
     /// The first line of its notes, as they stand there; not empty.
     pub notes: Option<Vec<u8>>,
@@ -56,7 +56,7 @@ impl Chain {
 /// An unfinished backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfinished {
-    /// What is known of it from its name and from this node's processes.
+    /// Holds its name, and whether a process of this node still writes it.
     pub left: Leftover,
     /// The size of its file in bytes.
     pub size: u64,
@@ -91,7 +91,7 @@ pub enum Oddity {
     Unfinished {
         /// The name of the file.
         file: String,
-        /// What people should know and do.
+        /// Says in a sentence why it is there and what to do about it.
         advice: String,
     },
 }
@@ -161,7 +161,7 @@ pub struct GuestBackups {
     pub stranded: Vec<Backup>,
     /// The backups that were never finished, or are being made.
     pub unfinished: Vec<Unfinished>,
-    /// What is odd about these backups.
+    /// Lists everything about these backups that somebody should look at.
     pub odd: Vec<Oddity>,
 }
 

@@ -216,7 +216,7 @@ impl Full {
     }
 }
 
-/// What identifies the content of a full by its name, whatever it is compressed with.
+/// Identifies the content of a full backup by its name, however the file is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Content {
     guest: Guest,
