@@ -1,6 +1,7 @@
 //! Backups in a directory: their names, the chains of a full and its differentials, and their verification.
 
 pub mod chain;
+pub mod consolidate;
 pub mod inventory;
 pub mod names;
 pub mod offsite;

@@ -22,7 +22,8 @@ impl Wanted {
         is_plain.then(|| vmid.parse().ok()).flatten().map(|vmid| Wanted { kind, vmid })
     }
 
-    fn is(self, guest: Guest) -> bool {
+    /// Tells whether this guest is meant.
+    pub fn is(self, guest: Guest) -> bool {
         guest.vmid == self.vmid && self.kind.is_none_or(|kind| guest.kind == kind)
     }
 }

@@ -145,6 +145,13 @@ fn this_node() -> Option<String> {
     Some(format!("{host}-{hash}"))
 }
 
+/// Makes the name under which this node writes a backup until it is complete. `stem` is the name of a full backup without
+/// its compression.
+pub(super) fn name_here(stem: &str) -> String {
+    let node = this_node().map(|node| format!(".{node}")).unwrap_or_default();
+    format!("{stem}{node}.dat")
+}
+
 /// Finds those of the names that a process of this node has open for writing, in any directory.
 ///
 /// # Errors

@@ -173,8 +173,15 @@ impl Folder {
 }
 
 fn read(source: &Source, open: Open, progress: &dyn Fn(u64)) -> anyhow::Result<(u64, Content)> {
-    let mut stream = Watched { inner: open(&source.path, source.base.as_deref())?, progress };
-    match source.format {
+    walk(Watched { inner: open(&source.path, source.base.as_deref())?, progress }, source.format)
+}
+
+/// Reads an archive to its last byte and checks its structure. The result holds its length in bytes.
+///
+/// # Errors
+/// Fails where reading fails, and where the archive is not whole.
+pub(super) fn walk(mut stream: impl Read, format: Format) -> anyhow::Result<(u64, Content)> {
+    match format {
         Format::Vma => {
             let mut reader = vma::Reader::new(stream)?;
             while reader.next()?.is_some() {}

@@ -7,6 +7,7 @@ mod allocator;
 pub mod archive;
 pub mod chains;
 pub mod compat;
+pub mod consolidate;
 pub mod demo;
 pub mod exit;
 pub mod generate;
@@ -195,6 +196,19 @@ pub enum Command {
     Chains(chains::Args),
     /// Check that every differential backup can be restored
     Verify(verify::Args),
+    /// Make a differential backup a full one of its own, in its place
+    ///
+    /// The guest is not needed. What the differential restores to is compressed as a full backup with a map, under the
+    /// full's ordinary name with the differential's own date, with its notes, its protection, its log, owner and permissions. It
+    /// is read back from the disk and compared. Then, and only then, the differential is removed. Whatever ends the program,
+    /// one of both is there under its name: run the same command again, and it ends the work.
+    ///
+    /// It is refused where the full is missing or damaged, while a backup of the guest is being made, where the name is
+    /// taken, or where there is not enough room. A full that no differential needs any more is named; it is removed only with
+    /// --remove-full.
+    ///
+    /// Exit code: 0 all is done, 1 something failed, and is as it was; 2 there is nothing to do, or an argument is wrong.
+    Consolidate(consolidate::Args),
     /// Show it all on an example: a small host, two guests, four nights of backups, restore and revert
     Demo(demo::Args),
     /// Back up and restore a real guest in every way, and compare
@@ -326,6 +340,7 @@ impl Command {
             Command::Apply(_)
             | Command::Revert(_)
             | Command::Reinstall(_)
+            | Command::Consolidate(_)
             | Command::Hook(_)
             | Command::Generate(_) => false,
         }
@@ -360,8 +375,10 @@ impl Command {
                     .or_else(no_color)
             }
             Command::NewVersion(_) => no_color(),
-            // These two look for themselves whether the arguments name storages of that root.
-            Command::Verify(_) | Command::Chains(_) => no_patches().or_else(no_color),
+            // These look for themselves whether the arguments name storages of that root.
+            Command::Verify(_) | Command::Chains(_) | Command::Consolidate(_) => {
+                no_patches().or_else(no_color)
+            }
             Command::Demo(_) => {
                 no_root("--root: demo builds a host of its own; leave it out").or_else(no_color)
             }
@@ -398,6 +415,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor => installer::doctor::run(global),
         Command::Chains(args) => chains::run(args, &global.root),
         Command::Verify(args) => verify::run(args, &global.root, &archive::open),
+        Command::Consolidate(args) => consolidate::run(args, &global.root),
         Command::Demo(args) => demo::run(global, args),
         Command::Selftest(args) => selftest::run(args),
         Command::NewVersion(args) => installer::new_version::run(global, args),

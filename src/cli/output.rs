@@ -9,13 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
 
 use super::signals::remove_on_signals;
 use super::standard;
 use crate::text::shown as named;
-use crate::vma::Made;
+use crate::vma::{Made, rename_to_free};
 
 /// The options of the commands that write data.
 #[derive(Args)]
@@ -87,22 +85,6 @@ pub(super) fn complete<T>(
     named_now
         .with_context(|| format!("{}, but what was to be in it is complete, in {}", failed(), named(&new)))?;
     Ok(done)
-}
-
-/// Renames a file where the new name is still free. No other file has that name at any time, whatever ends this program.
-fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
-        done => return Ok(done?),
-    }
-    // NFS does not know that, but a second name.
-    match fs::hard_link(from, to) {
-        Ok(()) => return fs::remove_file(from),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-        Err(_) => {}
-    }
-    File::create_new(to)?;
-    fs::rename(from, to).inspect_err(|_| drop(fs::remove_file(to)))
 }
 
 impl Destination {

@@ -28,7 +28,7 @@ pub use error::{Defect, Error};
 pub use extent::{Cluster, ExtentHeader};
 pub use extract::{Extracted, extract};
 pub use header::{Config, Device, Header};
-pub use made::{Made, private};
+pub use made::{Made, private, rename_to_free};
 pub use reader::{Event, Reader, Summary, verify};
 pub use salvage::{Salvaged, SalvagedDisk, salvage};
 pub use writer::{Order, Writer, write_archive};
