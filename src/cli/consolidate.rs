@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::archive::{self, processors};
 use super::exit::Exit;
-use super::places::{backup_name, missing, needs_root, place, scan, tell_of_namesake};
+use super::places::{backup_name, directory, missing, needs_root, scan};
 use super::progress::Progress;
 use super::results::ResultsFile;
 use super::say::{chat, count, say};
@@ -23,7 +23,6 @@ use crate::backup::verified::{self, Outcome, Subject};
 use crate::backup::{BackupName, Differential, Full};
 use crate::container::source::Found;
 use crate::container::{self, Compression};
-use crate::host::storage::Place;
 use crate::matching::base::Base;
 use crate::matching::full;
 use crate::nbd::Throttle;
@@ -306,19 +305,7 @@ fn jobs(args: &Args, root: &Path) -> anyhow::Result<Vec<Job>> {
             "--all-of: name one directory or storage; several may have backups of another guest of that number"
         )
     };
-    let dir = match place(path, root)? {
-        Some(Place::NoFiles { kind }) => {
-            bail!("{}: a storage of type {}, which holds no files of backups", shown(path), shown(kind))
-        }
-        Some(Place::Folder { unmounted: Some(at), .. }) => {
-            bail!("{}: nothing is mounted at {}, so that its backups are not there", shown(path), shown(at))
-        }
-        Some(Place::Folder { dir, unmounted: None }) => {
-            tell_of_namesake(path, &dir);
-            dir
-        }
-        None => path.clone(),
-    };
+    let dir = directory(path, root)?;
     let directory =
         scan(&dir).map_err(|error| anyhow::anyhow!("{}: {}", shown(&dir), missing(&dir, &error)))?;
     let chains = directory.chains.iter().filter(|chain| wanted.is(chain.full.guest()));

@@ -11,6 +11,7 @@ pub mod consolidate;
 pub mod demo;
 pub mod exit;
 pub mod generate;
+pub mod import;
 pub mod installer;
 pub(crate) mod output;
 mod places;
@@ -209,6 +210,17 @@ pub enum Command {
     ///
     /// Exit code: 0 all is done, 1 something failed, and is as it was; 2 there is nothing to do, or an argument is wrong.
     Consolidate(consolidate::Args),
+    /// Look at archives of the originals (ayufan/pve-patches, 2013 to 2021): what of them can be restored, and how sure that is
+    ///
+    /// Each full backup and each differential is read to its last byte, as a restore would. The table tells who made it, what it
+    /// restores to, and what proves that: what the originals wrote has checksums, but no mark of its end, and of its full no
+    /// more than the name. What was found is kept with the results of `verify`.
+    ///
+    /// Nothing is changed: archives of the originals are listed, restored, verified and pruned as they are. What each full backup
+    /// is worth as a base of new differentials is told, too.
+    ///
+    /// Exit code: 0 all can be restored, 1 some cannot, 2 there are no backups.
+    Import(import::Args),
     /// Show it all on an example: a small host, two guests, four nights of backups, restore and revert
     Demo(demo::Args),
     /// Back up and restore a real guest in every way, and compare
@@ -334,6 +346,7 @@ impl Command {
             | Command::Doctor
             | Command::Chains(_)
             | Command::Verify(_)
+            | Command::Import(_)
             | Command::Demo(_)
             | Command::Selftest(_)
             | Command::NewVersion(_) => true,
@@ -376,7 +389,7 @@ impl Command {
             }
             Command::NewVersion(_) => no_color(),
             // These look for themselves whether the arguments name storages of that root.
-            Command::Verify(_) | Command::Chains(_) | Command::Consolidate(_) => {
+            Command::Verify(_) | Command::Chains(_) | Command::Consolidate(_) | Command::Import(_) => {
                 no_patches().or_else(no_color)
             }
             Command::Demo(_) => {
@@ -416,6 +429,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Chains(args) => chains::run(args, &global.root),
         Command::Verify(args) => verify::run(args, &global.root, &archive::open),
         Command::Consolidate(args) => consolidate::run(args, &global.root),
+        Command::Import(args) => import::run(args, &global.root),
         Command::Demo(args) => demo::run(global, args),
         Command::Selftest(args) => selftest::run(args),
         Command::NewVersion(args) => installer::new_version::run(global, args),

@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use anyhow::bail;
+
 use super::exit::{Exit, Stop};
 use super::say::say;
 use crate::backup::BackupName;
@@ -47,6 +49,26 @@ pub(super) fn needs_root(paths: &[PathBuf], root: &Path) -> Result<(), Stop> {
             shown(root)
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Finds the one directory that an argument means, of a storage or a path.
+///
+/// # Errors
+/// Fails where the storage keeps no files, or is not mounted.
+pub(super) fn directory(path: &Path, root: &Path) -> anyhow::Result<PathBuf> {
+    match place(path, root)? {
+        Some(Place::NoFiles { kind }) => {
+            bail!("{}: a storage of type {}, which holds no files of backups", shown(path), shown(kind))
+        }
+        Some(Place::Folder { unmounted: Some(at), .. }) => {
+            bail!("{}: nothing is mounted at {}, so that its backups are not there", shown(path), shown(at))
+        }
+        Some(Place::Folder { dir, unmounted: None }) => {
+            tell_of_namesake(path, &dir);
+            Ok(dir)
+        }
+        None => Ok(path.to_owned()),
     }
 }
 
