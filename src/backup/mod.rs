@@ -7,6 +7,7 @@ pub mod names;
 pub mod offsite;
 mod stamp;
 pub mod tar;
+pub mod tasklog;
 pub mod unfinished;
 pub mod verified;
 pub mod verify;

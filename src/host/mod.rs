@@ -3,7 +3,7 @@
 //! Nothing here writes a host's own files. [`Root`] keeps every path inside the folder given with `--root`. [`Dpkg`] reads
 //! dpkg's own files and needs no dpkg, as the folder may be a mounted disk. Each of these does one thing for all of the
 //! program: [`services`] talks to systemd, [`notify`] tells people who are not there, [`pmxcfs`] reads and writes what a
-//! cluster shares, [`cluster`] reaches the other nodes, [`storage`] finds where backups lie, [`scratch`] makes temporary
+//! cluster shares, [`cluster`] reaches the other nodes, [`storage`] finds where backups lie, [`mounts`] what is mounted there, [`scratch`] makes temporary
 //! folders, [`program`] starts other programs, and [`hint`] words the commands that messages tell people to run.
 
 pub mod cluster;
@@ -11,6 +11,7 @@ pub mod deb;
 pub mod dpkg;
 pub mod hint;
 mod members;
+pub mod mounts;
 pub mod notify;
 pub mod pmxcfs;
 pub mod program;

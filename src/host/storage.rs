@@ -1,19 +1,16 @@
 //! Tells where the storages of `/etc/pve/storage.cfg` keep their backups.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::mounts::Mounts;
 use super::pmxcfs::{Pmxcfs, PmxcfsError};
-use super::root::{Root, RootError, read_bounded};
+use super::root::{Root, RootError};
 
 /// The file, relative to the root.
 pub const PATH: &str = "etc/pve/storage.cfg";
 
 /// Largest file read: pmxcfs keeps none that is larger.
 const MAX: u64 = 1 << 20;
-
-/// Largest table of mounts read: a host with thousands has less.
-const MAX_MOUNTS: u64 = 16 << 20;
 
 /// Where a storage keeps its backups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,41 +39,9 @@ pub fn backups(root: &Root, id: &str) -> Result<Option<Place>, RootError> {
     let Some(section) = sections.into_iter().rfind(|section| section.id == id) else { return Ok(None) };
     let Some(dir) = section.dir() else { return Ok(Some(Place::NoFiles { kind: section.kind })) };
     // What is mounted where is known of the running host alone.
-    let unmounted = section.mount().filter(|mount| root.is_running_host() && !is_mounted(mount));
+    let unmounted =
+        section.mount().filter(|mount| root.is_running_host() && !Mounts::read().has_point(mount));
     Ok(Some(Place::Folder { dir: root.resolve(dir)?, unmounted }))
-}
-
-/// Whether something is mounted there. Where that cannot be told, it is taken for mounted.
-fn is_mounted(path: &Path) -> bool {
-    let Ok(path) = path.canonicalize() else { return false };
-    read_bounded(Path::new("/proc/self/mountinfo"), MAX_MOUNTS).map_or(true, |table| is_in(&table, &path))
-}
-
-/// Whether a table of mounts, as proc(5) describes mountinfo, has this mount point.
-fn is_in(table: &[u8], path: &Path) -> bool {
-    let points = table.split(|&b| b == b'\n').filter_map(|line| line.split(|&b| b == b' ').nth(4));
-    points.map(unescaped).any(|point| point == path.as_os_str().as_bytes())
-}
-
-/// A name of that table, in which white space and backslashes stand as `\040`.
-fn unescaped(name: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = name;
-    while let [first, tail @ ..] = rest {
-        let octal =
-            tail.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    bytes
 }
 
 /// The storages of plain files that this node keeps backups on.
@@ -87,7 +52,11 @@ pub fn for_backups(cluster: &Pmxcfs) -> Result<Vec<Storage>, PmxcfsError> {
     let config = cluster.read("storage.cfg")?.unwrap_or_default();
     let sections = parse(&String::from_utf8_lossy(&config)).into_iter();
     let serving = sections.filter(|section| section.serves(cluster.node()));
-    Ok(serving.filter_map(|it| it.dir().map(|dir| Storage { id: it.id, dir })).collect())
+    let storage = |it: Section| {
+        let (dir, mount) = (it.dir()?, it.mount());
+        Some(Storage { path: it.path?, id: it.id, kind: it.kind, dir, mount })
+    };
+    Ok(serving.filter_map(storage).collect())
 }
 
 /// A storage of plain files.
@@ -95,8 +64,14 @@ pub fn for_backups(cluster: &Pmxcfs) -> Result<Vec<Storage>, PmxcfsError> {
 pub struct Storage {
     /// Its name.
     pub id: String,
+    /// Its type: `dir`, `nfs`, `cifs` and so on.
+    pub kind: String,
+    /// Where all of it lies.
+    pub path: PathBuf,
     /// Where its backups lie.
     pub dir: PathBuf,
+    /// Where something must be mounted for it to be there, if anywhere.
+    pub mount: Option<PathBuf>,
 }
 
 /// The storages as the file tells them, whatever holds them.
@@ -228,10 +203,6 @@ mod tests {
 
     #[test]
     fn a_share_that_is_not_mounted_is_told_from_one_that_is() {
-        let table = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n35 22 0:42 / /mnt/pve/my\\040nas rw shared:7 - nfs s:/e rw\n";
-        assert!(is_in(table, Path::new("/")) && is_in(table, Path::new("/mnt/pve/my nas")));
-        assert!(!is_in(table, Path::new("/mnt/pve")) && !is_in(b"", Path::new("/")));
-        assert!(is_mounted(Path::new("/proc")) && !is_mounted(Path::new("/nowhere")));
         let config = "nfs: nas\n\tserver s\n\ndir: usb\n\tpath /mnt/usb/a\n\tis_mountpoint /mnt/usb\n\n\
                       dir: disk\n\tpath /mnt/disk\n\tis_mountpoint yes\n\ndir: local\n\tpath /var/lib/vz\n";
         let mounts: Vec<_> = parse(config).iter().map(Section::mount).collect();

@@ -19,6 +19,12 @@ const MAX_INDEX: u64 = 2 << 20;
 /// How much of a task's log is read, in bytes.
 const MAX_LOG: u64 = 256 << 10;
 
+/// How much of a task's log is read where all of its guests are asked for, in bytes: the log of a hundred guests has less.
+const MAX_LONG_LOG: u64 = 4 << 20;
+
+/// How much of all logs is read, in bytes.
+const MAX_LOGS: u64 = 64 << 20;
+
 /// The words before a job's command line in its log.
 const STARTS: &str = "starting new backup job: ";
 
@@ -60,6 +66,30 @@ pub fn failed(root: &Root, since: u64, concerns: impl Fn(&str) -> bool) -> Vec<F
         });
     }
     failed
+}
+
+/// The log of a backup task that ended.
+#[derive(Debug)]
+pub struct Log {
+    /// When the task ended, in seconds since 1970.
+    pub end: u64,
+    /// What the log says, up to its 4 MiB-th byte.
+    pub text: String,
+}
+
+/// Passes the logs of the backup tasks that ended since `since` (seconds since 1970) to `look`, the newest first, as long as it
+/// returns true and no more than [`MAX_LOGS`] bytes were read. Logs that cannot be read are passed over.
+pub fn logs(root: &Root, since: u64, mut look: impl FnMut(Log) -> bool) {
+    let index = read_end(root, &format!("{TASKS}/index"), MAX_INDEX).unwrap_or_default();
+    let mut left = MAX_LOGS;
+    for task in index.lines().rev().filter_map(parse).take_while(|task| task.end >= since) {
+        let log = format!("{TASKS}/{}/{}", task.folder, task.upid);
+        let Ok(text) = read_begin(root, &log, MAX_LONG_LOG.min(left)) else { continue };
+        left -= text.len().min(left as usize) as u64;
+        if !look(Log { end: task.end, text }) || left == 0 {
+            return;
+        }
+    }
 }
 
 /// The options of a job in a fixed order. Proxmox VE writes them in an order that differs from run to run.

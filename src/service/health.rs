@@ -3,11 +3,13 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use super::backups::{Round, StorageHealth};
 use super::host::{Host, OUR_PACKAGES, View};
 use super::listener::Listener;
 use super::options::{self, Seen};
+pub use super::runs::{GuestRun, GuestRuns};
 use super::standing::Standing;
-use super::{backups, pending};
+use super::{backups, pending, runs};
 use crate::backup::Stamp;
 use crate::host::{Program, ProgramError, Root, hint, settings, tasks};
 use crate::jobs::OPTION;
@@ -33,6 +35,12 @@ pub struct Health {
     pub seen: Result<Option<Seen>, String>,
     /// All that is not as it should be, and what to do about it.
     pub complaints: Vec<String>,
+    /// The last backups of each guest.
+    pub guests: Vec<GuestRuns>,
+    /// The storages that keep backups.
+    pub storages: Vec<StorageHealth>,
+    /// What is worth knowing, though nothing is wrong with this product.
+    pub notes: Vec<String>,
 }
 
 /// Examines the host, its programs, its backup jobs and their settings; changes nothing.
@@ -43,16 +51,23 @@ pub fn examine(host: &Host, listener: &dyn Listener) -> anyhow::Result<Health> {
     let view = host.view(listener)?;
     let standing = Standing::of(host, &view);
     let seen = options::look(host.root());
-    let complaints = complaints(host, &view, &standing, &seen)?;
-    Ok(Health { seen, complaints })
+    let storages = backups::look_at_all(host.root());
+    let complaints = complaints(host, &view, &standing, &seen, &storages)?;
+    let guests = runs::last(host.root(), recent());
+    let storages = storages.unwrap_or_default();
+    let mut notes = runs::notes(&guests);
+    notes.extend(storages.iter().flat_map(|storage| storage.notes.clone()));
+    Ok(Health { seen, complaints, guests, storages, notes })
 }
 
-/// All that is not as it should be. `seen` are the settings of backup jobs, or why they cannot be seen.
+/// All that is not as it should be. `seen` are the settings of backup jobs, and `storages` those that keep backups, or why they
+/// cannot be seen.
 pub(super) fn complaints(
     host: &Host,
     view: &View,
     standing: &Standing,
     seen: &Result<Option<Seen>, String>,
+    storages: &Result<Vec<StorageHealth>, String>,
 ) -> anyhow::Result<Vec<String>> {
     let mut all = Vec::new();
     if let Some(note) = pending::read(host)? {
@@ -76,7 +91,7 @@ pub(super) fn complaints(
         all.extend(options::elsewhere(host.root()));
     }
     all.extend(settings::complaints(host.root()));
-    all.extend(backups::advice(host.root()));
+    all.extend(backups::advice(storages));
     Ok(all)
 }
 
@@ -145,25 +160,39 @@ fn fault(root: &Root, path: &str) -> Option<String> {
     }
 }
 
+/// The time from which on tasks are looked at, in seconds since 1970.
+fn recent() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(RECENT).as_secs()
+}
+
 /// Backup jobs with the option whose last run failed.
 fn failed_jobs(root: &Root) -> Vec<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let since = now.saturating_sub(RECENT).as_secs();
     let by_default = options::has_default(root);
     let concerns = |job: &str| by_default || job.contains(&format!("--{OPTION}"));
-    tasks::failed(root, since, concerns)
+    tasks::failed(root, recent(), concerns)
         .into_iter()
         .map(|task| {
             let error = task.error.map(|error| format!("\n{error}")).unwrap_or_default();
             format!(
                 "The last run of `{}` failed on {} ({}).{error}\nIts log: {}",
-                task.job,
+                without_people(&task.job),
                 Stamp::shown_utc(task.end),
                 task.status,
                 hint::file(&task.log)
             )
         })
         .collect()
+}
+
+/// A job's command line without addresses and notes, which are nobody's business in a report.
+fn without_people(job: &str) -> String {
+    let is_private = |option: &&str| {
+        ["mailto", "notes-template", "notification-target"].iter().any(|it| option.starts_with(it))
+    };
+    let mut options = job.split(" --");
+    let command = options.next().unwrap_or_default().to_owned();
+    options.filter(|option| !is_private(option)).fold(command, |job, option| job + " --" + option)
 }
 
 fn advise(seen: &Seen) -> Vec<String> {
@@ -190,4 +219,16 @@ fn advise(seen: &Seen) -> Vec<String> {
         ));
     }
     advice
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_people;
+
+    #[test]
+    fn addresses_and_notes_are_left_out() {
+        let job = "vzdump 101 --mailto joe@example.com,amy@example.com --fullbackup 7 --notes-template '{{guestname}}' --quiet 1";
+        assert_eq!(without_people(job), "vzdump 101 --fullbackup 7 --quiet 1");
+        assert_eq!(without_people("vzdump 101"), "vzdump 101");
+    }
 }

@@ -21,6 +21,7 @@ pub mod options;
 mod pending;
 pub mod reinstall;
 pub mod revert;
+mod runs;
 pub mod standing;
 pub mod status;
 pub mod upcoming;

@@ -6,8 +6,8 @@ use super::health::complaints;
 use super::host::{Host, View};
 use super::listener::Listener;
 use super::options::{self, Seen};
-use super::pending;
 use super::standing::Standing;
+use super::{backups, pending};
 use crate::host::{Origin, PACKAGES};
 use crate::patching::change::Change;
 use crate::patching::plan::{FileState, Overall, Plan};
@@ -118,7 +118,8 @@ pub fn assess(host: &Host, listener: &dyn Listener) -> anyhow::Result<Status> {
     let view = &host.view(listener)?;
     let standing = Standing::of(host, view);
     let seen = options::look(host.root());
-    let attention = complaints(host, view, &standing, &seen)?;
+    let storages = backups::look_at_all(host.root());
+    let attention = complaints(host, view, &standing, &seen, &storages)?;
     let plan = standing.plan.as_ref();
     Ok(Status {
         root: host.root().dir().display().to_string(),

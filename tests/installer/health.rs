@@ -192,3 +192,66 @@ fn a_bad_line_of_the_settings_is_named() {
     host.write("etc/pve-diff-backup.conf", "largest-differential: 30%\n");
     well(&host);
 }
+
+#[test]
+fn doctor_tells_how_the_last_backups_went() {
+    let host = Host::new();
+    host.run(&["apply"]).ok();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let task = |age: u64, log: &str| {
+        let start = format!("{:08X}", now - age);
+        let upid = format!("UPID:pve:00000001:00000002:{start}:vzdump::root@pam:");
+        let folder = format!("var/log/pve/tasks/{}", &start[7..]);
+        let head = "INFO: starting new backup job: vzdump 100 101 --storage nas --fullbackup 7 --mailto joe@example.com\n";
+        host.write(&format!("{folder}/{upid}"), format!("{head}{log}"));
+        let index = "var/log/pve/tasks/index";
+        let before = fs::read_to_string(host.path(index)).unwrap_or_default();
+        host.write(index, format!("{before}{upid} {start} job errors\n"));
+    };
+    let of = |guest: &str, lines: &str| {
+        format!(
+            "INFO: Starting Backup of VM {guest}\nINFO: Backup started at 2026-11-20 01:00:02\nINFO: VM Name: secret-name\n{lines}"
+        )
+    };
+    let full = "INFO: full backup: 'x' has no map (it was made by something else)\nINFO: full backup: 3.0 GiB read, at 90.0 MiB/s\nINFO: full backup: 1.5 GiB stored, ratio 2.0\nINFO: Finished Backup of VM 100 (00:00:41)\n";
+    let differential = "INFO: differential backup: 'x' is 24.0 hours old\nINFO: differential backup: 4.2 GiB read, 4.1 GiB unchanged, 133.0 MiB changed (3.1%), at 110.0 MiB/s\nINFO: differential backup: 52.1 MiB stored, 2.4% of its full backup, ratio 82.5\nINFO: Finished Backup of VM 100 (00:00:40)\n";
+    task(80_000, &of("100 (lxc)", differential));
+    task(
+        7000,
+        &(of("100 (lxc)", full)
+            + &of("101 (qemu)", "ERROR: Backup of VM 101 failed - no \x1b[31mspace left\n")),
+    );
+    let doctor = host.run(&["doctor"]).code(1);
+    let line = |guest: &str| doctor.out.lines().find(|it| it.starts_with(guest)).unwrap().to_owned();
+    let words: Vec<_> = line("lxc/100").split_whitespace().map(str::to_owned).collect();
+    assert_eq!(words[..10].join(" "), "lxc/100 2026-11-20 01:00:02 full 1.5 GiB - - 90.0 MiB/s");
+    assert!(line("lxc/100").ends_with(" 'x' has no map (it was made by something else)"), "{doctor:?}");
+    assert!(line("qemu/101").contains("FAILED") && line("qemu/101").ends_with(r"no \x1b[31mspace left"));
+    assert!(
+        doctor.out.contains("* Guest lxc/100: the last backup is a full one: 'x' has no map"),
+        "{doctor:?}"
+    );
+    assert!(doctor.out.contains("base-without-map: use"), "{doctor:?}");
+    assert!(doctor.out.contains("* Guest qemu/101: the last backup failed: no "), "{doctor:?}");
+    assert!(!doctor.out.contains("secret-name") && !doctor.out.contains("joe@"), "{doctor:?}");
+    let json: serde_json::Value = serde_json::from_str(&host.run(&["doctor", "--json"]).code(1).out).unwrap();
+    let runs = &json["guests"][0]["runs"];
+    assert_eq!((&runs[0]["made"], &runs[1]["made"]), (&"full".into(), &"differential".into()));
+    assert_eq!((&runs[1]["share"], &runs[1]["changed"]), (&"2.4%".into(), &"3.1%".into()));
+    assert_eq!(
+        (&json["guests"][1]["guest"], json["storages"].as_array().map(Vec::len)),
+        (&"qemu/101".into(), Some(0))
+    );
+    assert!(
+        json["to_do"][0]
+            .as_str()
+            .unwrap()
+            .contains("The last run of `vzdump 100 101 --storage nas --fullbackup 7` failed")
+    );
+    // Logs of any size and content are read to a bound, and harm nothing.
+    host.write(
+        "var/log/pve/tasks/index",
+        "UPID:::::vzdump:: x\n\n\0\nUPID:pve:1:2:FFFFFFFF:vzdump::root@pam: FFFFFFFF OK\n",
+    );
+    host.run(&["doctor"]).ok();
+}
