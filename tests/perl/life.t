@@ -156,6 +156,23 @@ for my $id (100, 200) {
     ok($real->{ok} && -e "$dump/$full" && -e "$dump/$other", '... the full stays');
     like($dry->{out}, qr/^keep \S+\/\Q$full\E$/m, '... the dry run says so');
 
+    # 2a. What another node made in the same second is not written over.
+    fresh();
+    backup($id, 0);
+    meanwhile(
+        'for left in *.dat; do echo other >"${left%.vcdiff.*}.vcdiff.zst"; done',
+        ':'
+    );
+    my $second = backup($id, 1);
+    ok(!$second->{ok}, "$id: beside a backup of the same second");
+    like(
+        $second->{out}, qr/exists already: another node has made a backup of the same second/,
+        '... told'
+    );
+    my ($theirs) = grep { /differential/ && !/log\z/ } names();
+    is(read_file("$dump/$theirs"), "other\n", '... that stays as it is');
+    is(scalar(grep { /\.dat\z/ } names()), 0, '... and nothing of this one');
+
     # 3. A differential whose full is away is nobody's to remove, but the administrator's.
     fresh();
     backup($id, $_) for 0, 1;

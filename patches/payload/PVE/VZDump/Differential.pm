@@ -6,6 +6,7 @@ package PVE::VZDump::Differential;
 use strict;
 use warnings;
 
+use Errno ();
 use File::Basename qw(basename dirname);
 use POSIX ();
 use Scalar::Util qw(tainted);
@@ -248,17 +249,33 @@ sub finish_backup {
                 . basename($target),
             $logfd,
         );
-        die "'$target' exists already\n" if -e $target;
     } elsif ($base && !-f "$plan->{dir}/$base") {
         die "the full backup '$base' was removed while this differential was made against it\n";
     }
     _warn_of_size($plan, $logfd) if $base && $target eq $plan->{target};
-    rename($plan->{tmptar}, $target)
-        or die "unable to rename '$plan->{tmptar}' to '$target' - $!\n";
+    _give_name($plan->{tmptar}, $target);
     $task->{ _target_key($task) } = $target;
     my $full_size = $base && $target eq $plan->{target} ? -s "$plan->{dir}/$base" : undef;
     my @numbers = told_numbers(_report($plan->{report}), -s $target // 0, $full_size);
     PVE::VZDump::debugmsg('info', $_, $logfd) for @numbers;
+    return;
+}
+
+# Renames the file, but never over another: a node that knows nothing of this one may have made a backup in
+# the same second, and differentials may need that by now.
+sub _give_name {
+    my ($from, $to) = @_;
+
+    if (link($from, $to)) {
+        unlink($from) or warn "cannot remove '$from' - $!\n";
+        return;
+    }
+    die
+        "'$to' exists already: another node has made a backup of the same second; this one is not kept\n"
+        if $!{EEXIST} || -e $to || -l $to;
+
+    # not all file systems know links
+    rename($from, $to) or die "unable to rename '$from' to '$to' - $!\n";
     return;
 }
 
