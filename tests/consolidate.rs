@@ -369,6 +369,11 @@ fn kill_at(call: &str, step: usize) -> bool {
         assert!(dump.content(&new) == dump.contents[1], "{call} {step}");
         assert!(names.contains(&format!("{new}.protected")) && names.contains(&format!("{new}.notes")));
     }
+    if names.contains(old) && names.contains(&new) {
+        let chains = dump.ours(&["chains", "."]);
+        let told = format!("{old}: there is a full backup of the same time");
+        assert!(chains.out.contains(&told), "{call} {step}: {}", chains.out);
+    }
     if let Some(left) = names.iter().find(|it| it.ends_with(".dat")) {
         let chains = dump.ours(&["chains", "."]);
         let told = format!("{left}: a killed backup left it unfinished");

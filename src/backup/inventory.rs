@@ -85,6 +85,8 @@ pub enum Oddity {
         /// The name of the full that they need.
         other: String,
     },
+    /// A differential is there beside a full backup of the same time, which was made of it but did not replace it yet.
+    Consolidated(String),
     /// A guest with differentials has a full backup that none of them needs, and it is not the newest.
     Unneeded(String),
     /// A backup was not finished, and nobody will finish it, or this node cannot tell whether somebody will.
@@ -105,6 +107,7 @@ impl Oddity {
             Oddity::Empty(_) => "empty",
             Oddity::Larger(_) => "larger-than-full",
             Oddity::Twice { .. } => "twice",
+            Oddity::Consolidated(_) => "consolidated",
             Oddity::Unneeded(_) => "unneeded",
             Oddity::Unfinished { .. } => "unfinished",
         }
@@ -118,6 +121,7 @@ impl Oddity {
             | Oddity::Empty(file)
             | Oddity::Larger(file)
             | Oddity::Twice { spare: file, .. }
+            | Oddity::Consolidated(file)
             | Oddity::Unneeded(file)
             | Oddity::Unfinished { file, .. } => file,
         }
@@ -141,6 +145,10 @@ impl fmt::Display for Oddity {
             Oddity::Twice { other, .. } => {
                 write!(f, "no differential needs it, as {other} is there, too; verify, then delete one of them")
             }
+            Oddity::Consolidated(_) => f.write_str(
+                "there is a full backup of the same time, as an interrupted `consolidate` leaves it: run it again with this \
+                 file, and it compares both and removes this one",
+            ),
             Oddity::Unneeded(_) => f.write_str(
                 "no differential needs it any more, and there is a newer full backup: it stays as a backup of its own \
                  day, as long as your retention says",
@@ -210,6 +218,7 @@ impl GuestBackups {
         );
         let has_differentials = self.chains.iter().any(|chain| !chain.differentials.is_empty());
         let newest = self.chains.iter().map(|chain| chain.full.name.stamp()).max();
+        let fulls: HashSet<_> = self.chains.iter().map(|chain| chain.full.name.stamp()).collect();
         for chain in &self.chains {
             let name = &chain.full.name;
             let file = || name.as_str().to_owned();
@@ -221,6 +230,9 @@ impl GuestBackups {
             }
             for differential in chain.differentials.iter().filter(|it| it.size > chain.full.size) {
                 odd.push(Oddity::Larger(differential.name.as_str().to_owned()));
+            }
+            for differential in chain.differentials.iter().filter(|it| fulls.contains(&it.name.stamp())) {
+                odd.push(Oddity::Consolidated(differential.name.as_str().to_owned()));
             }
             if !chain.differentials.is_empty() {
                 continue;
