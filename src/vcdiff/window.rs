@@ -135,7 +135,11 @@ impl Window {
         out: &mut Vec<u8>,
     ) -> Result<()> {
         let segment = self.source.unwrap_or(Segment { pos: 0, len: 0 });
-        out.resize(self.target_len, 0);
+        // All of it will be overwritten. The system's zeros are cheaper than zeros that are written.
+        match out.capacity() < self.target_len {
+            true => *out = vec![0; self.target_len],
+            false => out.resize(self.target_len, 0),
+        }
         let mut copies = Copies { order, ..Copies::default() };
         let mut at = 0;
         for inst in self.instructions() {
