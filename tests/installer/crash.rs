@@ -48,8 +48,14 @@ fn can_trace() -> bool {
 fn with_fault(host: &Host, fault: &str, arguments: &[&str]) -> (Ran, bool) {
     let program = host.command(arguments);
     let log = host.root().with_file_name("injected");
+    let (call, effect) = fault.split_once(':').unwrap();
     let mut strace = Command::new("strace");
-    strace.args(["-qq", "-e", &format!("inject={fault}"), "-E", NO_PERL, "-o"]).arg(&log);
+    strace.args(["-qq", "-e", &format!("trace={call}"), "-e", &format!("inject={fault}")]);
+    if effect.starts_with("error") {
+        // All other calls then run at full speed. strace cannot send signals that way.
+        strace.args(["--follow-forks", "--seccomp-bpf"]);
+    }
+    strace.args(["-E", NO_PERL, "-o"]).arg(&log);
     strace.arg(program.get_program()).args(program.get_args()).env_remove("PERL5LIB");
     let ran = Ran::of(strace.output().unwrap());
     let injected = std::fs::read_to_string(log).unwrap().contains("(INJECTED)");
