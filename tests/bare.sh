@@ -52,8 +52,9 @@ unshare --mount --pid --fork --kill-child --propagation private bash -c '
 	mount -t proc proc "$root/proc"
 	mount --rbind /sys "$root/sys"
 	mount --rbind /dev "$root/dev"
-	# Built once: neither what a second build would need nor debug information.
-	exec chroot "$root" env -i CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 HOME=/root CI="${CI:-}" TERM="${TERM:-dumb}" LC_ALL=C.UTF-8 \
+	# Built once: neither what a second build would need nor debug information. Fewer units repeat less.
+	exec chroot "$root" env -i CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_CODEGEN_UNITS=2 \
+		RUSTFLAGS="-C link-arg=-fuse-ld=lld" HOME=/root CI="${CI:-}" TERM="${TERM:-dumb}" LC_ALL=C.UTF-8 \
 		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 		sh -c "cd /root/pve-diff-backup && exec \"\$@\"" - "$@"
 ' - "$root" "$@" </dev/null
