@@ -9,6 +9,7 @@ macro_rules! embed {
 /// Every file below `patches/`, by its path there. A test compares this list with the directory.
 pub static FILES: &[(&str, &[u8])] = embed![
     "payload/PVE/VZDump/Differential.pm",
+    "payload/PVE/VZDump/Differential/API.pm",
     "payload/PVE/VZDump/Differential/Chain.pm",
     "payload/PVE/VZDump/Differential/Helper.pm",
     "payload/PVE/VZDump/Differential/Jobs.pm",

@@ -498,4 +498,15 @@ sub is_backup_volume {
     return ($volid // '') =~ m!:backup/! && parse_name(basename($volid));
 }
 
+# What the web interface asks.  All else works without it, and a tree without the daemons' modules
+# has no use for it.
+{
+    local $@;
+    local $SIG{__DIE__} = 'DEFAULT';
+    eval {
+        require PVE::VZDump::Differential::API;
+        PVE::VZDump::Differential::API::mount();
+    } or $@ =~ m!\ACan't locate PVE/(?:RESTHandler|JSONSchema)\.pm! or warn $@;
+}
+
 1;
