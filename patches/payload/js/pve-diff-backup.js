@@ -3,8 +3,9 @@
 //
 // Loaded by a line of ours in index.html.tpl, after Proxmox' own scripts and before the workspace is
 // created.  It overrides classes, so nothing of Proxmox is edited; whatever goes wrong in it leaves the
-// window or list as it was.  It runs with Ext JS 6 and 7 and asks the server for nothing new: what belongs
-// together is told by the names in the list.  Not in strict mode: callParent of Ext JS does not allow that.
+// window or list as it was.  It runs with Ext JS 6 and 7.  What belongs together is told by the names in a list; what
+// they cannot tell is asked of calls of our own, and a node that has none is shown without.  Not in strict mode:
+// callParent of Ext JS does not allow that.
 
 (function () {
     if (typeof Ext === 'undefined' || typeof PVE === 'undefined') {
@@ -57,6 +58,47 @@
             '{0} without their full backup': '{0} ohne ihre volle Sicherung',
             'Guest, storage': 'Gast, Speicher',
             'Not read: {0}': 'Nicht gelesen: {0}',
+            'not for this kind of storage': 'nicht für diese Art von Speicher',
+            'Verify backups': 'Sicherungen prüfen',
+            'Make a full backup of a differential': 'Aus einer differenziellen eine volle Sicherung machen',
+            'Patch the node (pve-diff-backup)': 'Knoten patchen (pve-diff-backup)',
+            never: 'nie',
+            '{0} cannot be restored': '{0} nicht wiederherstellbar',
+            '{0} of {1} verified, last on {2}': '{0} von {1} geprüft, zuletzt am {2}',
+            'A verification on {0} found that this backup cannot be restored.':
+                'Eine Prüfung am {0} ergab, dass sich diese Sicherung nicht wiederherstellen lässt.',
+            patched: 'gepatcht',
+            'not patched': 'nicht gepatcht',
+            'partly patched, or by an older version': 'teilweise oder von einer älteren Version gepatcht',
+            'not supported': 'nicht unterstützt',
+            offline: 'offline',
+            'not patched, or its services run older code': 'nicht gepatcht, oder seine Dienste laufen mit älterem Code',
+            'This release was never tried with our lines; they match.':
+                'Diese Version wurde mit unseren Zeilen nie erprobt; sie passen.',
+            'Nothing is to be done.': 'Es ist nichts zu tun.',
+            Node: 'Knoten',
+            Nodes: 'Knoten',
+            'To be done': 'Zu tun',
+            Apply: 'Anwenden',
+            Verify: 'Prüfen',
+            Consolidate: 'Zusammenführen',
+            'Bring node {0} up to date? Its services then load the new code.':
+                'Knoten {0} auf den neuesten Stand bringen? Seine Dienste laden dann den neuen Code.',
+            'Read all backups of {0} on {1} to their end? That takes as long as to restore them.':
+                'Alle Sicherungen von {0} auf {1} bis zum Ende lesen? Das dauert so lange wie sie wiederherzustellen.',
+            'Make a full backup of the differential of {0}? It keeps its date, notes and protection, and takes as much space as a full backup.':
+                'Aus der differenziellen vom {0} eine volle Sicherung machen? Sie behält Datum, Notizen und Schutz und braucht so viel Platz wie eine volle.',
+            'Backup Jobs': 'Sicherungsaufträge',
+            'No backup jobs.': 'Keine Sicherungsaufträge.',
+            Guests: 'Gäste',
+            Backups: 'Sicherungen',
+            Verified: 'Geprüft',
+            'Differential of {0}': 'Differenziell zu {0}',
+            'Choose a guest to see its backups.': 'Wählen Sie einen Gast, um seine Sicherungen zu sehen.',
+            Protected: 'Geschützt',
+            Selection: 'Auswahl',
+            Schedule: 'Zeitplan',
+            Show: 'Anzeigen',
         },
         fr: {
             'Full Every': 'Totale après',
@@ -100,6 +142,47 @@
             '{0} without their full backup': '{0} sans leur sauvegarde complète',
             'Guest, storage': 'Invité, stockage',
             'Not read: {0}': 'Non lus : {0}',
+            'not for this kind of storage': 'pas pour ce type de stockage',
+            'Verify backups': 'Vérifier les sauvegardes',
+            'Make a full backup of a differential': 'Faire d\'une différentielle une sauvegarde complète',
+            'Patch the node (pve-diff-backup)': 'Mettre à jour le nœud (pve-diff-backup)',
+            never: 'jamais',
+            '{0} cannot be restored': '{0} non restaurable(s)',
+            '{0} of {1} verified, last on {2}': '{0} sur {1} vérifiées, la dernière fois le {2}',
+            'A verification on {0} found that this backup cannot be restored.':
+                'Une vérification du {0} a montré que cette sauvegarde ne peut pas être restaurée.',
+            patched: 'modifié',
+            'not patched': 'non modifié',
+            'partly patched, or by an older version': 'modifié en partie, ou par une version antérieure',
+            'not supported': 'non pris en charge',
+            offline: 'hors ligne',
+            'not patched, or its services run older code': 'non modifié, ou ses services exécutent un code antérieur',
+            'This release was never tried with our lines; they match.':
+                'Cette version n\'a jamais été essayée avec nos lignes ; elles conviennent.',
+            'Nothing is to be done.': 'Il n\'y a rien à faire.',
+            Node: 'Nœud',
+            Nodes: 'Nœuds',
+            'To be done': 'À faire',
+            Apply: 'Appliquer',
+            Verify: 'Vérifier',
+            Consolidate: 'Consolider',
+            'Bring node {0} up to date? Its services then load the new code.':
+                'Mettre à jour le nœud {0} ? Ses services chargent ensuite le nouveau code.',
+            'Read all backups of {0} on {1} to their end? That takes as long as to restore them.':
+                'Lire jusqu\'au bout toutes les sauvegardes de {0} sur {1} ? Cela prend autant de temps que de les restaurer.',
+            'Make a full backup of the differential of {0}? It keeps its date, notes and protection, and takes as much space as a full backup.':
+                'Faire de la différentielle du {0} une sauvegarde complète ? Elle garde sa date, ses notes et sa protection, et occupe autant de place qu\'une complète.',
+            'Backup Jobs': 'Tâches de sauvegarde',
+            'No backup jobs.': 'Aucune tâche de sauvegarde.',
+            Guests: 'Invités',
+            Backups: 'Sauvegardes',
+            Verified: 'Vérifiée',
+            'Differential of {0}': 'Différentielle du {0}',
+            'Choose a guest to see its backups.': 'Choisissez un invité pour voir ses sauvegardes.',
+            Protected: 'Protégée',
+            Selection: 'Sélection',
+            Schedule: 'Planification',
+            Show: 'Afficher',
         },
         es: {
             'Full Every': 'Completa cada',
@@ -143,6 +226,47 @@
             '{0} without their full backup': '{0} sin su copia completa',
             'Guest, storage': 'Huésped, almacenamiento',
             'Not read: {0}': 'No leídos: {0}',
+            'not for this kind of storage': 'no para este tipo de almacenamiento',
+            'Verify backups': 'Verificar copias',
+            'Make a full backup of a differential': 'Hacer de una diferencial una copia completa',
+            'Patch the node (pve-diff-backup)': 'Actualizar el nodo (pve-diff-backup)',
+            never: 'nunca',
+            '{0} cannot be restored': '{0} no se pueden restaurar',
+            '{0} of {1} verified, last on {2}': '{0} de {1} verificadas, la última vez el {2}',
+            'A verification on {0} found that this backup cannot be restored.':
+                'Una verificación del {0} mostró que esta copia no se puede restaurar.',
+            patched: 'modificado',
+            'not patched': 'sin modificar',
+            'partly patched, or by an older version': 'modificado en parte, o por una versión anterior',
+            'not supported': 'no compatible',
+            offline: 'desconectado',
+            'not patched, or its services run older code': 'sin modificar, o sus servicios ejecutan código anterior',
+            'This release was never tried with our lines; they match.':
+                'Esta versión nunca se probó con nuestras líneas; encajan.',
+            'Nothing is to be done.': 'No hay nada que hacer.',
+            Node: 'Nodo',
+            Nodes: 'Nodos',
+            'To be done': 'Por hacer',
+            Apply: 'Aplicar',
+            Verify: 'Verificar',
+            Consolidate: 'Consolidar',
+            'Bring node {0} up to date? Its services then load the new code.':
+                '¿Actualizar el nodo {0}? Sus servicios cargarán después el código nuevo.',
+            'Read all backups of {0} on {1} to their end? That takes as long as to restore them.':
+                '¿Leer hasta el final todas las copias de {0} en {1}? Tarda tanto como restaurarlas.',
+            'Make a full backup of the differential of {0}? It keeps its date, notes and protection, and takes as much space as a full backup.':
+                '¿Hacer de la diferencial del {0} una copia completa? Conserva su fecha, notas y protección, y ocupa tanto espacio como una completa.',
+            'Backup Jobs': 'Tareas de copia',
+            'No backup jobs.': 'No hay tareas de copia.',
+            Guests: 'Huéspedes',
+            Backups: 'Copias',
+            Verified: 'Verificada',
+            'Differential of {0}': 'Diferencial de la del {0}',
+            'Choose a guest to see its backups.': 'Elija un huésped para ver sus copias.',
+            Protected: 'Protegida',
+            Selection: 'Selección',
+            Schedule: 'Programación',
+            Show: 'Mostrar',
         },
         it: {
             'Full Every': 'Completo ogni',
@@ -186,6 +310,47 @@
             '{0} without their full backup': '{0} senza il loro backup completo',
             'Guest, storage': 'Guest, storage',
             'Not read: {0}': 'Non letti: {0}',
+            'not for this kind of storage': 'non per questo tipo di storage',
+            'Verify backups': 'Verifica dei backup',
+            'Make a full backup of a differential': 'Fare di un differenziale un backup completo',
+            'Patch the node (pve-diff-backup)': 'Aggiornare il nodo (pve-diff-backup)',
+            never: 'mai',
+            '{0} cannot be restored': '{0} non ripristinabili',
+            '{0} of {1} verified, last on {2}': '{0} di {1} verificati, l\'ultima volta il {2}',
+            'A verification on {0} found that this backup cannot be restored.':
+                'Una verifica del {0} ha mostrato che questo backup non può essere ripristinato.',
+            patched: 'modificato',
+            'not patched': 'non modificato',
+            'partly patched, or by an older version': 'modificato in parte, o da una versione precedente',
+            'not supported': 'non supportato',
+            offline: 'offline',
+            'not patched, or its services run older code': 'non modificato, o i suoi servizi eseguono codice precedente',
+            'This release was never tried with our lines; they match.':
+                'Questa versione non è mai stata provata con le nostre righe; combaciano.',
+            'Nothing is to be done.': 'Non c\'è nulla da fare.',
+            Node: 'Nodo',
+            Nodes: 'Nodi',
+            'To be done': 'Da fare',
+            Apply: 'Applica',
+            Verify: 'Verifica',
+            Consolidate: 'Consolida',
+            'Bring node {0} up to date? Its services then load the new code.':
+                'Aggiornare il nodo {0}? I suoi servizi caricheranno poi il nuovo codice.',
+            'Read all backups of {0} on {1} to their end? That takes as long as to restore them.':
+                'Leggere fino in fondo tutti i backup di {0} su {1}? Richiede tanto tempo quanto ripristinarli.',
+            'Make a full backup of the differential of {0}? It keeps its date, notes and protection, and takes as much space as a full backup.':
+                'Fare del differenziale del {0} un backup completo? Mantiene data, note e protezione, e occupa tanto spazio quanto uno completo.',
+            'Backup Jobs': 'Job di backup',
+            'No backup jobs.': 'Nessun job di backup.',
+            Guests: 'Guest',
+            Backups: 'Backup',
+            Verified: 'Verificato',
+            'Differential of {0}': 'Differenziale di quello del {0}',
+            'Choose a guest to see its backups.': 'Scegliere un guest per vederne i backup.',
+            Protected: 'Protetto',
+            Selection: 'Selezione',
+            Schedule: 'Pianificazione',
+            Show: 'Mostra',
         },
         zh_CN: {
             'Full Every': '完整备份间隔',
@@ -228,6 +393,44 @@
             '{0} without their full backup': '{0} 个缺少其完整备份',
             'Guest, storage': '客户机、存储',
             'Not read: {0}': '未能读取：{0}',
+            'not for this kind of storage': '不适用于此类存储',
+            'Verify backups': '验证备份',
+            'Make a full backup of a differential': '将差异备份变为完整备份',
+            'Patch the node (pve-diff-backup)': '更新节点 (pve-diff-backup)',
+            never: '从未',
+            '{0} cannot be restored': '{0} 个无法恢复',
+            '{0} of {1} verified, last on {2}': '{1} 个中已验证 {0} 个，最近一次：{2}',
+            'A verification on {0} found that this backup cannot be restored.': '{0} 的验证发现此备份无法恢复。',
+            patched: '已打补丁',
+            'not patched': '未打补丁',
+            'partly patched, or by an older version': '部分打补丁，或由旧版本打补丁',
+            'not supported': '不支持',
+            offline: '离线',
+            'not patched, or its services run older code': '未打补丁，或其服务仍运行旧代码',
+            'This release was never tried with our lines; they match.': '此版本从未与我们的代码行一起测试过，但两者相符。',
+            'Nothing is to be done.': '无需处理。',
+            Node: '节点',
+            Nodes: '节点',
+            'To be done': '待处理',
+            Apply: '应用',
+            Verify: '验证',
+            Consolidate: '合并',
+            'Bring node {0} up to date? Its services then load the new code.': '更新节点 {0}？其服务随后会加载新代码。',
+            'Read all backups of {0} on {1} to their end? That takes as long as to restore them.':
+                '完整读取 {1} 上 {0} 的所有备份？所需时间与恢复它们相同。',
+            'Make a full backup of the differential of {0}? It keeps its date, notes and protection, and takes as much space as a full backup.':
+                '将 {0} 的差异备份变为完整备份？它保留日期、备注和保护，并占用与完整备份相同的空间。',
+            'Backup Jobs': '备份任务',
+            'No backup jobs.': '没有备份任务。',
+            Guests: '客户机',
+            Backups: '备份',
+            Verified: '已验证',
+            'Differential of {0}': '{0} 的差异备份',
+            'Choose a guest to see its backups.': '选择客户机以查看其备份。',
+            Protected: '受保护',
+            Selection: '选择',
+            Schedule: '计划',
+            Show: '显示',
         },
     };
 
@@ -300,13 +503,73 @@
         }
     };
 
+    // ---------------------------------------------------------------- calls of our own
+
+    // Asks the node; failed gets why not in words, in HTML, and whether the node has no such calls: it is not patched, or
+    // its services run older code.
+    var ask = function (node, call, params, done, failed) {
+        Proxmox.Utils.API2Request({
+            url: '/nodes/' + node + '/pve-diff-backup/' + call,
+            params: params,
+            method: 'GET',
+            success: softly('no answer to ' + call, function (response) {
+                done(response.result.data);
+            }),
+            failure: softly('no answer to ' + call, function (response) {
+                failed && failed(response.htmlStatus, response.status === 501 || /not implemented/.test(response.htmlStatus));
+            }),
+        });
+    };
+
+    // Starts a task by one of our calls, after a question.  The task's window shows what is said, and ended is called when
+    // it is closed.
+    var startTask = function (question, node, call, params, ended) {
+        Ext.Msg.confirm(text('Confirm'), Ext.htmlEncode(question), function (answer) {
+            if (answer !== 'yes') {
+                return;
+            }
+            Proxmox.Utils.API2Request({
+                url: '/nodes/' + node + '/pve-diff-backup/' + call,
+                params: params,
+                method: 'POST',
+                failure: function (response) {
+                    Ext.Msg.alert(text('Error'), response.htmlStatus);
+                },
+                success: function (response) {
+                    Ext.create('Proxmox.window.TaskViewer', {
+                        upid: response.result.data,
+                        listeners: { destroy: ended },
+                    }).show();
+                },
+            });
+        });
+    };
+
+    // The names of our tasks, in Proxmox' lists of tasks.
+    softly('tasks by their short names', function () {
+        Ext.apply(Proxmox.Utils.task_desc_table, {
+            diffverify: function (type, id) {
+                return id + ' - ' + text('Verify backups');
+            },
+            diffconsolidate: ['VM/CT', text('Make a full backup of a differential')],
+            diffapply: ['', text('Patch the node (pve-diff-backup)')],
+        });
+    })();
+
     // ---------------------------------------------------------------- names of backups
 
     var STAMP = '(\\d{4}_\\d\\d_\\d\\d-\\d\\d_\\d\\d_\\d\\d)';
     var NAME = new RegExp(
-        '(?:^|[:/])((vzdump-(?:qemu|lxc|openvz)-\\d+-)' + STAMP + '\\.(?:tgz|(vma|tar)(?:\\.(?:zst|lzo|gz))?))' +
+        '^(?:[^:/]*:backup/)?((vzdump-(qemu|lxc|openvz)-[1-9]\\d{2,8}-)' + STAMP + '\\.(?:tgz|(vma|tar)(?:\\.(?:zst|lzo|gz))?))' +
             '(--differential-' + STAMP + '\\.vcdiff(?:\\.(zst|lzo|gz))?)?$'
     );
+
+    // Whether there is such a time.
+    var isTime = function (stamp) {
+        var parts = Ext.Array.map(stamp.split(/[_-]/), Number);
+        var time = new Date(Date.UTC(parts[0], parts[1] - 1, parts[2], parts[3], parts[4], parts[5]));
+        return parts[0] >= 1970 && time.toISOString().substr(0, 19) === date(stamp).replace(' ', 'T');
+    };
 
     // 2026_11_21-01_00_00 as the lists show it.
     var date = function (stamp) {
@@ -317,23 +580,26 @@
     // baseMade.  The id is that of the full however it is compressed, since its content is what counts.
     var parse = function (volid) {
         var match = NAME.exec(volid || '');
-        if (!match) {
+        if (!match || !isTime(match[4]) || (match[7] && !isTime(match[7])) || (match[3] === 'lxc' && match[5] === 'vma')) {
             return null;
         }
         var result = {
-            name: match[1] + (match[5] || ''),
-            id: match[2] + match[3],
-            made: date(match[6] || match[3]),
-            format: match[4] || 'tar',
-            compression: match[7],
+            name: match[1] + (match[6] || ''),
+            id: match[2] + match[4],
+            made: date(match[7] || match[4]),
+            format: match[5] || 'tar',
+            compression: match[8],
         };
-        if (match[5]) {
+        if (match[6]) {
             result.base = match[1];
-            result.baseMade = date(match[3]);
-            result.short = match[2] + '…' + match[5];
+            result.baseMade = date(match[4]);
+            result.short = match[2] + '…' + match[6];
         }
         return result;
     };
+
+    // For the tests, and for who looks with the browser's console.
+    Ext.apply(Ext.ns('PveDiffBackup'), { parse: parse, text: text });
 
     // Which backups of a list belong together: { fulls: {id: 1}, needing: {id: [records]} }, of all its records, also
     // of those that a search hides.
@@ -473,7 +739,7 @@
         }
     };
 
-    // ---------------------------------------------------------------- the tab of all chains
+    // ---------------------------------------------------------------- the page of all nodes, jobs and chains
 
     // Sums up one storage's backups, one row for each guest.  What a differential saves is told by its full's size,
     // which is about what another full backup would have taken.
@@ -495,9 +761,16 @@
             var guest = info.id.split('-')[1] + '/' + info.id.split('-')[2];
             var row = rows[guest] = rows[guest] || {
                 id: storage + '/' + guest, guest: guest, node: node, storage: storage, newest: '',
-                fulls: 0, differentials: 0, stranded: 0, fullSize: 0, differentialSize: 0, saved: 0,
+                fulls: 0, differentials: 0, stranded: 0, fullSize: 0, differentialSize: 0, saved: 0, backups: [],
             };
             var size = volume.size || 0;
+            row.backups.push({
+                volid: volume.volid, node: node, storage: storage, guest: guest, size: size,
+                made: info.made, base: info.base, baseMade: info.baseMade, format: info.format, compression: info.compression,
+                isStranded: !!info.base && fullSizes[info.id] === undefined,
+                saved: info.base && fullSizes[info.id] !== undefined ? Math.max(0, fullSizes[info.id] - size) : null,
+                isProtected: !!volume['protected'],
+            });
             row.newest = info.made > row.newest ? info.made : row.newest;
             if (!info.base) {
                 row.fulls++;
@@ -513,6 +786,60 @@
             }
         });
         return Ext.Object.getValues(rows);
+    };
+    PveDiffBackup.sumUp = sumUp;
+
+    // Adds to the rows what the last verifications found.
+    var addVerified = function (rows, found) {
+        var results = {};
+        Ext.Array.each(found, function (result) {
+            results[result.volid] = result;
+        });
+        Ext.Array.each(rows, function (row) {
+            row.checked = row.bad = row.checkedAt = 0;
+            Ext.Array.each(row.backups, function (backup) {
+                var result = results[backup.volid];
+                if (result) {
+                    backup.checkedAt = result.at;
+                    backup.isGood = !!Number(result.good);
+                    row.checked++;
+                    row.bad += backup.isGood ? 0 : 1;
+                    row.checkedAt = Math.max(row.checkedAt, result.at);
+                }
+            });
+        });
+    };
+
+    var icon = function (name) {
+        return '<i class="fa fa-fw ' + name + '"></i> ';
+    };
+    var GOOD = 'fa-check good';
+    var BAD = 'fa-times critical';
+    var WARNING = 'fa-exclamation-triangle warning';
+
+    // When that was, as lists show dates; HTML.
+    var timeText = function (seconds) {
+        return Ext.Date.format(new Date(1000 * seconds), 'Y-m-d H:i');
+    };
+
+    // The last verification of a guest's backups, or of one backup.
+    var renderVerified = function (value, meta, record) {
+        var data = record.data;
+        if (data.backups) {
+            var total = data.backups.length;
+            if (!data.checked) {
+                return text('never');
+            }
+            var sign = data.bad ? BAD : data.checked === total ? GOOD : '';
+            var about = (data.bad ? text('{0} cannot be restored', data.bad) + '. ' : '') +
+                text('{0} of {1} verified, last on {2}', data.checked, total, timeText(data.checkedAt));
+            return '<span ' + tip(about) + '>' + (sign && icon(sign)) +
+                (data.bad ? Ext.htmlEncode(text('{0} cannot be restored', data.bad)) :
+                    data.checked === total ? timeText(data.checkedAt) : data.checked + '/' + total) + '</span>';
+        }
+        return data.checkedAt
+            ? icon(data.isGood ? GOOD : BAD) + timeText(data.checkedAt)
+            : text('never');
     };
 
     var sizeText = function (size) {
@@ -552,27 +879,261 @@
         return found;
     };
 
-    softly('no tab of all chains', function () {
+    // Whether the user has a privilege on anything of that kind, as Proxmox' own buttons ask before the server does.
+    var mayDo = function (kind, privilege) {
+        var caps = Ext.state.Manager.get('GuiCap') || {};
+        return !!(caps[kind] && caps[kind][privilege]);
+    };
+
+    // A list in the page that does not load by itself.
+    var listConfig = function (name, fields, sorter, columns) {
+        return {
+            stateful: true,
+            stateId: 'grid-diff-backup-' + name,
+            border: false,
+            store: Ext.create('Ext.data.Store', { fields: fields, sorters: sorter, data: [] }),
+            columns: columns,
+        };
+    };
+
+    // A button for the selected row of its list, where fits() says so.
+    var rowButton = function (title, sign, fits, handler) {
+        return {
+            text: text(title),
+            iconCls: 'fa fa-' + sign,
+            disabled: true,
+            fits: fits,
+            handler: function (button) {
+                var record = button.up('grid').getSelection()[0];
+                record && handler(record.data, button.up('pveDiffBackupPage'));
+            },
+        };
+    };
+
+    // Enables the list's buttons by what is selected.
+    var watchButtons = function (grid) {
+        var look = function () {
+            var record = grid.getSelection()[0];
+            Ext.Array.each(grid.query('button[fits]'), function (button) {
+                button.setDisabled(!record || !button.fits(record.data));
+            });
+        };
+        grid.on('selectionchange', look);
+        grid.getStore().on({ datachanged: look, update: look });
+    };
+
+    // ------------------------------------------------------------ its nodes
+
+    var STATES = {
+        patched: [GOOD, 'patched'],
+        unpatched: [BAD, 'not patched'],
+        mixed: [WARNING, 'partly patched, or by an older version'],
+        unsupported: [BAD, 'not supported'],
+        away: ['fa-question-circle', 'offline'],
+        unknown: [BAD, 'not patched, or its services run older code'],
+    };
+
+    var renderState = function (value, meta, record) {
+        var state = STATES[value];
+        if (!state) {
+            return record.data.reason ? icon(WARNING) + record.data.reason : '';
+        }
+        var isOdd = value === 'patched' && (record.data.attention.length || record.data.isUnverified);
+        return icon(isOdd ? WARNING : state[0]) + Ext.htmlEncode(text(state[1]));
+    };
+
+    // What doctor says of a node, in a window.
+    var showAdvice = function (data) {
+        var paragraphs = Ext.Array.map(data.attention, function (advice) {
+            return '<li style="margin-bottom:10px">' + Ext.htmlEncode(advice).replace(/\n/g, '<br>') + '</li>';
+        });
+        if (data.isUnverified) {
+            paragraphs.push('<li>' + Ext.htmlEncode(text('This release was never tried with our lines; they match.')) + '</li>');
+        }
+        Ext.create('Ext.window.Window', {
+            title: text('Node') + ' ' + Ext.htmlEncode(data.node),
+            width: 640,
+            maxHeight: 480,
+            modal: true,
+            scrollable: true,
+            bodyPadding: 10,
+            html: paragraphs.length
+                ? '<ul style="padding-left:20px;margin:0">' + paragraphs.join('') + '</ul>'
+                : Ext.htmlEncode(text('Nothing is to be done.')),
+            buttons: [{ text: text('Close'), handler: function (button) { button.up('window').close(); } }],
+        }).show();
+    };
+
+    softly('no page of nodes, jobs and chains', function () {
+        Ext.define('PveDiffBackup.Nodes', {
+            extend: 'Ext.grid.Panel',
+            alias: 'widget.pveDiffBackupNodes',
+            initComponent: function () {
+                var me = this;
+                Ext.apply(me, listConfig('nodes', ['node', 'state'], [{ property: 'node' }], [
+                    { header: text('Node'), dataIndex: 'node', width: 120, renderer: Ext.htmlEncode },
+                    { header: text('Status'), dataIndex: 'state', flex: 2, minWidth: 150, renderer: renderState },
+                    {
+                        header: text('To be done'), dataIndex: 'attention', flex: 3, minWidth: 120, sortable: false,
+                        renderer: function (value) {
+                            var first = (value && value[0]) || '';
+                            return first
+                                ? '<span ' + tip(value.join('\n\n')) + '>' + (value.length > 1 ? '(' + value.length + ') ' : '') +
+                                    Ext.htmlEncode(first.split('\n')[0]) + '</span>'
+                                : '';
+                        },
+                    },
+                    { header: text('Version'), dataIndex: 'program', width: 90, renderer: Ext.htmlEncode },
+                ]), {
+                    tbar: [
+                        rowButton('Show', 'stethoscope', function (data) { return !!data.attention; }, showAdvice),
+                        rowButton('Apply', 'wrench', function (data) {
+                            return !!STATES[data.state] && !!data.program && mayDo('dc', 'Sys.Modify');
+                        }, function (data, page) {
+                            startTask(text('Bring node {0} up to date? Its services then load the new code.', data.node),
+                                data.node, 'apply', {}, function () { page.reload(); });
+                        }),
+                    ],
+                    listeners: {
+                        itemdblclick: function (view, record) { record.data.attention && showAdvice(record.data); },
+                    },
+                });
+                me.callParent();
+                watchButtons(me);
+            },
+
+            reload: function () {
+                var store = this.store;
+                var rows = [];
+                PVE.data.ResourceStore.each(function (record) {
+                    var data = record.data;
+                    if (data.type === 'node') {
+                        rows.push({ id: data.node, node: data.node, state: data.status === 'offline' ? 'away' : '' });
+                    }
+                });
+                store.loadData(rows);
+                Ext.Array.each(rows, function (row) {
+                    var set = function (values) {
+                        var record = store.getById(row.id);
+                        record && record.set(values, { commit: true });
+                    };
+                    if (row.state === 'away') {
+                        return;
+                    }
+                    ask(row.node, 'status', {}, function (status) {
+                        set({
+                            state: status.overall, program: status.program, attention: status.attention || [],
+                            isUnverified: status.verified !== undefined && !Number(status.verified),
+                        });
+                    }, function (reason, isUnknown) {
+                        set(isUnknown ? { state: 'unknown' } : { state: 'failed', reason: reason });
+                    });
+                });
+            },
+        });
+
+        // -------------------------------------------------------- its jobs
+
+        Ext.define('PveDiffBackup.Jobs', {
+            extend: 'Ext.grid.Panel',
+            alias: 'widget.pveDiffBackupJobs',
+            initComponent: function () {
+                var me = this;
+                Ext.apply(me, listConfig('jobs', ['id'], [{ property: 'id' }], [
+                    {
+                        header: text('Enabled'), dataIndex: 'enabled', width: 80, align: 'center',
+                        renderer: function (value) {
+                            return icon(value === undefined || Number(value) ? 'fa-check' : 'fa-minus');
+                        },
+                    },
+                    {
+                        header: text('Full Every'), dataIndex: 'fullbackup', width: 110,
+                        renderer: function (value) { return renderDays(value); },
+                    },
+                    {
+                        header: text('Schedule'), dataIndex: 'schedule', width: 130,
+                        renderer: function (value, meta, record) {
+                            return Ext.htmlEncode(value || [record.data.dow, record.data.starttime].join(' '));
+                        },
+                    },
+                    { header: text('Storage'), dataIndex: 'storage', width: 120, renderer: Ext.htmlEncode },
+                    {
+                        header: text('Selection'), dataIndex: 'vmid', flex: 1, minWidth: 100,
+                        renderer: function (value, meta, record) {
+                            var data = record.data;
+                            return Ext.htmlEncode(value || (data.pool ? text('Pool') + ': ' + data.pool : text('All')));
+                        },
+                    },
+                    {
+                        header: text('Comment'), dataIndex: 'comment', flex: 1, minWidth: 80,
+                        renderer: function (value, meta, record) { return Ext.htmlEncode(value || record.data.id); },
+                    },
+                ]), { emptyText: text('No backup jobs.') });
+                me.callParent();
+            },
+
+            reload: function () {
+                var store = this.store;
+                Proxmox.Utils.API2Request({
+                    url: '/cluster/backup',
+                    method: 'GET',
+                    failure: Ext.emptyFn, // who may not see the jobs sees none
+                    success: function (response) {
+                        store.loadData(response.result.data);
+                    },
+                });
+            },
+        });
+
+        // -------------------------------------------------------- its guests
+
         Ext.define('PveDiffBackup.Chains', {
             extend: 'Ext.grid.Panel',
             alias: 'widget.pveDiffBackupChains',
-
-            stateful: true,
-            stateId: 'grid-diff-backup-chains',
-
             initComponent: function () {
                 var me = this;
                 var number = function (title, field, width) {
                     return { header: text(title), dataIndex: field, width: width, align: 'right' };
                 };
-                me.store = Ext.create('Ext.data.Store', {
-                    fields: ['id', 'guest', 'node', 'storage', 'newest'],
-                    sorters: [{ property: 'guest' }, { property: 'storage' }],
-                    data: [],
-                });
-                Ext.apply(me, {
+                Ext.apply(me, listConfig('chains', ['id', 'guest', 'node', 'storage', 'newest'],
+                    [{ property: 'guest' }, { property: 'storage' }], [
+                        {
+                            header: text('Guest'), dataIndex: 'guest', flex: 2, minWidth: 120,
+                            renderer: function (value, meta, record) {
+                                return Ext.htmlEncode(value + (record.data.name ? ' (' + record.data.name + ')' : ''));
+                            },
+                        },
+                        // what is seen at once comes first, since the last columns of a narrow window are out of sight
+                        { header: text('Space'), dataIndex: 'saved', flex: 3, minWidth: 120, sortable: false, renderer: renderSpace },
+                        { header: text('Verified'), dataIndex: 'checkedAt', width: 140, renderer: renderVerified },
+                        {
+                            header: text('Stranded'), dataIndex: 'stranded', width: 90, align: 'right',
+                            renderer: function (value) {
+                                return value
+                                    ? '<span ' + tip(text('{0} without their full backup', value)) + '>' + icon(WARNING) + value + '</span>'
+                                    : '';
+                            },
+                        },
+                        number('Full', 'fulls', 70),
+                        number('Differential', 'differentials', 100),
+                        {
+                            header: text('Stored'), dataIndex: 'fullSize', width: 90, align: 'right',
+                            renderer: function (value, meta, record) {
+                                return sizeText(value + record.data.differentialSize);
+                            },
+                        },
+                        Ext.apply(number('Saved', 'saved', 90), { renderer: sizeText }),
+                        { header: text('Newest'), dataIndex: 'newest', width: 150 },
+                        { header: text('Storage'), dataIndex: 'storage', width: 120, renderer: Ext.htmlEncode },
+                    ]), {
                     tbar: [
-                        { text: text('Reload'), iconCls: 'fa fa-refresh', handler: function () { me.reload(); } },
+                        rowButton('Verify', 'check-square-o', function () {
+                            return mayDo('storage', 'Datastore.AllocateSpace') && mayDo('vms', 'VM.Backup');
+                        }, function (data, page) {
+                            startTask(text('Read all backups of {0} on {1} to their end? That takes as long as to restore them.',
+                                data.guest, data.storage), data.node, 'verify',
+                            { storage: data.storage, vmid: data.guest.split('/')[1] }, function () { page.reload(); });
+                        }),
                         { xtype: 'tbtext', itemId: 'unread', hidden: true },
                         '->',
                         text('Search') + ':', ' ',
@@ -594,39 +1155,14 @@
                             },
                         },
                     ],
-                    columns: [
-                        {
-                            header: text('Guest'), dataIndex: 'guest', flex: 2, minWidth: 120,
-                            renderer: function (value, meta, record) {
-                                return Ext.htmlEncode(value + (record.data.name ? ' (' + record.data.name + ')' : ''));
-                            },
+                    listeners: {
+                        selectionchange: function (model, records) {
+                            me.up('pveDiffBackupPage').showBackups(records[0] && records[0].data);
                         },
-                        // what is seen at once comes first, since the last columns of a narrow window are out of sight
-                        { header: text('Space'), dataIndex: 'saved', flex: 3, minWidth: 120, sortable: false, renderer: renderSpace },
-                        {
-                            header: text('Stranded'), dataIndex: 'stranded', width: 90, align: 'right',
-                            renderer: function (value) {
-                                return value
-                                    ? '<span ' + tip(text('{0} without their full backup', value)) +
-                                        '><i class="fa fa-exclamation-triangle warning"></i> ' + value + '</span>'
-                                    : '';
-                            },
-                        },
-                        number('Full', 'fulls', 70),
-                        number('Differential', 'differentials', 100),
-                        {
-                            header: text('Stored'), dataIndex: 'fullSize', width: 90, align: 'right',
-                            renderer: function (value, meta, record) {
-                                return sizeText(value + record.data.differentialSize);
-                            },
-                        },
-                        Ext.apply(number('Saved', 'saved', 90), { renderer: sizeText }),
-                        { header: text('Newest'), dataIndex: 'newest', width: 150 },
-                        { header: text('Storage'), dataIndex: 'storage', width: 120, renderer: Ext.htmlEncode },
-                    ],
-                    listeners: { activate: function () { me.reload(); } },
+                    },
                 });
                 me.callParent();
+                watchButtons(me);
             },
 
             // Asks each storage at the same time and shows what comes; a storage that does not answer is named.
@@ -641,7 +1177,10 @@
                         return;
                     }
                     me.setLoading(false);
+                    var chosen = me.getSelection()[0];
                     me.store.loadData(rows);
+                    var again = me.store.getById(chosen ? chosen.id : rows.length === 1 && rows[0].id);
+                    again ? me.getSelectionModel().select(again) : me.up('pveDiffBackupPage').showBackups();
                     var note = me.down('#unread');
                     note.setText(Ext.htmlEncode(text('Not read: {0}', unread.join(', '))));
                     note.setVisible(unread.length > 0);
@@ -662,16 +1201,110 @@
                             show();
                         },
                         success: function (response) {
-                            Ext.Array.each(sumUp(storage.node, storage.storage, response.result.data), function (row) {
+                            var found = sumUp(storage.node, storage.storage, response.result.data);
+                            Ext.Array.each(found, function (row) {
                                 var guest = PVE.data.ResourceStore.findRecord('vmid', row.guest.split('/')[1], 0, false, true, true);
                                 row.id += '/' + storage.node;
                                 row.name = (guest && guest.data.name) || '';
                                 rows.push(row);
                             });
-                            show();
+                            if (!found.length) {
+                                show();
+                                return;
+                            }
+                            ask(storage.node, 'verified', { storage: storage.storage }, function (results) {
+                                addVerified(found, results);
+                                show();
+                            }, show);
                         },
                     });
                 });
+            },
+        });
+
+        // -------------------------------------------------------- the backups of one guest
+
+        Ext.define('PveDiffBackup.Backups', {
+            extend: 'Ext.grid.Panel',
+            alias: 'widget.pveDiffBackupBackups',
+            initComponent: function () {
+                var me = this;
+                Ext.apply(me, listConfig('backups', ['volid', 'made'], [{ property: 'made', direction: 'DESC' }], [
+                    { header: text('Date'), dataIndex: 'made', width: 150 },
+                    {
+                        header: text('Kind'), dataIndex: 'base', flex: 2, minWidth: 150,
+                        renderer: function (value, meta, record) {
+                            var data = record.data;
+                            if (!value) {
+                                return icon('fa-files-o') + Ext.htmlEncode(text('Full'));
+                            }
+                            return icon(data.isStranded ? WARNING : 'fa-level-up fa-rotate-90') +
+                                Ext.htmlEncode(text(data.isStranded ? 'its full backup is missing' : 'Differential of {0}', data.baseMade));
+                        },
+                    },
+                    { header: text('Size'), dataIndex: 'size', width: 90, align: 'right', renderer: sizeText },
+                    {
+                        header: text('Saved'), dataIndex: 'saved', width: 90, align: 'right',
+                        renderer: function (value) { return value === null ? '' : sizeText(value); },
+                    },
+                    { header: text('Verified'), dataIndex: 'checkedAt', width: 150, renderer: renderVerified },
+                    {
+                        header: text('Protected'), dataIndex: 'isProtected', width: 90, align: 'center',
+                        renderer: function (value) { return value ? icon('fa-shield') : ''; },
+                    },
+                ]), {
+                    emptyText: text('Choose a guest to see its backups.'),
+                    tbar: [
+                        rowButton('Consolidate', 'compress', function (data) {
+                            return !!data.base && !data.isStranded && mayDo('storage', 'Datastore.AllocateSpace') && mayDo('vms', 'VM.Backup');
+                        }, function (data, page) {
+                            startTask(text(
+                                'Make a full backup of the differential of {0}? It keeps its date, notes and protection, and takes as much space as a full backup.',
+                                data.made
+                            ), data.node, 'consolidate', { volume: data.volid }, function () { page.reload(); });
+                        }),
+                    ],
+                });
+                me.callParent();
+                watchButtons(me);
+            },
+        });
+
+        Ext.define('PveDiffBackup.Page', {
+            extend: 'Ext.panel.Panel',
+            alias: 'widget.pveDiffBackupPage',
+            layout: { type: 'vbox', align: 'stretch' },
+            scrollable: 'y',
+            initComponent: function () {
+                var me = this;
+                Ext.apply(me, {
+                    tbar: [
+                        { text: text('Reload'), iconCls: 'fa fa-refresh', handler: function () { me.reload(); } },
+                    ],
+                    items: [
+                        { xtype: 'pveDiffBackupNodes', title: text('Nodes'), flex: 2, minHeight: 130 },
+                        { xtype: 'pveDiffBackupJobs', title: text('Backup Jobs'), flex: 2, minHeight: 110 },
+                        { xtype: 'pveDiffBackupChains', title: text('Guests'), flex: 4, minHeight: 190 },
+                        { xtype: 'pveDiffBackupBackups', title: text('Backups'), flex: 4, minHeight: 190 },
+                    ],
+                    listeners: { activate: function () { me.reload(); } },
+                });
+                me.callParent();
+            },
+
+            reload: function () {
+                if (!this.destroyed && !this.isDestroyed) {
+                    Ext.Array.each(this.query('pveDiffBackupNodes, pveDiffBackupJobs, pveDiffBackupChains'), function (list) {
+                        softly('a list of the page is not read', list.reload).call(list);
+                    });
+                }
+            },
+
+            // Shows the backups of a guest, none without.
+            showBackups: function (row) {
+                var list = this.down('pveDiffBackupBackups');
+                list.setTitle(text('Backups') + (row ? ': ' + Ext.htmlEncode(row.guest + ', ' + row.storage) : ''));
+                list.getStore().loadData(row ? row.backups : []);
             },
         });
 
@@ -680,7 +1313,7 @@
             for (var at = 0; at < items.length; at++) {
                 if (items[at].itemId === 'backup') {
                     items.splice(at + 1, 0, {
-                        xtype: 'pveDiffBackupChains',
+                        xtype: 'pveDiffBackupPage',
                         iconCls: 'fa fa-files-o',
                         title: text('Differential'),
                         itemId: 'differential',
@@ -693,7 +1326,7 @@
             override: 'PVE.panel.Config',
             initComponent: function () {
                 if (this.$className === 'PVE.dc.Config') {
-                    softly('no tab of all chains', addTab)(this.items);
+                    softly('no page of nodes, jobs and chains', addTab)(this.items);
                 }
                 this.callParent(arguments);
             },
@@ -868,6 +1501,18 @@
                     var full = parse(other.volid);
                     return full && !full.base && full.id === info.id;
                 });
+                if (isThere) {
+                    ask(win.nodename, 'verified', { storage: win.volid.split(':')[0] }, function (found) {
+                        var result = Ext.Array.findBy(found, function (one) {
+                            return one.volid === win.volid;
+                        });
+                        if (result && !Number(result.good)) {
+                            show(Ext.htmlEncode(text(
+                                'A verification on {0} found that this backup cannot be restored.', timeText(result.at)
+                            )));
+                        }
+                    });
+                }
                 if (!isThere) {
                     show(text('This full backup is missing on the storage. Put it back before you restore.'));
                 } else if (!win.down('field[name=cores]')) { // up to 6.4 the window does not read the archive
@@ -937,15 +1582,31 @@
 
     // ---------------------------------------------------------------- backup jobs
 
-    // Calls fn with whether the storage that is chosen in the window is a Proxmox Backup Server, now and on each change.
+    // The kinds of storages where a backup is a file; a plugin of somebody else's may have another way.
+    var FILE_STORAGES = ['btrfs', 'cephfs', 'cifs', 'dir', 'glusterfs', 'nfs'];
+
+    // Calls fn with why no differentials are made on the storage that is chosen in the window, '' where they are, now and on
+    // each change.
     var watchStorage = function (win, fn) {
         var field = win.down('field[name=storage]');
         if (!field) {
             return;
         }
         var look = softly('the kind of storage is not known', function () {
-            var record = field.getStore().findRecord('storage', field.getValue(), 0, false, true, true);
-            fn(!!record && record.data.type === 'pbs');
+            var chosen = field.getValue();
+            var record = field.getStore().findRecord('storage', chosen, 0, false, true, true);
+            var type = record && record.data.type;
+            fn(type === 'pbs' ? text('not for Proxmox Backup Server') : '');
+            if (type && type !== 'pbs' && FILE_STORAGES.indexOf(type) < 0) {
+                ask(Proxmox.NodeName, 'storages', {}, function (storages) {
+                    var found = Ext.Array.findBy(storages, function (one) {
+                        return one.storage === chosen;
+                    });
+                    if (found && !Number(found.differential) && !win.destroyed && !win.isDestroyed && field.getValue() === chosen) {
+                        fn(text('not for this kind of storage'));
+                    }
+                });
+            }
         });
         field.on('change', look);
         win.mon(field.getStore(), 'load', look);
@@ -1029,18 +1690,19 @@
         owner.insert(owner.items.indexOf(mode) + 1, labelledConfig(!win.jobid));
         var field = win.down('field[name=fullbackup]');
         var kept = '';
-        watchStorage(win, function (isPBS) {
-            if (isPBS === field.disabled) {
+        watchStorage(win, function (reason) {
+            var isUnfit = reason !== '';
+            field.setEmptyText(reason || text('always full'));
+            if (isUnfit === field.disabled) {
                 return;
             }
-            if (isPBS) {
+            if (isUnfit) {
                 kept = field.getValue();
                 field.setValue('');
             } else if (kept !== null && kept !== '') {
                 field.setValue(kept);
             }
-            field.setEmptyText(text(isPBS ? 'not for Proxmox Backup Server' : 'always full'));
-            field.setDisabled(isPBS);
+            field.setDisabled(isUnfit);
         });
     });
 
@@ -1115,8 +1777,8 @@
                 ) + ' ' + text('Not for Proxmox Backup Server.')),
             },
         });
-        watchStorage(win, function (isPBS) {
-            kind.setDisabled(isPBS);
+        watchStorage(win, function (reason) {
+            kind.setDisabled(reason !== '');
         });
 
         // The handler puts together what it sends and sends it at once: ours is added on the way.

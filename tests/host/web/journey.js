@@ -20,7 +20,8 @@ module.exports = async (web) => {
 		.replace(/(\S+) (\S+) (\S+) (\S+) (\S+) (\S+)/, '$1-$2-$3 $4:$5:$6');
 	const change = (at) => web.sh(`dd if=/dev/urandom of=${DISK} bs=64k seek=${at} count=4 conv=notrunc`);
 	// texts of Proxmox, in its language; its catalogues are not in the tree, so most are English
-	const press = async (text) => web.press(await web.page.evaluate((t) => gettext(t), text));
+	const told = (text) => web.page.evaluate((t) => PveDiffBackup.text(t), text);
+	const press = async (text) => web.press(await told(text));
 	const sayYes = async () => web.press(await web.page.evaluate(() => Ext.Msg.buttonText.yes));
 	const classes = (name) => web.page.evaluate((n) => !!Ext.ClassManager.get(n), name);
 	const html = (query) => web.component(query, (c) => c.el.dom.innerHTML);
@@ -53,6 +54,7 @@ module.exports = async (web) => {
 			lines: el.dom.scrollHeight / mode.labelEl.dom.scrollHeight, height: c.ownerCt.getHeight() - mode.getHeight() };
 	});
 	web.sh(`printf '\\npbs: server\\n\\tdatastore d\\n\\tserver 127.0.0.1\\n\\tusername u@pbs\\n\\tcontent backup\\n' >>${STORAGE_CFG}`);
+	web.sh(`printf '\\nwebtest: provider\\n\\tcontent backup\\n' >>${STORAGE_CFG}`);
 	await web.open('root', 'backup');
 	await web.page.setViewportSize({ width: 1000, height: 720 });
 	await press('Add');
@@ -85,6 +87,17 @@ module.exports = async (web) => {
 		await web.screenshot('1-job-pbs');
 		await web.set('window field[name=storage]', 'local');
 		await check('... and as it was for another storage', await web.value(FIELD) === 7);
+	}
+	if (release >= 7.4) { // a plugin of somebody else's, which makes backups in its own way
+		await web.until('the plugin\'s storage', () => web.component('window field[name=storage]', (c) =>
+			c.getStore().findExact('storage', 'provider') >= 0));
+		await web.set('window field[name=storage]', 'provider');
+		await web.until('the field is greyed out', () => web.component(FIELD, (c) => c.isDisabled()));
+		const hint = await web.component(FIELD, (c) => c.emptyText + (c.getSubmitData() ? ' sent' : ''));
+		await check('... and for a provider\'s storage', hint === await told('not for this kind of storage'), hint);
+		await web.screenshot('1-job-provider');
+		await web.set('window field[name=storage]', 'local');
+		await web.until('the field is as it was', async () => await web.value(FIELD) === 7);
 	}
 	if (await web.exists('window field[name=schedule]')) await web.set('window field[name=schedule]', 'daily');
 	if (await web.exists('window vmselector')) await web.set('window vmselector', '200');
@@ -169,18 +182,110 @@ module.exports = async (web) => {
 		await web.page.setViewportSize({ width: 1280, height: 800 });
 	}
 
-	// --- the tab of all chains
+	// --- the page of nodes, jobs and chains
 
+	const [NODES, CHAINS, BACKUPS] = ['pveDiffBackupNodes', 'pveDiffBackupChains', 'pveDiffBackupBackups'];
+	const first_row = (list) => web.component(list, (c) => {
+		const record = c.getStore().getAt(0);
+		return record ? { ...record.data, backups: undefined } : {};
+	});
+	const reload = async () => {
+		await press('Reload');
+		await web.until('the node\'s answer', async () => (await first_row(NODES)).state !== '');
+		await web.idle();
+	};
+	// a button of the page that asks and starts a task
+	const start = async (button, type) => {
+		const run = await web.task(type, async () => {
+			await press(button);
+			await web.screenshot(`8-ask-${button}`);
+			await sayYes();
+		});
+		await web.screenshot(`8-task-${button}`);
+		await web.closeWindows();
+		return run;
+	};
 	await web.open('root', 'differential');
-	await web.until('a guest', async () => (await web.grid('pveDiffBackupChains')).length === 1);
-	const total = await web.component('pveDiffBackupChains', (c) => c.getStore().getAt(0).data);
-	await web.screenshot('4-differential');
-	await check('the datacenter\'s tab sums up each guest\'s chains', total.guest === 'qemu/200' && total.fulls === 3 &&
+	await web.until('a guest', async () => (await web.grid(CHAINS)).length === 1);
+	await web.until('the node\'s answer', async () => (await first_row(NODES)).state !== '');
+	const total = await first_row(CHAINS);
+	await web.screenshot('8-page');
+	await check('the datacenter\'s page sums up each guest\'s chains', total.guest === 'qemu/200' && total.fulls === 3 &&
 		total.differentials === 3 && total.stranded === 0 && total.saved > 2 * total.differentialSize &&
 		total.newest === ownDate(all[all.length - 1]), JSON.stringify(total));
+	const node = await first_row(NODES);
+	await check('... tells how each node stands', node.node === web.node && node.state === 'patched' && node.attention.length === 0,
+		JSON.stringify(node));
+	const shownJobs = await web.grid('pveDiffBackupJobs');
+	await check('... which jobs have the option', shownJobs.length === 1 && /^7 \S/.test(shownJobs[0][column.text]), JSON.stringify(shownJobs));
+	const listed = await web.component(BACKUPS, (c) => c.getStore().getRange().map((r) => r.data.volid.replace(/.*\//, '')));
+	await check('... and the only guest\'s backups', listed.slice().sort().join() === all.join(), listed.join());
 	await web.page.setViewportSize({ width: 900, height: 700 });
-	await web.screenshot('4-differential-narrow');
+	await web.screenshot('8-page-narrow');
 	await web.page.setViewportSize({ width: 1280, height: 800 });
+
+	const verified = await (async () => {
+		await web.select(CHAINS, /qemu/);
+		return start('Verify', 'diffverify');
+	})();
+	await check('a guest\'s backups can be verified there', verified.status === 'OK' && all.every((f) => verified.log.includes(f)),
+		verified.status + verified.log);
+	await web.until('the results', async () => (await first_row(CHAINS)).checked === all.length);
+	const good_row = await first_row(CHAINS);
+	await check('... which the page then shows', good_row.bad === 0 && good_row.checkedAt > 1e9 &&
+		/fa-check good/.test(await html(CHAINS)), JSON.stringify(good_row));
+	await web.screenshot('8-page-verified');
+
+	// a damaged differential: the file itself comes back later
+	web.sh(`cp -p ${DUMP}/${second} ${DUMP}/../whole; printf XXXXXXXX | dd of=${DUMP}/${second} bs=1 seek=$(( $(stat -c %s ${DUMP}/${second}) / 2 )) conv=notrunc`);
+	await reload();
+	await web.select(CHAINS, /qemu/);
+	const broken = await start('Verify', 'diffverify');
+	await check('a damaged one is told of', broken.status !== 'OK' && /FAIL/.test(broken.log), broken.status + broken.log);
+	await web.until('the results', async () => (await first_row(CHAINS)).bad === 1);
+	await check('... by the page too', /fa-times critical/.test(await html(CHAINS)) && /fa-times critical/.test(await html(BACKUPS)));
+	await web.screenshot('8-page-damaged');
+
+	// what doctor says
+	web.sh('echo nonsense >/etc/pve-diff-backup.conf');
+	await reload();
+	await web.select(NODES, /pve1/);
+	await press('Show');
+	const advice = await web.window(/pve-diff-backup\.conf/);
+	await web.screenshot('8-doctor');
+	await check('what doctor says is shown', advice.includes('nonsense'), advice);
+	await web.closeWindows();
+	web.sh('rm /etc/pve-diff-backup.conf');
+
+	// a node with an older version of a file of ours
+	web.sh('echo "# older" >>/usr/share/perl5/PVE/VZDump/Differential/Jobs.pm');
+	await reload();
+	const older = await first_row(NODES);
+	await check('a node that is not up to date is told of', older.state === 'mixed' && older.attention.length > 0, JSON.stringify(older));
+	await web.select(NODES, /pve1/);
+	await web.screenshot('8-page-older');
+	const applied = await start('Apply', 'diffapply');
+	await reload();
+	const current = await first_row(NODES);
+	await check('... and brought up to date', applied.status === 'OK' && current.state === 'patched' && current.attention.length === 0,
+		JSON.stringify(current) + applied.log);
+
+	// who may see nothing of that guest
+	const told_to = web.sh(`
+		pvesh create /access/users --userid blind@pve --password secret99 >/dev/null 2>&1
+		pvesh set /access/acl --path /storage/local --roles PVEDatastoreUser --users blind@pve >/dev/null 2>&1
+		ticket=$(curl -sk -d 'username=blind@pve&password=secret99' https://127.0.0.1:8006/api2/json/access/ticket)
+		cookie=$(sed 's/.*"ticket":"\\([^"]*\\)".*/\\1/' <<<"$ticket") token=$(sed 's/.*"CSRFPreventionToken":"\\([^"]*\\)".*/\\1/' <<<"$ticket")
+		ask() { echo "$1 $2: $(curl -sk -X "$1" -w ' %{http_code}' -b "PVEAuthCookie=$cookie" -H "CSRFPreventionToken: $token" \\
+			"https://127.0.0.1:8006/api2/json/nodes/pve1/pve-diff-backup/$2" "\${@:3}")"; }
+		ask GET storages; ask GET 'verified?storage=local'; ask GET status; ask POST verify -d storage=local
+		ask POST consolidate -d 'volume=local:backup/${first}'; ask POST apply`);
+	const asked = Object.fromEntries(told_to.trim().split('\n').map((line) => [line.split(':')[0], line]));
+	await check('who may not see a guest hears nothing of its backups', /"storage":"local"/.test(asked['GET storages']) &&
+		!/server|provider/.test(asked['GET storages']) && /"data":\[\].* 200$/.test(asked['GET verified?storage=local']) &&
+		/ 403$/.test(asked['GET status']), told_to);
+	await check('... and can do nothing to them', / 500$/.test(asked['POST verify']) && / 403$/.test(asked['POST consolidate']) &&
+		/ 403$/.test(asked['POST apply']), told_to);
 	await web.open(lists[lists.length - 1][0], lists[lists.length - 1][1]);
 	await web.idle();
 
@@ -230,6 +335,9 @@ module.exports = async (web) => {
 		await web.closeWindows();
 		return seen;
 	};
+	const doubted = await restoreWindow('doubted');
+	await check('the restore window tells what a verification found', /\d{4}-\d\d-\d\d/.test(doubted.hint), JSON.stringify(doubted));
+	web.sh(`mv ${DUMP}/../whole ${DUMP}/${second}`);
 	const good = await restoreWindow('good');
 	await check('the restore window names the full backup', good.name.includes(full) && good.hint === '', JSON.stringify(good));
 	web.sh(`mv ${DUMP}/${full} ${DUMP}/../away`);
@@ -302,5 +410,6 @@ module.exports = async (web) => {
 	await check('with a tick the full goes with all that need it, and nothing else',
 		archives().join() === left.join() && (await web.windows()).length === 0, `${archives().join()} ${JSON.stringify(await web.windows())}`);
 	await web.until('the list says so', async () => (await web.grid(list)).length === left.length);
+
 	await check('no script errors', web.errors.length === 0, web.errors.join(' | '));
 };

@@ -1,0 +1,308 @@
+// The cases of tests/perl/script.t: prints TAP.  `data` holds the vectors that other languages share, `source` the script.
+
+var count = 0;
+function check(name, is, detail) {
+    count++;
+    print((is ? 'ok ' : 'not ok ') + count + ' - ' + name + (is || detail === undefined ? '' : ' # ' + JSON.stringify(detail)));
+}
+function same(name, got, expected) { check(name, JSON.stringify(got) === JSON.stringify(expected), got); }
+function load() { (0, eval)(source); }
+// the last request, which is taken away
+function asked() { return requests.pop() || {}; }
+function askedFor(part) {
+    return requests.filter(function (one) { return one.url.indexOf(part) >= 0; })[0] || {};
+}
+
+// --- nothing there: the page of a release without any of what we know, or without Ext JS
+
+var allExt = Ext, allPVE = PVE, allClasses = classes, allUtils = Proxmox.Utils;
+PVE = undefined;
+load();
+check('without Proxmox\' scripts nothing happens', true);
+PVE = allPVE;
+classes = {};
+Proxmox.Utils = {};
+load();
+check('without the classes that it overrides the script runs to its end', true);
+classes = allClasses;
+Proxmox.Utils = allUtils;
+warnings = [];
+requests = [];
+load();
+same('with all of them there is nothing to warn of', warnings, []);
+
+// --- names and sums, as Rust and Perl have them
+
+data.names.names.forEach(function (vector) {
+    var info = PveDiffBackup.parse('local:backup/' + vector.name);
+    var expect = vector.expect;
+    if (!expect) {
+        same('names: ' + vector.why, info, null);
+        return;
+    }
+    var own = function (time) { return time.replace('T', ' '); };
+    same('names: ' + vector.why, info && [info.name, info.made, info.base || null, info.base ? info.baseMade : null, info.format], [
+        vector.name, own(expect.time), expect.base, expect.base ? own(expect.base_time) : null, expect.format,
+    ]);
+});
+data.chains.sums.forEach(function (vector) {
+    var rows = PveDiffBackup.sumUp('pve1', 'local', vector.files.map(function (file) {
+        return { volid: 'local:backup/' + file.name, size: file.size };
+    }));
+    same('sums: ' + vector.why, rows.sort(function (a, b) { return a.guest < b.guest ? -1 : 1; }).map(function (row) {
+        return Object.keys(vector.expect[0]).map(function (key) { return row[key]; });
+    }), vector.expect.map(function (row) {
+        return Object.keys(vector.expect[0]).map(function (key) { return row[key]; });
+    }));
+});
+
+// --- languages: each text of the script in each of them, with the same places
+
+var languages = eval('(' + /var CATALOGUE = (\{[\s\S]*?\n    \});/.exec(source)[1] + ')');
+var texts = Object.keys(languages.de);
+['de', 'es', 'fr', 'it', 'zh_CN'].forEach(function (name) {
+    var bad = texts.filter(function (one) {
+        var places = function (text) { return (text.match(/\{\d\}/g) || []).sort().join(); };
+        return !languages[name][one] || places(languages[name][one]) !== places(one);
+    });
+    same('language ' + name + ' has each text', bad.concat(Object.keys(languages[name]).filter(function (one) {
+        return texts.indexOf(one) < 0;
+    })), []);
+});
+var code = source.slice(source.indexOf('var ours'));
+same('no text is of no use', texts.filter(function (one) { return code.indexOf("'" + one.replace(/'/g, "\\'") + "'") < 0; }), []);
+Proxmox.defaultLang = 'de';
+load();
+same('the interface\'s language is taken', PveDiffBackup.text('{0} of {1} verified, last on {2}', 1, 2, 'x'), '1 von 2 geprüft, zuletzt am x');
+Proxmox.defaultLang = 'xx';
+classes = {};
+load();
+same('another language gets English', PveDiffBackup.text('never'), 'never');
+Proxmox.defaultLang = 'en';
+// afresh, since each load overrides once more
+(0, eval)(standIn);
+load();
+
+// --- lists
+
+var FULL = 'vzdump-qemu-101-2026_11_20-01_00_02.vma.zst';
+var differential = function (day) { return FULL + '--differential-2026_11_' + day + '-01_00_02.vcdiff.zst'; };
+var volumes = [FULL, differential(21), differential(22)].map(function (name, at) {
+    return { id: name, volid: 'local:backup/' + name, size: at ? 10 : 1000, format: 'vma.zst', node: 'pve1' };
+});
+var removed = [];
+var list = function (rows) {
+    return new Component({
+        xtype: 'PVE.grid.BackupView',
+        store: new Store({ data: rows }),
+        columns: [{ dataIndex: 'volid' }, { dataIndex: 'format' }],
+        items: [{
+            xtype: 'proxmoxStdRemoveButton',
+            handler: function (button, event, record) { removed.push(record.data.volid); },
+            getUrl: function (record) { return '/remove/' + record.data.volid; },
+            confirmMsg: function () { return 'Sure?'; },
+            self: { prototype: { handler: function (button, event, record) { removed.push(record.data.volid); } } },
+        }],
+    });
+};
+var grid = list(volumes);
+var cell = function (grid, column, at) {
+    var record = grid.store.getAt(at);
+    return grid.columns.filter(function (one) { return one.dataIndex === column; })[0]
+        .renderer(record.data[column], {}, record, at, 0, grid.store);
+};
+check('a full tells how many need it', /fa-files-o"><\/i> 2</.test(cell(grid, 'volid', 0)), cell(grid, 'volid', 0));
+check('a differential tells of which full', cell(grid, 'volid', 1).indexOf(FULL) > 0 && /fa-level-up/.test(cell(grid, 'volid', 1)));
+same('its format is in words', cell(grid, 'format', 1), 'differential, vma, zst');
+same('a full\'s is as ever', cell(grid, 'format', 0), 'vma.zst');
+check('a differential alone warns', /fa-exclamation-triangle/.test(cell(list([volumes[1]]), 'volid', 0)));
+var odd = list([{ volid: 'local:backup/<b>.vma', format: '<i>' }]);
+same('what is not ours is as ever, and encoded', [cell(odd, 'volid', 0), cell(odd, 'format', 0)], ['local:backup/&lt;b&gt;.vma', '&lt;i&gt;']);
+
+// --- removal
+
+var remove = function (grid, at) {
+    messages = [];
+    requests = [];
+    removed = [];
+    grid.selected = [grid.store.getAt(at)];
+    var button = grid.down('proxmoxStdRemoveButton');
+    button.handler(button, null, grid.store.getAt(at));
+    return messages[0];
+};
+check('a differential goes as ever', !remove(grid, 1) && removed.length === 1);
+var question = remove(grid, 0);
+check('a full is asked about, with the count and the dates', /2 differential.*2026-11-21 01:00:02, 2026-11-22 01:00:02/.test(question.text) &&
+    removed.length === 0, question.text);
+question.answer('no');
+check('no removes nothing', removed.length === 0 && requests.length === 0);
+question = remove(grid, 0);
+question.answer('yes');
+check('yes alone asks the server for the full only', removed.length === 1 && requests.length === 0);
+question = remove(grid, 0);
+question.window.down('field[name=removeDifferentials]').value = true;
+question.answer('yes');
+var first = asked();
+check('with a tick the first differential goes first', first.method === 'DELETE' && first.url.indexOf(differential(21)) > 0 &&
+    removed.length === 0, first.url);
+first.answer(null);
+var next = asked();
+check('... then the next', next.url.indexOf(differential(22)) > 0 && removed.length === 0);
+next.answer(null);
+same('... and the full last', removed, ['local:backup/' + FULL]);
+question = remove(grid, 0);
+question.window.down('field[name=removeDifferentials]').value = true;
+question.answer('yes');
+asked().refuse(500, 'no');
+check('after a refusal nothing else goes', removed.length === 0 && requests.length === 0 && messages[messages.length - 1].text === 'no');
+volumes[1]['protected'] = 1;
+question = remove(list(volumes), 0);
+check('with a protected one it is not offered', question.window.down('field[name=removeDifferentials]').disabled === true);
+delete volumes[1]['protected'];
+
+// --- the field of jobs
+
+var edit = function () {
+    return new Component({
+        xtype: 'PVE.dc.BackupEdit', jobid: 'job1',
+        items: [
+            { xtype: 'combobox', name: 'storage', value: 'local', store: new Store({ data: [
+                { storage: 'local', type: 'dir' }, { storage: 'server', type: 'pbs' }, { storage: 'own', type: 'somebodys' },
+            ] }) },
+            { xtype: 'combobox', name: 'mode' },
+        ],
+    });
+};
+requests = [];
+var win = edit();
+var field = win.down('field[name=fullbackup]');
+field.setValue(7);
+same('a value is sent', field.getSubmitData(), { fullbackup: 7 });
+same('its unit is shown', field.nextSibling().html, 'days');
+var storage = win.down('field[name=storage]');
+storage.setValue('server');
+check('greyed out with a hint for Proxmox Backup Server', field.disabled && /Proxmox Backup Server/.test(field.emptyText) &&
+    field.getSubmitData() === null);
+storage.setValue('local');
+check('... and as it was for another', !field.disabled && field.getValue() === 7 && requests.length === 0);
+storage.setValue('own');
+check('a kind that is not known is asked for', !field.disabled && requests[0].url === '/nodes/pve1/pve-diff-backup/storages');
+asked().answer([{ storage: 'own', differential: 0 }]);
+check('... and greyed out', field.disabled && /kind of storage/.test(field.emptyText));
+storage.setValue('local');
+storage.setValue('own');
+asked().answer([{ storage: 'own', differential: 1 }]);
+check('... unless files are made there', !field.disabled);
+storage.setValue('own');
+asked().refuse(501, 'not implemented');
+check('... or nobody knows', !field.disabled);
+['7.5', '1e2', '-1', ' x'].forEach(function (bad) {
+    check('no number of days: ' + bad, field.validator(bad) !== true && field.parseValue(bad) === null);
+});
+field.originalValue = 7;
+field.setValue(null);
+same('what is cleared is deleted', field.getSubmitData(), { 'delete': 'fullbackup' });
+
+// --- what pruning keeps
+
+var panel = new Component({
+    xtype: 'PVE.PruneInputPanel', pruneStore: new Store({ data: [] }),
+    getValues: function () { return { 'prune-backups': 'keep-last=1' }; },
+});
+panel.pruneStore.setData([
+    { volid: volumes[0].volid, ctime: 1, mark: 'keep', 'needed-by': 1 },
+    { volid: volumes[1].volid, ctime: 2, mark: 'remove' },
+    { volid: volumes[2].volid, ctime: 3, mark: 'keep' },
+]);
+same('why each is kept', panel.pruneStore.getRange().map(function (one) { return one.data.keepReason; }),
+    ['needed by 1', undefined, 'keep-last: 1']);
+
+// --- the page
+
+PVE.data.ResourceStore = new Store({ data: [
+    { type: 'node', node: 'pve1', status: 'online' }, { type: 'node', node: 'pve2', status: 'online' },
+    { type: 'node', node: 'pve3', status: 'offline' },
+    { type: 'storage', id: 'storage/pve1/local', node: 'pve1', storage: 'local', content: 'backup', status: 'available' },
+    { type: 'storage', id: 'storage/pve1/nas', node: 'pve1', storage: 'nas', shared: 1, content: 'backup', status: 'available' },
+    { type: 'storage', id: 'storage/pve2/nas', node: 'pve2', storage: 'nas', shared: 1, content: 'backup', status: 'available' },
+    { type: 'storage', id: 'storage/pve1/pbs', node: 'pve1', storage: 'pbs', plugintype: 'pbs', content: 'backup', status: 'available' },
+    { type: 'qemu', vmid: 101, name: '<vm>' },
+] });
+var main = new Component({ xtype: 'PVE.dc.Config', items: [{ itemId: 'backup' }] });
+// the override of PVE.panel.Config, of which that is one
+classes['PVE.panel.Config'].initComponent.call(Ext.apply(new Component({ $className: 'PVE.dc.Config' }), { items: main.items2 = [{ itemId: 'backup' }] }));
+same('the page stands below the backup jobs', main.items2.map(function (one) { return one.itemId; }), ['backup', 'differential']);
+requests = [];
+var page = new Component({ xtype: 'pveDiffBackupPage' });
+page.fire('activate');
+same('each node and each storage is asked, a shared one once', requests.map(function (one) { return one.url; }).sort(), [
+    '/cluster/backup', '/nodes/pve1/pve-diff-backup/status', '/nodes/pve1/storage/local/content', '/nodes/pve1/storage/nas/content',
+    '/nodes/pve2/pve-diff-backup/status',
+]);
+askedFor('pve1/pve-diff-backup/status').answer({ overall: 'patched', program: '1', attention: ['Do <this>\nso'], verified: 1 });
+askedFor('pve2/pve-diff-backup/status').refuse(501, 'Method not implemented');
+askedFor('/cluster/backup').answer([{ id: 'a', fullbackup: 7, vmid: '101' }, { id: 'b', all: 1 }]);
+askedFor('local/content').answer(volumes);
+askedFor('nas/content').refuse(500, 'away');
+askedFor('verified').answer([
+    { volid: volumes[0].volid, at: 1000, good: 1 }, { volid: volumes[1].volid, at: 2000, good: 0 },
+]);
+var nodes = page.down('pveDiffBackupNodes');
+var show = function (list, column, at) {
+    var record = list.store.getAt(at);
+    var found = list.columns.filter(function (one) { return one.dataIndex === column; })[0];
+    return found.renderer ? found.renderer(record.data[column], {}, record) : record.data[column];
+};
+same('how the nodes stand', nodes.store.getRange().map(function (one) { return one.data.state; }), ['patched', 'unknown', 'away']);
+check('... with a sign where something is to be done', /warning/.test(show(nodes, 'state', 0)) &&
+    /Do &lt;this&gt;<\/span>/.test(show(nodes, 'attention', 0)), show(nodes, 'attention', 0));
+var jobs = page.down('pveDiffBackupJobs');
+same('the jobs\' option', [show(jobs, 'fullbackup', 0), show(jobs, 'fullbackup', 1)], ['7 days', 'always full']);
+var chains = page.down('pveDiffBackupChains');
+var row = chains.store.getAt(0).data;
+same('the guest\'s sums and results', [row.fulls, row.differentials, row.saved, row.checked, row.bad, row.checkedAt], [1, 2, 1980, 2, 1, 2000]);
+check('... names encoded', /qemu\/101 \(&lt;vm&gt;\)/.test(show(chains, 'guest', 0)), show(chains, 'guest', 0));
+check('... a bad one shown', /fa-times critical/.test(show(chains, 'checkedAt', 0)), show(chains, 'checkedAt', 0));
+check('a storage that does not answer is named', /nas \(pve1\)/.test(chains.down('#unread').text));
+var backups = page.down('pveDiffBackupBackups');
+same('the only guest\'s backups are shown', backups.store.getRange().length, 3);
+var button = function (list, title) {
+    return list.query('button').filter(function (one) { return one.text === title; })[0];
+};
+check('Verify is offered for a guest', !button(chains, 'Verify').disabled && button(backups, 'Consolidate').disabled);
+backups.select(backups.store.getAt(0));
+check('Consolidate is not offered for a full', button(backups, 'Consolidate').disabled);
+backups.select(backups.store.getAt(1));
+check('... but for a differential', !button(backups, 'Consolidate').disabled);
+nodes.select(nodes.store.getAt(1));
+check('Apply is not offered for a node that cannot be asked', button(nodes, 'Apply').disabled && button(nodes, 'Show').disabled);
+nodes.select(nodes.store.getAt(0));
+check('... but for one that can', !button(nodes, 'Apply').disabled);
+[[chains, 'Verify', 'verify', { storage: 'local', vmid: '101' }], [backups, 'Consolidate', 'consolidate', { volume: volumes[1].volid }],
+    [nodes, 'Apply', 'apply', {}]].forEach(function (one) {
+    messages = [];
+    requests = [];
+    button(one[0], one[1]).handler(button(one[0], one[1]));
+    check(one[1] + ' asks before anything is sent', messages.length === 1 && requests.length === 0);
+    messages[0].answer('no');
+    same('... no sends nothing', requests.length, 0);
+    messages[0].answer('yes');
+    same('... yes starts the task', [requests[0].method, requests[0].url, requests[0].params],
+        ['POST', '/nodes/pve1/pve-diff-backup/' + one[2], one[3]]);
+    created = [];
+    requests[0].answer('UPID:x');
+    same('... whose window is shown', [created[0].xtype, created[0].upid], ['Proxmox.window.TaskViewer', 'UPID:x']);
+});
+created = [];
+button(nodes, 'Show').handler(button(nodes, 'Show'));
+check('what doctor says is shown, encoded', /Do &lt;this&gt;<br>so/.test(created[0].html), created[0].html);
+caps = { dc: {}, storage: {}, vms: {} };
+[nodes, chains, backups].forEach(function (list) { list.fire('selectionchange', list.selected); });
+chains.select(chains.store.getAt(0));
+nodes.select(nodes.store.getAt(0));
+backups.select(backups.store.getAt(1));
+check('without the privileges no button is offered', button(nodes, 'Apply').disabled && button(chains, 'Verify').disabled &&
+    button(backups, 'Consolidate').disabled);
+same('nothing had to be warned of', warnings, []);
+
+print('1..' + count);

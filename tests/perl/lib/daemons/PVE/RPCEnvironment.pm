@@ -1,0 +1,39 @@
+package PVE::RPCEnvironment;
+
+# A stand-in for Proxmox VE's module of this name, written for tests/perl/api.t.
+
+use strict;
+use warnings;
+
+# What the only user may do, by path and privilege, and the tasks that were started.
+our (%ALLOWED, @WORKERS);
+
+sub get {
+    my $self = {};
+    return bless $self, __PACKAGE__;
+}
+
+sub get_user { return 'u@pve' }
+
+sub check {
+    my ($self, $user, $path, $privileges, $noerr) = @_;
+
+    my @lacking = grep { !$ALLOWED{$path}->{$_} } @$privileges;
+    die "Permission check failed ($path, @lacking)\n" if @lacking && !$noerr;
+    return !@lacking;
+}
+
+sub check_any {
+    my ($self, $user, $path, $privileges) = @_;
+
+    return scalar(grep { $ALLOWED{$path}->{$_} } @$privileges);
+}
+
+sub fork_worker {
+    my ($self, @what) = @_;
+
+    push @WORKERS, \@what;
+    return "UPID:$what[0]";
+}
+
+1;

@@ -1,0 +1,61 @@
+package PVE::Storage;
+
+# A stand-in for Proxmox VE's module of this name, written for tests/perl/api.t.
+
+use strict;
+use warnings;
+
+use PVE::RPCEnvironment;
+
+# The folder of the storage 'local'.
+our $DIR;
+
+sub config {
+    return {
+        ids => {
+            local => { type => 'dir', path => $DIR },
+            own => { type => 'webtest' },
+            server => { type => 'pbs', server => 'x' },
+            hidden => { type => 'dir', path => '/x' },
+            odd => { type => 'webtest', path => '/y' },
+        },
+    };
+}
+
+sub storage_has_feature {
+    my ($cfg, $id, $feature) = @_;
+
+    return $id eq 'odd' && $feature eq 'backup-provider';
+}
+
+sub parse_volume_id {
+    my ($volid) = @_;
+
+    return split(/:/, $volid, 2);
+}
+
+sub path {
+    my ($cfg, $volid) = @_;
+
+    return $volid =~ m!\Alocal:backup/(.+)\z!s ? "$DIR/dump/$1" : '/dev/x';
+}
+
+sub volume_list {
+    my ($cfg, $id, $vmid, $content) = @_;
+
+    opendir(my $dh, "$DIR/dump") or die;
+    my @names = grep { /\Avzdump/ && (!defined($vmid) || /-$vmid-/) } sort readdir($dh);
+    closedir($dh);
+    return [map { { volid => "$id:$content/$_" } } @names];
+}
+
+sub check_volume_access {
+    my ($rpcenv, $user, $cfg, $vmid, $volid) = @_;
+
+    my ($owner) = $volid =~ /vzdump-\w+-([0-9]+)-/ or die "no volume\n";
+    return if $rpcenv->check($user, '/storage/local', ['Datastore.Allocate'], 1);
+    $rpcenv->check($user, "/vms/$owner", ['VM.Backup']);
+    return;
+}
+
+1;
