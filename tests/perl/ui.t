@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# The field in the backup job's window: Proxmox' real scripts with our override in headless
-# Chromium. Needs Chromium, PVE_MIRRORS (clones of pve-manager and proxmox-widget-toolkit) and
+# The field in the backup job's window, and our page: Proxmox' real scripts with ours in headless
+# Chromium, without a server. Needs Chromium, PVE_MIRRORS (clones of pve-manager and proxmox-widget-toolkit) and
 # EXTJS (the folder "build" of Ext JS 6, such as that of the npm package extjs-gpl).
 # PVE_UI_SCREENSHOTS names a folder for pictures of the windows.
 
@@ -73,6 +73,17 @@ Ext.Ajax.request = function (options) {
             schedule: '03:00', dow: 'mon', starttime: '03:00', compress: 'zstd', enabled: 1 };
         if (job[1] === 'job1') { data.fullbackup = 7; }
     }
+    var full = 'local:backup/vzdump-qemu-100-2026_11_20-01_00_00.vma.zst';
+    var differential = full + '--differential-2026_11_21-01_00_00.vcdiff.zst';
+    if (/pve-diff-backup\/status/.test(options.url)) {
+        data = { overall: 'patched', program: '1.2.3', verified: 1, attention: ['do this'] };
+    } else if (/pve-diff-backup\/verified/.test(options.url)) {
+        data = [{ volid: full, at: 1764400000, good: 1 }, { volid: differential, at: 1764400000, good: 0 }];
+    } else if (/storage\/local\/content/.test(options.url)) {
+        data = [{ volid: full, size: 1000 }, { volid: differential, size: 10 }];
+    } else if (/cluster\/backup$/.test(options.url)) {
+        data = [{ id: 'job1', storage: 'local', vmid: '100', fullbackup: 7, starttime: '03:00', dow: 'mon' }];
+    }
     var response = { status: 200, responseText: Ext.encode({ success: 1, data: data }) };
     response.request = { options: options };
     Ext.defer(function () {
@@ -101,6 +112,38 @@ var sent = function (win) {
     var values = win.getValues();
     return { fullbackup: values.fullbackup, del: values['delete'] };
 };
+// Our page, as somebody with all privileges sees it.
+var showPage = function () {
+    var everything = { dc: { 'Sys.Modify': 1 }, storage: { 'Datastore.AllocateSpace': 1 }, vms: { 'VM.Backup': 1 } };
+    var get = Ext.state.Manager.get;
+    Ext.state.Manager.get = function (name) {
+        return name === 'GuiCap' ? everything : get.apply(this, arguments);
+    };
+    PVE.data.ResourceStore.loadData([
+        { id: 'node/pve1', type: 'node', node: 'pve1', status: 'online' },
+        { id: 'storage/pve1/local', type: 'storage', node: 'pve1', storage: 'local', status: 'available' },
+        { id: 'qemu/100', type: 'qemu', node: 'pve1', vmid: 100, name: 'one' },
+    ]);
+    var page = Ext.create('PveDiffBackup.Page', {});
+    Ext.create('Ext.container.Viewport', { layout: 'fit', items: [page] });
+    page.reload();
+    return page;
+};
+var lookAtPage = function (page) {
+    var cells = function (query) {
+        return Ext.Array.map(page.down(query).el.query('td'), function (td) {
+            return (td.textContent || td.innerText).replace(/\s+/g, ' ').replace(/^ | $/g, '');
+        }).join('|');
+    };
+    var backups = page.down('pveDiffBackupBackups');
+    page.down('pveDiffBackupNodes').getSelectionModel().select(0);
+    backups.getSelectionModel().select(0);
+    var buttons = Ext.Array.map(page.query('button[fits]'), function (button) {
+        return button.text + (button.disabled ? ' off' : '');
+    });
+    return { nodes: cells('pveDiffBackupNodes'), jobs: cells('pveDiffBackupJobs'), guests: cells('pveDiffBackupChains'),
+        backups: cells('pveDiffBackupBackups'), buttons: buttons.join() };
+};
 Ext.onReady(function () {
     try {
         var win = Ext.create('PVE.dc.BackupEdit', {}); win.show();
@@ -120,10 +163,18 @@ Ext.onReady(function () {
                 win.down('field[name=fullbackup]').setValue('');
                 result.clearedSent = sent(win);
                 win.down('field[name=fullbackup]').setValue(7);
+                win.hide();
+                result.task = Proxmox.Utils.format_task_description('diffverify', '100');
+                var page = showPage();
             } catch (err) { result.errors.push(String(err.stack || err)); }
-            var pre = document.createElement('pre');
-            pre.id = 'result'; pre.style.display = 'none'; pre.textContent = JSON.stringify(result);
-            document.body.appendChild(pre);
+            Ext.defer(function () {
+                try {
+                    result.page = lookAtPage(page);
+                } catch (err) { result.errors.push(String(err.stack || err)); }
+                var pre = document.createElement('pre');
+                pre.id = 'result'; pre.style.display = 'none'; pre.textContent = JSON.stringify(result);
+                document.body.appendChild(pre);
+            }, 1500);
         }, 1500);
     } catch (err) {
         result.errors.push(String(err.stack || err));
@@ -231,6 +282,19 @@ for my $release (@releases) {
         deleted($got->{clearedSent}), qr/fullbackup/,
         "$release: clearing it deletes the option"
     );
+    my $seen = $got->{page};
+    like($seen->{nodes}, qr/\Apve1\|patched\|do this\|1\.2\.3\z/, "$release: the page's nodes");
+    like($seen->{jobs}, qr/\|7 days\|mon 03:00\|local\|100\|/, "$release: ... its jobs");
+    like(
+        $seen->{guests}, qr/\Aqemu\/100 \(one\)\|\|1 cannot be restored\|\|1\|1\|/,
+        "$release: ... its guests"
+    );
+    like(
+        $seen->{backups}, qr/Differential of 2026-11-20 01:00:00.*\|Full\|/,
+        "$release: ... the only guest's backups"
+    );
+    is($seen->{buttons}, 'Show,Apply,Verify,Consolidate', "$release: ... its buttons");
+    is($got->{task}, 'VM/CT 100 - Verify backups', "$release: ... the name of its task");
     is_deeply($got->{errors}, [], "$release: no errors");
 }
 

@@ -151,12 +151,12 @@
             '{0} of {1} verified, last on {2}': '{0} sur {1} vérifiées, la dernière fois le {2}',
             'A verification on {0} found that this backup cannot be restored.':
                 'Une vérification du {0} a montré que cette sauvegarde ne peut pas être restaurée.',
-            patched: 'modifié',
-            'not patched': 'non modifié',
-            'partly patched, or by an older version': 'modifié en partie, ou par une version antérieure',
+            patched: 'patché',
+            'not patched': 'non patché',
+            'partly patched, or by an older version': 'patché en partie, ou par une version antérieure',
             'not supported': 'non pris en charge',
             offline: 'hors ligne',
-            'not patched, or its services run older code': 'non modifié, ou ses services exécutent un code antérieur',
+            'not patched, or its services run older code': 'non patché, ou ses services exécutent un code antérieur',
             'This release was never tried with our lines; they match.':
                 'Cette version n\'a jamais été essayée avec nos lignes ; elles conviennent.',
             'Nothing is to be done.': 'Il n\'y a rien à faire.',
@@ -235,12 +235,12 @@
             '{0} of {1} verified, last on {2}': '{0} de {1} verificadas, la última vez el {2}',
             'A verification on {0} found that this backup cannot be restored.':
                 'Una verificación del {0} mostró que esta copia no se puede restaurar.',
-            patched: 'modificado',
-            'not patched': 'sin modificar',
-            'partly patched, or by an older version': 'modificado en parte, o por una versión anterior',
+            patched: 'parcheado',
+            'not patched': 'sin parchear',
+            'partly patched, or by an older version': 'parcheado en parte, o por una versión anterior',
             'not supported': 'no compatible',
             offline: 'desconectado',
-            'not patched, or its services run older code': 'sin modificar, o sus servicios ejecutan código anterior',
+            'not patched, or its services run older code': 'sin parchear, o sus servicios ejecutan código anterior',
             'This release was never tried with our lines; they match.':
                 'Esta versión nunca se probó con nuestras líneas; encajan.',
             'Nothing is to be done.': 'No hay nada que hacer.',
@@ -319,12 +319,12 @@
             '{0} of {1} verified, last on {2}': '{0} di {1} verificati, l\'ultima volta il {2}',
             'A verification on {0} found that this backup cannot be restored.':
                 'Una verifica del {0} ha mostrato che questo backup non può essere ripristinato.',
-            patched: 'modificato',
-            'not patched': 'non modificato',
-            'partly patched, or by an older version': 'modificato in parte, o da una versione precedente',
+            patched: 'con patch',
+            'not patched': 'senza patch',
+            'partly patched, or by an older version': 'con patch in parte, o di una versione precedente',
             'not supported': 'non supportato',
             offline: 'offline',
-            'not patched, or its services run older code': 'non modificato, o i suoi servizi eseguono codice precedente',
+            'not patched, or its services run older code': 'senza patch, o i suoi servizi eseguono codice precedente',
             'This release was never tried with our lines; they match.':
                 'Questa versione non è mai stata provata con le nostre righe; combaciano.',
             'Nothing is to be done.': 'Non c\'è nulla da fare.',
@@ -548,9 +548,7 @@
     // The names of our tasks, in Proxmox' lists of tasks.
     softly('tasks by their short names', function () {
         Ext.apply(Proxmox.Utils.task_desc_table, {
-            diffverify: function (type, id) {
-                return id + ' - ' + text('Verify backups');
-            },
+            diffverify: ['VM/CT', text('Verify backups')],
             diffconsolidate: ['VM/CT', text('Make a full backup of a differential')],
             diffapply: ['', text('Patch the node (pve-diff-backup)')],
         });
@@ -972,7 +970,7 @@
                 var me = this;
                 Ext.apply(me, listConfig('nodes', ['node', 'state'], [{ property: 'node' }], [
                     { header: text('Node'), dataIndex: 'node', width: 120, renderer: Ext.htmlEncode },
-                    { header: text('Status'), dataIndex: 'state', flex: 2, minWidth: 150, renderer: renderState },
+                    { header: text('Status'), dataIndex: 'state', flex: 3, minWidth: 180, renderer: renderState },
                     {
                         header: text('To be done'), dataIndex: 'attention', flex: 3, minWidth: 120, sortable: false,
                         renderer: function (value) {
@@ -1047,7 +1045,7 @@
                         },
                     },
                     {
-                        header: text('Full Every'), dataIndex: 'fullbackup', width: 110,
+                        header: text('Full Every'), dataIndex: 'fullbackup', width: 140,
                         renderer: function (value) { return renderDays(value); },
                     },
                     {
@@ -1105,9 +1103,9 @@
                         },
                         // what is seen at once comes first, since the last columns of a narrow window are out of sight
                         { header: text('Space'), dataIndex: 'saved', flex: 3, minWidth: 120, sortable: false, renderer: renderSpace },
-                        { header: text('Verified'), dataIndex: 'checkedAt', width: 140, renderer: renderVerified },
+                        { header: text('Verified'), dataIndex: 'checkedAt', width: 180, renderer: renderVerified },
                         {
-                            header: text('Stranded'), dataIndex: 'stranded', width: 90, align: 'right',
+                            header: text('Stranded'), dataIndex: 'stranded', width: 100, align: 'right',
                             renderer: function (value) {
                                 return value
                                     ? '<span ' + tip(text('{0} without their full backup', value)) + '>' + icon(WARNING) + value + '</span>'
@@ -1115,15 +1113,15 @@
                             },
                         },
                         number('Full', 'fulls', 70),
-                        number('Differential', 'differentials', 100),
+                        number('Differential', 'differentials', 115),
                         {
-                            header: text('Stored'), dataIndex: 'fullSize', width: 90, align: 'right',
+                            header: text('Stored'), dataIndex: 'fullSize', width: 105, align: 'right',
                             renderer: function (value, meta, record) {
                                 return sizeText(value + record.data.differentialSize);
                             },
                         },
-                        Ext.apply(number('Saved', 'saved', 90), { renderer: sizeText }),
-                        { header: text('Newest'), dataIndex: 'newest', width: 150 },
+                        Ext.apply(number('Saved', 'saved', 105), { renderer: sizeText }),
+                        { header: text('Newest'), dataIndex: 'newest', width: 170 },
                         { header: text('Storage'), dataIndex: 'storage', width: 120, renderer: Ext.htmlEncode },
                     ]), {
                     tbar: [
@@ -1230,9 +1228,9 @@
             initComponent: function () {
                 var me = this;
                 Ext.apply(me, listConfig('backups', ['volid', 'made'], [{ property: 'made', direction: 'DESC' }], [
-                    { header: text('Date'), dataIndex: 'made', width: 150 },
+                    { header: text('Date'), dataIndex: 'made', width: 170 },
                     {
-                        header: text('Kind'), dataIndex: 'base', flex: 2, minWidth: 150,
+                        header: text('Kind'), dataIndex: 'base', flex: 2, minWidth: 230,
                         renderer: function (value, meta, record) {
                             var data = record.data;
                             if (!value) {
@@ -1242,14 +1240,14 @@
                                 Ext.htmlEncode(text(data.isStranded ? 'its full backup is missing' : 'Differential of {0}', data.baseMade));
                         },
                     },
-                    { header: text('Size'), dataIndex: 'size', width: 90, align: 'right', renderer: sizeText },
+                    { header: text('Size'), dataIndex: 'size', width: 105, align: 'right', renderer: sizeText },
                     {
-                        header: text('Saved'), dataIndex: 'saved', width: 90, align: 'right',
+                        header: text('Saved'), dataIndex: 'saved', width: 105, align: 'right',
                         renderer: function (value) { return value === null ? '' : sizeText(value); },
                     },
-                    { header: text('Verified'), dataIndex: 'checkedAt', width: 150, renderer: renderVerified },
+                    { header: text('Verified'), dataIndex: 'checkedAt', width: 180, renderer: renderVerified },
                     {
-                        header: text('Protected'), dataIndex: 'isProtected', width: 90, align: 'center',
+                        header: text('Protected'), dataIndex: 'isProtected', width: 100, align: 'center',
                         renderer: function (value) { return value ? icon('fa-shield') : ''; },
                     },
                 ]), {
@@ -1282,10 +1280,11 @@
                         { text: text('Reload'), iconCls: 'fa fa-refresh', handler: function () { me.reload(); } },
                     ],
                     items: [
-                        { xtype: 'pveDiffBackupNodes', title: text('Nodes'), flex: 2, minHeight: 130 },
-                        { xtype: 'pveDiffBackupJobs', title: text('Backup Jobs'), flex: 2, minHeight: 110 },
-                        { xtype: 'pveDiffBackupChains', title: text('Guests'), flex: 4, minHeight: 190 },
-                        { xtype: 'pveDiffBackupBackups', title: text('Backups'), flex: 4, minHeight: 190 },
+                        // as high as what is in them, within limits
+                        { xtype: 'pveDiffBackupNodes', title: text('Nodes'), collapsible: true, minHeight: 130, maxHeight: 220 },
+                        { xtype: 'pveDiffBackupJobs', title: text('Backup Jobs'), collapsible: true, minHeight: 95, maxHeight: 180 },
+                        { xtype: 'pveDiffBackupChains', title: text('Guests'), flex: 1, minHeight: 200 },
+                        { xtype: 'pveDiffBackupBackups', title: text('Backups'), flex: 1, minHeight: 200 },
                     ],
                     listeners: { activate: function () { me.reload(); } },
                 });

@@ -43,6 +43,7 @@ module.exports = async (web) => {
 	if (language !== 'en') {
 		await web.context.addCookies([{ name: 'PVELangCookie', value: language, url: 'https://127.0.0.1:8006' }]);
 	}
+	web.page.setDefaultTimeout(300000); // on a busy machine some 300 scripts take their time
 	await web.login();
 
 	// --- the field of a job
