@@ -164,7 +164,7 @@ Ext.onReady(function () {
                 result.clearedSent = sent(win);
                 win.down('field[name=fullbackup]').setValue(7);
                 win.hide();
-                result.task = Proxmox.Utils.format_task_description('diffverify', '100');
+                result.task = (Proxmox.Utils.format_task_description ? Proxmox : PVE).Utils.format_task_description('diffverify', '100');
                 var page = showPage();
             } catch (err) { result.errors.push(String(err.stack || err)); }
             Ext.defer(function () {

@@ -547,7 +547,7 @@
 
     // The names of our tasks, in Proxmox' lists of tasks.
     softly('tasks by their short names', function () {
-        Ext.apply(Proxmox.Utils.task_desc_table, {
+        Ext.apply(Proxmox.Utils.task_desc_table || PVE.Utils.task_desc_table, {
             diffverify: ['VM/CT', text('Verify backups')],
             diffconsolidate: ['VM/CT', text('Make a full backup of a differential')],
             diffapply: ['', text('Patch the node (pve-diff-backup)')],
@@ -841,7 +841,7 @@
     };
 
     var sizeText = function (size) {
-        return Proxmox.Utils.format_size(size);
+        return (Proxmox.Utils.format_size ? Proxmox : PVE).Utils.format_size(size); // PVE's up to 5.0
     };
 
     // Full, differential and saved, as parts of what full backups alone would have taken.
