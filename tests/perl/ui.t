@@ -294,7 +294,9 @@ for my $release (@releases) {
         "$release: ... the only guest's backups"
     );
     is($seen->{buttons}, 'Show,Apply,Verify,Consolidate', "$release: ... its buttons");
-    is($got->{task}, 'VM/CT 100 - Verify backups', "$release: ... the name of its task");
+    # 5.0 lets nobody add to its names
+    my $task = $release =~ /^5\.0-/ ? 'diffverify 100' : 'VM/CT 100 - Verify backups';
+    is($got->{task}, $task, "$release: ... the name of its task");
     is_deeply($got->{errors}, [], "$release: no errors");
 }
 
