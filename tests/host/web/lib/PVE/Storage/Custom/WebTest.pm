@@ -21,7 +21,8 @@ sub plugindata {
 sub properties { return {} }
 
 sub options {
-    return { content => { optional => 1 }, nodes => { optional => 1 },
+    return {
+        content => { optional => 1 }, nodes => { optional => 1 },
         disable => { optional => 1 } };
 }
 
