@@ -412,5 +412,20 @@ module.exports = async (web) => {
 		archives().join() === left.join() && (await web.windows()).length === 0, `${archives().join()} ${JSON.stringify(await web.windows())}`);
 	await web.until('the list says so', async () => (await web.grid(list)).length === left.length);
 
+	// --- a differential becomes a full backup of its own
+
+	const lone = left.find(isDifferential);
+	await web.open('root', 'differential');
+	await web.until('the guest\'s backups', () => web.component(BACKUPS, (c, count) => c.getStore().getCount() === count, left.length));
+	await web.idle();
+	await choose(BACKUPS, lone);
+	const consolidated = await start('Consolidate', 'diffconsolidate');
+	const [whole, ...others] = archives().filter((f) => !left.includes(f));
+	await check('a differential can be made a full backup of its own date', consolidated.status === 'OK' && others.length === 0 &&
+		!archives().includes(lone) && !isDifferential(whole) && ownDate(whole) === ownDate(lone), consolidated.status + consolidated.log);
+	const proof = web.sh(`pve-diff-backup verify --all ${DUMP}/${whole}`);
+	await check('... which can be restored', /^OK /m.test(proof), proof);
+	await web.until('the page says so', () => web.component(CHAINS, (c) => c.getStore().getAt(0).data.differentials === 0));
+	await web.screenshot('8-page-consolidated');
 	await check('no script errors', web.errors.length === 0, web.errors.join(' | '));
 };
