@@ -39,6 +39,7 @@ module.exports = async (web) => {
 		return web.select(list, new RegExp(name.replace(/[.]/g, '\\.') + '"'));
 	};
 
+	web.sh('mkdir -p /var/lib/pve-diff-backup'); // the package's, where results of verifications are kept
 	if (release < 6.2) web.sh(`sed -i 's/prune-backups .*/maxfiles 0/' ${STORAGE_CFG}`);
 	if (language !== 'en') {
 		await web.context.addCookies([{ name: 'PVELangCookie', value: language, url: 'https://127.0.0.1:8006' }]);
