@@ -2,7 +2,7 @@
 //!
 //! Two programs share this library. `pve-diff-backup` patches the installed Proxmox VE ([`host`],
 //! [`patching`]) and looks after backups ([`backup`]); `pve-xdelta3` makes and restores
-//! differentials ([`matching`], [`vcdiff`]) of archives ([`container`], [`vma`]).
+//! differentials ([`matching`], [`vcdiff`]) of archives ([`container`], [`vma`], [`files`]).
 //! [`budget`] bounds what an input may take, [`cli`] holds the arguments and the output of each command, [`text`] how
 //! text of others is shown.
 
@@ -10,9 +10,11 @@ pub mod backup;
 pub mod budget;
 pub mod cli;
 pub mod container;
+pub mod files;
 pub mod host;
 pub mod jobs;
 pub mod matching;
+pub mod mount;
 pub mod nbd;
 pub mod patching;
 pub mod service;

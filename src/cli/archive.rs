@@ -1,12 +1,13 @@
 //! Opens archives, full or differential, for the commands that read them.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
+use clap::{Args, ValueHint};
 
 use super::say::say;
 use super::standard;
@@ -18,6 +19,24 @@ use crate::matching::restore::{self, Options};
 use crate::matching::{Error, WINDOW};
 use crate::text;
 use crate::vcdiff::{self, AppHeader};
+
+/// An archive that is to be read.
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct Archive {
+    /// The archive, compressed or not, full or differential; - for standard input
+    #[arg(id = "ARCHIVE", value_hint = ValueHint::FilePath)]
+    pub(super) name: OsString,
+    /// The full backup of a differential (default: found beside it, by its name FULL--differential-DATE.vcdiff...)
+    #[arg(long, value_name = "FULL")]
+    pub(super) base: Option<PathBuf>,
+}
+
+impl Archive {
+    /// Writes its name for messages.
+    pub(super) fn shown(&self) -> String {
+        shown(&self.name)
+    }
+}
 
 /// Returns the number of processors.
 pub fn processors() -> usize {

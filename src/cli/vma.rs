@@ -13,9 +13,9 @@ use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Subcommand, ValueHint};
 
-use super::archive;
+use super::archive::{self, Archive};
 use super::exit::{BROKEN_PIPE, INCOMPLETE};
 use super::output;
 use super::progress::{Progress, Watched};
@@ -23,6 +23,7 @@ use super::salvage::{self, Incomplete};
 use super::say::{chat, failure, print, say};
 use super::signals::remove_on_signals;
 use super::standard;
+use super::{mount, nbd};
 use crate::backup::Stamp;
 use crate::host::root::read_bounded;
 use crate::text::shown;
@@ -111,6 +112,12 @@ pub enum Command {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Let other programs read the disks without restoring them, over the NBD protocol
+    #[command(long_about = nbd::ABOUT)]
+    Nbd(nbd::Args),
+    /// Show the disks as files in a folder, without restoring them
+    #[command(long_about = mount::ABOUT_DISKS)]
+    Mount(mount::Args),
     /// Write raw images into an uncompressed archive
     ///
     /// If that fails, nothing is left behind.
@@ -130,35 +137,19 @@ pub enum Command {
     },
 }
 
-/// An archive that is to be read.
-#[derive(Debug, PartialEq, Eq, Args)]
-pub struct Archive {
-    /// The archive, compressed or not, full or differential; - for standard input
-    #[arg(id = "ARCHIVE", value_hint = ValueHint::FilePath)]
-    name: OsString,
-    /// The full backup of a differential (default: found beside it, by its name FULL--differential-DATE.vcdiff...)
-    #[arg(long, value_name = "FULL")]
-    base: Option<PathBuf>,
+/// Opens the archive as a stream.
+fn opened(archive: &Archive, open: Open) -> anyhow::Result<Reader<Box<dyn Read>>> {
+    let input = open(&archive.name, archive.base.as_deref())?;
+    Reader::new(input).with_context(|| archive.shown())
 }
 
-impl Archive {
-    fn open(&self, open: Open) -> anyhow::Result<Reader<Box<dyn Read>>> {
-        let input = open(&self.name, self.base.as_deref())?;
-        Reader::new(input).with_context(|| self.shown())
-    }
-
-    /// Opens the archive to be read as a whole, with a bar that shows the progress.
-    fn watched(&self, open: Open, quiet: bool) -> anyhow::Result<(Reader<Box<dyn Read>>, Progress)> {
-        let progress = Progress::new(!quiet, archive::expected(&self.name, self.base.as_deref()));
-        progress.at(&self.shown(), None);
-        let inner = open(&self.name, self.base.as_deref())?;
-        let watched = Watched { inner, progress: progress.clone() };
-        Ok((Reader::new(Box::new(watched) as Box<dyn Read>).with_context(|| self.shown())?, progress))
-    }
-
-    fn shown(&self) -> String {
-        archive::shown(&self.name)
-    }
+/// Opens the archive to be read as a whole, with a bar that shows the progress.
+fn watched(archive: &Archive, open: Open, quiet: bool) -> anyhow::Result<(Reader<Box<dyn Read>>, Progress)> {
+    let progress = Progress::new(!quiet, archive::expected(&archive.name, archive.base.as_deref()));
+    progress.at(&archive.shown(), None);
+    let inner = open(&archive.name, archive.base.as_deref())?;
+    let watched = Watched { inner, progress: progress.clone() };
+    Ok((Reader::new(Box::new(watched) as Box<dyn Read>).with_context(|| archive.shown())?, progress))
 }
 
 impl Command {
@@ -168,7 +159,8 @@ impl Command {
             Command::List { .. } | Command::Config { .. } => true,
             Command::Verify { verbose, .. } | Command::Extract { verbose, .. } => *verbose,
             // `create` asks for itself, if the archive goes to standard output.
-            Command::Create { .. } => false,
+            Command::Create { .. } | Command::Mount(_) => false,
+            Command::Nbd(_) => true,
         }
     }
 
@@ -177,9 +169,11 @@ impl Command {
             standard::is_read()?;
         }
         match self {
-            Command::List { archive } => print(out, header_lines(archive.open(open)?.header()).as_bytes()),
+            Command::List { archive } => {
+                print(out, header_lines(opened(&archive, open)?.header()).as_bytes())
+            }
             Command::Config { archive, config: name } => {
-                let reader = archive.open(open)?;
+                let reader = opened(&archive, open)?;
                 let configs = &reader.header().configs;
                 let Some(config) = configs.iter().find(|c| c.name == name) else {
                     let names = configs.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
@@ -193,7 +187,7 @@ impl Command {
                 print(out, &config.data)
             }
             Command::Verify { archive, verbose, quiet } => {
-                let (mut reader, progress) = archive.watched(open, quiet)?;
+                let (mut reader, progress) = watched(&archive, open, quiet)?;
                 if verbose {
                     progress.suspend(|| chat(out, header_lines(reader.header()).as_bytes()))?;
                 }
@@ -210,7 +204,7 @@ impl Command {
                 salvage::extract(what, &directory, disks.as_deref(), json.as_deref(), made)
             }
             Command::Extract { archive, directory, disks, verbose, quiet, .. } => {
-                let (mut reader, progress) = archive.watched(open, quiet)?;
+                let (mut reader, progress) = watched(&archive, open, quiet)?;
                 if verbose {
                     progress.suspend(|| chat(out, header_lines(reader.header()).as_bytes()))?;
                 }
@@ -227,6 +221,8 @@ impl Command {
                 }
                 Ok(())
             }
+            Command::Nbd(args) => nbd::run(args, out),
+            Command::Mount(args) => mount::run(&args, mount::What::Disks),
             Command::Create { archive, images, config, mixed } => {
                 create(&archive, &images, config, mixed, made)
             }

@@ -19,6 +19,7 @@ use super::progress::{Progress, Watched};
 use super::report::Report;
 use super::say::{self, HELPER as NAME, say};
 use super::standard;
+use super::tar;
 use super::vma;
 use crate::container::source::{Found, Pass};
 use crate::container::{self, Compression, Kind};
@@ -65,6 +66,9 @@ its size), by which differentials are made without reading it again."
     /// The commands and options are those of Proxmox' own `vma`.
     #[command(subcommand)]
     Vma(vma::Command),
+    /// Look into a container's backup, full or differential: list and extract files without unpacking the rest
+    #[command(subcommand)]
+    Tar(tar::Command),
     /// Tell whether a file can serve as the base of differentials
     Identify {
         /// Also tell whether this differential is known to have been made against it
@@ -240,7 +244,8 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         say!("{error}");
         return ExitCode::FAILURE;
     }
-    let ours = ["full", "diff", "compose", "restore", "identify", "vma", "help", "--help", "--version"];
+    let ours =
+        ["full", "diff", "compose", "restore", "identify", "vma", "tar", "help", "--help", "--version"];
     match args.get(1) {
         Some(word) if ours.iter().any(|c| word == c) => {}
         // Here xdelta3 would wait for somebody to type what it is to encode.
@@ -266,6 +271,10 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Command::Vma(command) => {
             say::speak_as("pve-xdelta3 vma");
             return vma::run(command, &archive::open_named);
+        }
+        Command::Tar(command) => {
+            say::speak_as("pve-xdelta3 tar");
+            return tar::run(command);
         }
         Command::Identify { file, differential } => identify(&file.0, differential.as_deref()),
     };

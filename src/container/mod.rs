@@ -37,7 +37,7 @@ use std::io::{self, Read, Write};
 
 pub use extent::Extent;
 pub use random_access::{RandomAccess, RandomReader};
-pub use read_at::{RawFile, ReadAt, Sequential};
+pub use read_at::{RawFile, ReadAt, Sequential, Sparse};
 
 /// The largest zstd window that is accepted, as a power of 2: 128 MiB, as `zstd -d` accepts by default.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;

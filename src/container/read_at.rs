@@ -17,6 +17,13 @@ pub trait ReadAt: Send + Sync {
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()>;
 }
 
+/// Content with holes: long runs of zeros that are known without reading them.
+pub trait Sparse: ReadAt {
+    /// Tells whether the content has data from `pos` on, which is before its end, or a hole; and for how many bytes that goes
+    /// on, at most `most` of them.
+    fn run(&self, pos: u64, most: u64) -> (bool, u64);
+}
+
 impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
     fn size(&self) -> u64 {
         (**self).size()

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::{self, BufReader, PipeReader, PipeWriter, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -74,6 +74,37 @@ pub enum ProgramError {
         /// Its limit.
         limit: Duration,
     },
+}
+
+/// Runs this program once more, with the same arguments and this variable set, and waits until that says `ready` on its
+/// standard output. The result is whether it did; if not, it has ended.
+///
+/// # Errors
+/// What the system says.
+pub fn in_background(variable: &str, ready: &str) -> io::Result<bool> {
+    let mut again = std::process::Command::new("/proc/self/exe");
+    again.args(std::env::args_os().skip(1)).env(variable, "1");
+    let mut child = again.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut said = Vec::new();
+    if let Some(out) = child.stdout.take() {
+        out.take(ready.len() as u64).read_to_end(&mut said)?;
+    }
+    if said == ready.as_bytes() {
+        return Ok(true);
+    }
+    child.wait()?;
+    Ok(false)
+}
+
+/// Leaves the terminal and the folder from which this program was started, and reads and prints nothing any more.
+pub fn leave_terminal() {
+    let _ = rustix::process::setsid();
+    let _ = std::env::set_current_dir("/");
+    if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
 }
 
 impl Program {

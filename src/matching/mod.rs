@@ -15,6 +15,7 @@
 //! * [`differential`] encodes a stream against a base; its `matcher` compares bytes with bytes.
 //! * [`compose`] makes a differential of a VM from what QEMU says has changed, without reading the rest.
 //! * [`restore`] applies a differential to a base.
+//! * [`view`] reads a backup at any position, without restoring it.
 //!
 //! Everything streams. Memory is bounded by the number of segments that are being worked on ([`pipeline`]), the
 //! decompressed frames that are kept, and the index of the base.
@@ -31,6 +32,7 @@ pub mod map;
 pub mod pipeline;
 pub mod restore;
 mod sliding_window;
+pub mod view;
 
 pub use error::{BaseProblem, Error};
 pub use sliding_window::WINDOW;

@@ -1,4 +1,5 @@
-//! A client of the NBD protocol, for what QEMU exports of a disk: its dirty bitmap, and the bytes that it marks.
+//! The NBD protocol: a client for what QEMU exports of a disk (its dirty bitmap, and the bytes that it marks), and a
+//! [`server`] of the disks inside backups.
 //!
 //! [`Client::connect`] does the handshake (fixed newstyle, structured replies, the meta context
 //! `qemu:dirty-bitmap:NAME`), [`Client::dirty`] asks which ranges the bitmap marks, and [`Client::reads`] reads ranges,
@@ -11,13 +12,14 @@
 //! Source: `doc/proto.md` of the NBD project.
 
 mod client;
+pub mod server;
 mod throttle;
 mod uri;
 pub mod wire;
 
 pub use client::{Client, Limits, Reads};
 pub use throttle::Throttle;
-pub use uri::Uri;
+pub use uri::{Uri, encoded};
 
 use std::io;
 use std::path::PathBuf;

@@ -1,7 +1,8 @@
 //! Reads the addresses of exports.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use super::Error;
@@ -35,6 +36,23 @@ impl Uri {
     }
 }
 
+impl fmt::Display for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let socket = encoded(self.socket.as_os_str().as_bytes());
+        write!(f, "nbd+unix:///{}?socket={socket}", encoded(self.export.as_bytes()))
+    }
+}
+
+/// Percent-encodes what could mean something else in an address.
+pub fn encoded(bytes: &[u8]) -> String {
+    let letter = |b: &u8| match b {
+        b'/' | b'-' | b'.' | b'_' | b'~' => char::from(*b).to_string(),
+        b if b.is_ascii_alphanumeric() => char::from(*b).to_string(),
+        b => format!("%{b:02x}"),
+    };
+    bytes.iter().map(letter).collect()
+}
+
 /// Undoes percent-encoding. The result is `None` where a percent sign begins no code.
 fn decoded(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
@@ -62,6 +80,8 @@ mod tests {
         assert_eq!(uri("nbd+unix:///drive-scsi0?socket=/run/x/nbd"), at("drive-scsi0", "/run/x/nbd"));
         assert_eq!(uri("nbd+unix:///?socket=/a"), at("", "/a"));
         assert_eq!(uri("nbd+unix:///a%20b%2f?socket=/x%3fy"), at("a b/", "/x?y"));
+        let text = "nbd+unix:///a%20b/?socket=/x%3fy";
+        assert_eq!(Uri::parse(text).unwrap().to_string(), text);
         for wrong in [
             "",
             "/run/nbd",

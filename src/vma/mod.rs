@@ -14,6 +14,7 @@
 //! unpacks one, [`salvage`] what is left of a damaged one, [`Writer`] makes archives like Proxmox's, for tests and the demo.
 
 mod coverage;
+mod disks;
 mod error;
 mod extent;
 mod extract;
@@ -24,6 +25,7 @@ mod reader;
 mod salvage;
 mod writer;
 
+pub use disks::{Disk, Index};
 pub use error::{Defect, Error};
 pub use extent::{Cluster, ExtentHeader};
 pub use extract::{Extracted, extract};

@@ -99,6 +99,11 @@ impl Base {
         }
     }
 
+    /// The open file; `None` where it can be read only once.
+    pub(in crate::matching) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
     /// Whether the content can be read from its front only.
     pub fn is_one_way(&self) -> bool {
         matches!(self.access, Access::OneWay(_))

@@ -1,0 +1,160 @@
+//! Opens backups to be read at any position, for the commands that look into them without restoring them.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow, bail};
+
+use super::archive::{self, full_beside, open_in_any_form};
+use super::progress::{Progress, Watched};
+use super::say::say;
+use crate::container::source::Found;
+use crate::container::{ReadAt, content_size};
+use crate::files::{self, Tree};
+use crate::matching::base::{Nature, Stream};
+use crate::matching::view::{Opening, Store, View};
+use crate::matching::{BaseProblem, Error};
+use crate::text::shown;
+use crate::vcdiff::{self, AppHeader};
+use crate::vma::{Device, Disk, Header, Index};
+
+/// Opens a backup; its full backup, if it is a differential whose full backup is not named, is found by its name. Where a file
+/// must be read as a whole first, a bar shows that unless `quiet`.
+///
+/// # Errors
+/// Fails as [`View::open`] does.
+pub(super) fn open(path: &Path, base: Option<&Path>, quiet: bool) -> anyhow::Result<View> {
+    if path == Path::new("-") {
+        bail!("standard input can be read only once, from its front: name a file");
+    }
+    let beside = full_beside(path).ok();
+    let found = if base.is_none() && beside.is_some() { Found::ByName } else { Found::ByPerson };
+    let full = base.map(Path::to_owned).or(beside);
+    let open_base = |header: &AppHeader| match &full {
+        Some(full) => open_in_any_form(full, found, header),
+        None => Err(Error::Base { path: path.to_owned(), problem: BaseProblem::Differential }),
+    };
+    let bars = RefCell::new(Vec::new());
+    let whole = |path: &Path, inner: Stream| -> Stream {
+        let progress = Progress::new(!quiet, content_size(path));
+        progress.at(&format!("reading {} once", shown(path.file_name().unwrap_or_default())), None);
+        bars.borrow_mut().push(progress.clone());
+        Box::new(Watched { inner, progress })
+    };
+    let opening = Opening {
+        store: &Store::of_user(),
+        found,
+        base: &open_base,
+        whole: &whole,
+        warn: &|warning| say!("{}: warning: {warning}", shown(path)),
+    };
+    let view = View::open(path, &opening);
+    bars.into_inner().iter().for_each(Progress::end);
+    view.map_err(|error| match error {
+        Error::Base { problem: BaseProblem::Differential, path: of } if of == path => anyhow!(
+            "{} is a differential: its full backup is found by the name FULL--differential-DATE.vcdiff…, or given with \
+             --base FULL",
+            shown(path)
+        ),
+        // What is opened is told to be a full backup, as that is what mostly is.
+        Error::Base { path: of, problem: BaseProblem::Io(source) } if of == path => {
+            anyhow::Error::new(source).context(format!("cannot read {}", shown(path)))
+        }
+        error @ Error::Delta { error: vcdiff::Error::NotVcdiff { .. } } => {
+            anyhow::Error::new(error).context(format!("{} is no differential", shown(path)))
+        }
+        error => anyhow::Error::new(error).context(shown(path)),
+    })
+}
+
+/// The most bytes of kept headers that are read back: those of some million files.
+const MAX_KEPT: u64 = 2 << 30;
+/// The name under which they are kept.
+const HEADERS: &str = "headers";
+
+/// Opens the files of a container's backup: its content, and its members. They are kept for the next time.
+///
+/// # Errors
+/// Fails as [`View::open`] does, and where the archive is not that of a container, or is damaged where its members are told.
+pub(super) fn files(archive: &archive::Archive, quiet: bool) -> anyhow::Result<(Arc<dyn ReadAt>, Tree)> {
+    let view = Arc::new(open(Path::new(&archive.name), archive.base.as_deref(), quiet)?);
+    match view.nature() {
+        Nature::Tar => {}
+        Nature::Vma => bail!("{} is a VM's backup, not a container's: see pve-xdelta3 vma", archive.shown()),
+        _ => bail!("{} is no container's backup (no tar archive)", archive.shown()),
+    }
+    let content = Arc::clone(&view) as Arc<dyn ReadAt>;
+    let store = Store::of_user();
+    let kept = view.load(&store, HEADERS, MAX_KEPT);
+    if let Some(tree) = kept.and_then(|kept| files::read(&kept[..], view.size()).ok()) {
+        return Ok((content, tree));
+    }
+    let progress = Progress::new(!quiet, Some(view.size()));
+    progress.at(&format!("reading the names in {}", archive.shown()), None);
+    let mut kept = Vec::new();
+    let tree = files::walk(&Counted { content: &*view, progress: progress.clone() }, &mut kept);
+    progress.end();
+    let tree = tree.with_context(|| archive.shown())?;
+    view.save(&store, HEADERS, &kept);
+    Ok((content, tree))
+}
+
+/// Shows how far a content is read.
+struct Counted<'a> {
+    content: &'a dyn ReadAt,
+    progress: Progress,
+}
+
+impl ReadAt for Counted<'_> {
+    fn size(&self) -> u64 {
+        self.content.size()
+    }
+
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.progress.reached(pos);
+        self.content.read_at(pos, buf)
+    }
+}
+
+/// The disks of a VM's backup.
+pub(super) struct Disks {
+    pub header: Header,
+    pub disks: Vec<Disk>,
+}
+
+/// Opens the disks of a VM's backup.
+///
+/// # Errors
+/// Fails as [`View::open`] does, and where the archive is not that of a VM, is damaged where its clusters are told, or lacks some.
+pub(super) fn disks(archive: &archive::Archive, quiet: bool) -> anyhow::Result<Disks> {
+    let path = Path::new(&archive.name);
+    let view = open(path, archive.base.as_deref(), quiet)?;
+    if view.nature() == Nature::Tar {
+        bail!("{} is a container's backup (a tar archive), not a VM's: see pve-xdelta3 tar", archive.shown());
+    }
+    let view = Arc::new(view);
+    let peeking = view.headers().with_context(|| archive.shown())?;
+    let (header, len) = Header::read_at(&peeking).with_context(|| archive.shown())?;
+    let clusters = header.devices.iter().map(Device::clusters).sum();
+    let index = || Index::new(header.clone(), view.size()).with_context(|| archive.shown());
+    let mut told = index()?;
+    let mut wrong = None;
+    let ends = view.clusters(clusters, |at, cluster| {
+        if let Err(error) = told.insert(at, cluster) {
+            wrong.get_or_insert(error);
+        }
+    });
+    let ends = ends.with_context(|| archive.shown())?;
+    if let Some(error) = wrong {
+        return Err(anyhow::Error::new(error).context(archive.shown()));
+    }
+    if ends != Some((len, view.size())) {
+        told = index()?;
+        told.walk(&peeking, len).with_context(|| archive.shown())?;
+    }
+    drop(peeking);
+    let content = Arc::clone(&view) as Arc<dyn ReadAt>;
+    let disks = told.finish(content).with_context(|| archive.shown())?;
+    Ok(Disks { header, disks })
+}

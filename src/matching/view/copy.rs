@@ -1,0 +1,400 @@
+//! Copies of contents that can be read from their front only, in a form that can be read at any position.
+//!
+//! A copy is a zstd file with a seek table. Behind its frames, which have checksums, comes a side frame that says what it is
+//! a copy of, and whether it is complete:
+//!
+//! ```text
+//! "pvedbCPY"  version u8, key [16], length of the content u64, checksum [16] of what comes behind it, then what the owner
+//!             of the copy adds
+//! ```
+//! The key is a checksum of what identifies the file: device, inode, length, times, and samples of its bytes. Copies lie
+//! in a folder that nobody else can write to, else they get no name and go with the program. One that was not used for a
+//! week is removed.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::OFlags;
+
+use super::Opening;
+use crate::container;
+use crate::container::ReadAt;
+use crate::container::seekable::{FrameReader, ReadOptions, Seekable, Tag, Writer};
+use crate::matching::base::Base;
+use crate::matching::fingerprint::checksum;
+use crate::matching::{BaseProblem, Error};
+use crate::text::{hex, shown};
+
+const TAG: Tag = *b"pvedbCPY";
+const VERSION: u8 = 1;
+const HEAD: usize = 1 + 16 + 8 + 16;
+/// The most bytes that the owner of a copy may add in one side frame.
+const MAX_ADDED: usize = 8 << 20;
+/// Bytes of content in a frame.
+const FRAME: usize = 256 << 10;
+/// The name of the folder below the user's folder of caches, and what the names in it end in.
+const FOLDER: &str = "pve-xdelta3";
+const ENDING: &str = ".copy";
+/// A copy that was not used for so long is removed, and what a killed program left is after a day.
+const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
+const LEFT: Duration = Duration::from_secs(24 * 3600);
+/// So much of the file system stays free: a copy is no reason to fill a disk.
+const FREE_SHARE: u64 = 20;
+/// After so many bytes the room is looked at again.
+const LOOK: u64 = 64 << 20;
+
+/// Where copies are kept.
+pub struct Store {
+    /// The folder; none where no folder is safe: then copies have no names.
+    folder: Option<PathBuf>,
+}
+
+/// A copy that is complete.
+pub(super) struct Copied {
+    content: Arc<Seekable>,
+    /// Where it lies, if it has a name.
+    path: Option<PathBuf>,
+    /// What its owner added.
+    pub added: Vec<u8>,
+}
+
+/// The content of a copy.
+pub(super) struct CopyReader {
+    content: FrameReader,
+    path: Option<PathBuf>,
+}
+
+impl Copied {
+    /// Opens the content; so many bytes are kept decompressed.
+    pub fn reader(&self, cache: usize) -> CopyReader {
+        let options = ReadOptions { cache, checksums: true, fronts: false };
+        CopyReader { content: self.content.reader(options), path: self.path.clone() }
+    }
+}
+
+impl ReadAt for CopyReader {
+    fn size(&self) -> u64 {
+        self.content.size()
+    }
+
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.content.read_at(pos, buf).map_err(|error| match &self.path {
+            // It can be made anew, which it is the next time.
+            Some(path) if error.kind() == io::ErrorKind::InvalidData && fs::remove_file(path).is_ok() => {
+                let text =
+                    format!("its copy {} was damaged, and is removed: try again ({error})", shown(path));
+                io::Error::new(error.kind(), text)
+            }
+            _ => error,
+        })
+    }
+}
+
+/// What identifies a file.
+pub(super) struct Identity(Vec<u8>);
+
+impl Identity {
+    pub fn of(base: &Base) -> io::Result<Identity> {
+        let file = base.file().ok_or_else(|| io::Error::other("it can be read only once"))?;
+        let m = file.metadata()?;
+        let times = [m.mtime() as u64, m.mtime_nsec() as u64, m.ctime() as u64, m.ctime_nsec() as u64];
+        let numbers = [m.dev(), m.ino(), m.len()].into_iter().chain(times);
+        let mut all: Vec<u8> = numbers.flat_map(u64::to_le_bytes).collect();
+        all.extend(base.identity);
+        all.extend(base.head);
+        Ok(Identity(all))
+    }
+
+    /// Makes the key of a copy of this kind: one with another key is of another file, or of another kind.
+    fn key(&self, kind: &str) -> Key {
+        Key(checksum(&[kind.as_bytes(), &self.0].concat()).to_le_bytes())
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Key([u8; 16]);
+
+impl Store {
+    /// Takes the folder `XDG_CACHE_HOME` or `~/.cache` of the user. Where there is none, or others could write to it, copies
+    /// get no names and go with the program.
+    pub fn of_user() -> Store {
+        let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let caches = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")));
+        let folder = caches.map(|caches| caches.join(FOLDER)).filter(|folder| is_private(folder));
+        let store = Store { folder };
+        store.sweep();
+        store
+    }
+
+    /// The folder, as it is named in messages, and how another one is chosen.
+    fn place(&self) -> (PathBuf, &'static str) {
+        match &self.folder {
+            Some(folder) => (folder.clone(), "XDG_CACHE_HOME"),
+            None => (temporary(), "TMPDIR"),
+        }
+    }
+
+    /// Copies the content of a full backup that can be read from its front only, or finds the copy that was made before.
+    ///
+    /// # Errors
+    /// Fails where it cannot be read to its end, or there is no room for the copy.
+    pub(super) fn copy_of(&self, base: &Base, opening: &Opening) -> Result<Copied, Error> {
+        let io = |source| Error::base(&base.path, BaseProblem::Io(source));
+        self.get(base, "full", |out| {
+            let content = base.content().map_err(io)?;
+            let content = content.ok_or_else(|| io(io::Error::other("it can be read only once")))?;
+            let mut content = (opening.whole)(&base.path, content);
+            let mut buf = vec![0; FRAME];
+            loop {
+                let n = container::read_full(&mut content, &mut buf).map_err(io)?;
+                if n == 0 {
+                    return Ok(Vec::new());
+                }
+                out(&buf[..n])?;
+            }
+        })
+    }
+
+    /// Finds the copy of this kind of a file, or has it made: `make` passes the content to the function that it gets, and
+    /// returns what is added to the copy.
+    ///
+    /// # Errors
+    /// Those of `make`, and where there is no room for the copy.
+    pub(super) fn get(
+        &self,
+        base: &Base,
+        kind: &str,
+        make: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<Vec<u8>, Error>,
+    ) -> Result<Copied, Error> {
+        let identity =
+            Identity::of(base).map_err(|source| Error::base(&base.path, BaseProblem::Io(source)))?;
+        let key = identity.key(kind);
+        if let Some(copied) = self.find(key) {
+            return Ok(copied);
+        }
+        let (place, variable) = self.place();
+        let failed = |source: io::Error| Error::Io {
+            what: format!(
+                "{} can be read from its front only, and no copy that can be read at any place could be made in {} (set \
+                 {variable} to a folder with more room, or make a full backup with a map of it: pve-xdelta3 full)",
+                shown(&base.path),
+                shown(&place)
+            ),
+            source,
+        };
+        let file = self.new_file().map_err(failed)?;
+        let room = Room::of(file.as_file()).map_err(failed)?;
+        let added = write(&file, key, room, &failed, make)?;
+        let done = file.as_file().try_clone().map_err(failed)?;
+        // What does not get its name serves this program alone.
+        let mut path = None;
+        if let (Some(folder), New::Named(named)) = (&self.folder, file) {
+            let named_now = folder.join(name(key));
+            path = named.persist(&named_now).is_ok().then_some(named_now);
+        }
+        let content =
+            Seekable::open(done).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
+        Ok(Copied { content: Arc::new(content), path, added })
+    }
+
+    /// Reads what was kept of a file under this name, if it has at most `most` bytes.
+    pub(super) fn load(&self, identity: &Identity, name: &str, most: u64) -> Option<Vec<u8>> {
+        let content = self.find(identity.key(name))?.reader(0);
+        let mut bytes = vec![0; usize::try_from(content.size()).ok().filter(|len| *len as u64 <= most)?];
+        content.read_at(0, &mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// Keeps something of a file under this name, if there is a folder with room for it.
+    pub(super) fn save(&self, identity: &Identity, named: &str, bytes: &[u8]) {
+        let Some(folder) = &self.folder else { return };
+        let key = identity.key(named);
+        let failed = |source| Error::Io { what: "cannot keep it".into(), source };
+        let write = || {
+            let file = self.new_file().map_err(failed)?;
+            let room = Room::of(file.as_file()).map_err(failed)?;
+            write(&file, key, room, &failed, |out| out(bytes).map(|()| Vec::new()))?;
+            Ok::<_, Error>(file)
+        };
+        if let Ok(New::Named(file)) = write() {
+            let _ = file.persist(folder.join(name(key)));
+        }
+    }
+
+    /// Finds a copy that is complete.
+    fn find(&self, key: Key) -> Option<Copied> {
+        let path = self.folder.as_ref()?.join(name(key));
+        let named = path.clone();
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::options().read(true).custom_flags(flags.bits() as i32).open(path).ok()?;
+        let metadata = file.metadata().ok()?;
+        if !metadata.is_file() || metadata.uid() != own_id() || metadata.mode() & 0o022 != 0 {
+            return None;
+        }
+        let content = Seekable::open(file.try_clone().ok()?).ok()??;
+        let mut added = Vec::new();
+        for n in 0..content.sides() {
+            let (tag, mut bytes) = content.side(n, (MAX_ADDED + HEAD) as u32).ok()?;
+            let rest = (bytes.len() >= HEAD).then(|| bytes.split_off(HEAD))?;
+            let last = n + 1 == content.sides();
+            if tag != TAG || bytes != head(key, content.size(), &rest, last) {
+                return None;
+            }
+            added.extend(rest);
+        }
+        // It was used now.
+        let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+        let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+        let _ = rustix::fs::futimens(&file, &times);
+        (content.sides() > 0).then_some(Copied { content: Arc::new(content), path: Some(named), added })
+    }
+
+    fn new_file(&self) -> io::Result<New> {
+        match &self.folder {
+            Some(folder) => {
+                Ok(New::Named(tempfile::Builder::new().prefix("new-").suffix(".tmp").tempfile_in(folder)?))
+            }
+            None => Ok(New::Nameless(tempfile::tempfile_in(temporary())?)),
+        }
+    }
+
+    /// Removes copies that were not used for long.
+    fn sweep(&self) {
+        let Some(entries) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let limit = match () {
+                () if name.ends_with(ENDING) => UNUSED,
+                () if name.starts_with("new-") && name.ends_with(".tmp") => LEFT,
+                () => continue,
+            };
+            let used = entry.metadata().and_then(|m| m.modified());
+            let age = used.ok().and_then(|used| SystemTime::now().duration_since(used).ok());
+            if age.is_some_and(|age| age > limit) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// A file that is being written.
+enum New {
+    Named(tempfile::NamedTempFile),
+    Nameless(File),
+}
+
+impl New {
+    fn as_file(&self) -> &File {
+        match self {
+            New::Named(file) => file.as_file(),
+            New::Nameless(file) => file,
+        }
+    }
+}
+
+/// Watches over the room that a copy takes.
+struct Room<'a> {
+    file: &'a File,
+    looked: u64,
+}
+
+impl Room<'_> {
+    fn of(file: &File) -> io::Result<Room<'_>> {
+        let room = Room { file, looked: 0 };
+        room.look().map(|()| room)
+    }
+
+    fn look(&self) -> io::Result<()> {
+        let fs = rustix::fs::fstatvfs(self.file)?;
+        if fs.f_bavail < fs.f_blocks / FREE_SHARE {
+            let text = format!("less than {} % of the file system would stay free", 100 / FREE_SHARE);
+            return Err(io::Error::new(io::ErrorKind::StorageFull, text));
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, bytes: u64) -> io::Result<()> {
+        self.looked += bytes;
+        if self.looked >= LOOK {
+            self.looked = 0;
+            self.look()?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a copy.
+fn write(
+    file: &New,
+    key: Key,
+    mut room: Room,
+    failed: &dyn Fn(io::Error) -> Error,
+    make: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<Vec<u8>, Error>,
+) -> Result<Vec<u8>, Error> {
+    let mut out = Writer::new(io::BufWriter::with_capacity(1 << 20, file.as_file()));
+    let (mut part, mut content) = (Vec::with_capacity(FRAME), 0u64);
+    let mut zstd = zstd::bulk::Compressor::new(1).map_err(failed)?;
+    zstd.include_checksum(true).map_err(failed)?;
+    zstd.include_contentsize(true).map_err(failed)?;
+    let mut frame = |part: &[u8], content: &mut u64| -> io::Result<()> {
+        let packed = zstd.compress(part)?;
+        *content += part.len() as u64;
+        room.written(packed.len() as u64)?;
+        out.frame(&packed, part.len())
+    };
+    let added = make(&mut |mut bytes: &[u8]| {
+        while !bytes.is_empty() {
+            let n = bytes.len().min(FRAME - part.len());
+            part.extend_from_slice(&bytes[..n]);
+            bytes = &bytes[n..];
+            if part.len() == FRAME {
+                frame(&part, &mut content).map_err(failed)?;
+                part.clear();
+            }
+        }
+        Ok(())
+    })?;
+    if !part.is_empty() {
+        frame(&part, &mut content).map_err(failed)?;
+    }
+    let mut parts: Vec<&[u8]> = added.chunks(MAX_ADDED).collect();
+    if parts.is_empty() {
+        parts.push(&[]);
+    }
+    for (n, part) in parts.iter().enumerate() {
+        let head = head(key, content, part, n + 1 == parts.len());
+        out.side(TAG, &[&head[..], part].concat()).map_err(failed)?;
+    }
+    out.finish().and_then(|mut out| out.flush()).map_err(failed)?;
+    Ok(added)
+}
+
+/// Makes the front of a side frame.
+fn head(key: Key, content: u64, added: &[u8], last: bool) -> Vec<u8> {
+    let sum = checksum(&[&[u8::from(last)], added].concat());
+    [&[VERSION][..], &key.0, &content.to_le_bytes(), &sum.to_le_bytes()].concat()
+}
+
+fn name(key: Key) -> String {
+    hex(&key.0) + ENDING
+}
+
+fn own_id() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Makes a folder for its owner only, if it is not there; tells whether nobody else can write to it.
+fn is_private(folder: &Path) -> bool {
+    let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    let safe = |m: fs::Metadata| m.is_dir() && m.uid() == own_id() && m.mode() & 0o022 == 0;
+    fs::symlink_metadata(folder).is_ok_and(safe)
+}
+
+fn temporary() -> PathBuf {
+    std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty()).map_or_else(|| "/var/tmp".into(), PathBuf::from)
+}

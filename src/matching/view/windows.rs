@@ -1,0 +1,336 @@
+//! A differential's windows at any position of its target.
+//!
+//! The differential is read once: its windows are copied, without secondary compression, and it is noted where each lies and
+//! which bytes of the target it rebuilds. To read a part of the target, the windows there are looked up. Where the Adler-32 of
+//! a window was not compared yet, all of it is rebuilt, compared and kept for a while. Once that went well, and if what it copies
+//! from the base has checksums there, only those of its instructions are followed that make the wanted bytes.
+
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::copy::CopyReader;
+use super::headers::{Headers, read_through};
+use super::{COPY, Opening, Readable, readable};
+use crate::budget::Budget;
+use crate::container::ReadAt;
+use crate::container::cache::{Cache, Value};
+use crate::container::source::Found;
+use crate::matching::base::{Base, Stream};
+use crate::matching::map::MapReader;
+use crate::matching::{BaseProblem, Error};
+use crate::text::{shown, told};
+use crate::vcdiff::{AppHeader, Inst, Item, Limits, Reader, Window, write_header};
+
+/// Bytes of rebuilt windows, and of windows as they are stored, that are kept.
+const REBUILT: usize = 48 << 20;
+const STORED: usize = 16 << 20;
+/// What a cache needs for a value beside its content.
+const SLOT: usize = 256;
+/// How often copies from a window itself are followed to where they come from.
+const MAX_ROW: usize = 8;
+/// Bytes of an entry of the stored index.
+const ENTRY: usize = 16;
+
+/// A differential whose target can be read at any position.
+pub(super) struct Windows {
+    /// The encoded windows, one behind the other.
+    stored: CopyReader,
+    /// The copy's owner, for messages.
+    path: PathBuf,
+    index: Vec<Place>,
+    base: Option<Readable>,
+    /// The base, where it has a map.
+    pub map: Option<Arc<MapReader>>,
+    /// Whether the Adler-32 of each window was compared.
+    compared: Vec<AtomicBool>,
+    rebuilt: Cache<Rebuilt>,
+    parsed: Cache<Parsed>,
+}
+
+/// Where a window lies. One more follows behind the last window, which stands where they end.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Position of its first byte in the target.
+    target: u64,
+    /// Position of its encoded form in the copy.
+    stored: u64,
+}
+
+struct Rebuilt(Vec<u8>);
+struct Parsed(Window);
+
+impl Value for Rebuilt {
+    fn weight(&self) -> usize {
+        SLOT + self.0.capacity()
+    }
+}
+
+impl Value for Parsed {
+    fn weight(&self) -> usize {
+        SLOT + self.0.data.capacity() + self.0.inst.capacity() + self.0.addr.capacity()
+    }
+}
+
+impl Windows {
+    /// Opens a differential and its base.
+    ///
+    /// # Errors
+    /// As [`super::View::open`].
+    pub fn open(file: Base, opening: &Opening) -> Result<Windows, Error> {
+        let front = Reader::new(stream(&file)?, Limits::default())?;
+        let app = front.header().app_header.clone();
+        let header = AppHeader::parse(app.as_deref().unwrap_or_default());
+        drop(front);
+        let base = match !header.base_name.is_empty() || app.is_none() {
+            false => None,
+            true => {
+                let base = (opening.base)(&header)?;
+                match opening.found {
+                    Found::ByPerson => base.check(&header).map(drop)?,
+                    Found::ByName => base.accept_by_name(&header)?.map_or((), opening.warn),
+                }
+                Some(readable(base.full()?, opening)?)
+            }
+        };
+        let copied = opening.store.get(&file, "windows", |out| {
+            let stream = (opening.whole)(&file.path, stream(&file)?);
+            copy(stream, file.file().and_then(|file| file.metadata().ok()).map_or(0, |m| m.len()), out)
+        })?;
+        let stored = copied.reader(COPY);
+        let index: Vec<Place> = copied
+            .added
+            .chunks_exact(ENTRY)
+            .map(|entry| {
+                let (target, stored) = entry.split_at(ENTRY / 2);
+                let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
+                Place { target: number(target), stored: number(stored) }
+            })
+            .collect();
+        let rises =
+            index.windows(2).all(|two| two[0].target < two[1].target && two[0].stored < two[1].stored);
+        if !rises || index.last().is_none_or(|end| end.stored != stored.size()) {
+            return Err(Error::Internal("the copy of a differential does not fit its index"));
+        }
+        Ok(Windows {
+            stored,
+            path: file.path,
+            compared: (1..index.len()).map(|_| AtomicBool::new(false)).collect(),
+            index,
+            map: base.as_ref().and_then(|base| base.map.clone()),
+            base,
+            rebuilt: Cache::new(REBUILT),
+            parsed: Cache::new(STORED),
+        })
+    }
+
+    /// Length of the target in bytes.
+    pub fn size(&self) -> u64 {
+        self.index.last().map_or(0, |end| end.target)
+    }
+
+    /// Reads a part of the target. Every window that it needs is proved.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_at`].
+    pub fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.each(pos, buf, |n, range, part| {
+            let proved = self.base.as_ref().is_none_or(|base| base.proved);
+            if proved && self.compared[n].load(Ordering::Acquire) && self.follow(n, &range, None, part)? {
+                return Ok(());
+            }
+            self.rebuild(n, range, part)
+        })
+    }
+
+    /// Reads a part of the target without regard to the checksums of windows.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_at`].
+    pub fn peek(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.peeked(None, pos, buf)
+    }
+
+    /// As [`Windows::peek`]; `headers` have the headers of the base's extents.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_at`].
+    pub fn peek_with(&self, headers: &Headers, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.peeked(Some(headers), pos, buf)
+    }
+
+    fn peeked(&self, headers: Option<&Headers>, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.each(pos, buf, |n, range, part| match self.follow(n, &range, headers, part)? {
+            true => Ok(()),
+            false => self.rebuild(n, range, part),
+        })
+    }
+
+    /// Calls a function for each window that has a part of this: its number, the range of its target, and where that goes.
+    fn each(
+        &self,
+        pos: u64,
+        mut buf: &mut [u8],
+        mut read: impl FnMut(usize, Range<usize>, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if pos.checked_add(buf.len() as u64).is_none_or(|end| end > self.size()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut at = pos;
+        while !buf.is_empty() {
+            let n = self.index.partition_point(|place| place.target <= at) - 1;
+            let start = (at - self.index[n].target) as usize;
+            let len = ((self.index[n + 1].target - at).min(buf.len() as u64)) as usize;
+            let (now, later) = buf.split_at_mut(len);
+            read(n, start..start + len, now)?;
+            at += len as u64;
+            buf = later;
+        }
+        Ok(())
+    }
+
+    /// Reads window `n` as it is stored.
+    fn parse(&self, n: usize) -> io::Result<Arc<Parsed>> {
+        let (place, next) = (self.index[n], self.index[n + 1]);
+        self.parsed.get(n as u64, 0..1, |_, _| {
+            let mut bytes = write_header(None, None);
+            let front = bytes.len();
+            bytes.resize(front + (next.stored - place.stored) as usize, 0);
+            self.stored
+                .read_at(place.stored, &mut bytes[front..])
+                .map_err(|error| self.damaged(n, &error))?;
+            let item = Reader::new(&bytes[..], Limits::default()).and_then(|mut reader| reader.next_item());
+            match item.map_err(|error| self.damaged(n, &error))? {
+                Some(Item::Window(window)) if window.target_len as u64 == next.target - place.target => {
+                    Ok(Parsed(Window { index: n as u64, target_pos: place.target, ..window }))
+                }
+                _ => Err(self.damaged(n, &io::Error::other("its copy is not what was copied"))),
+            }
+        })
+    }
+
+    /// Rebuilds window `n` as a whole, and compares its Adler-32.
+    fn rebuild(&self, n: usize, range: Range<usize>, part: &mut [u8]) -> io::Result<()> {
+        let rebuilt = self.rebuilt.get(n as u64, 0..1, |had, _| {
+            let window = self.parse(n)?;
+            let mut bytes = had.map(|had: Rebuilt| had.0).unwrap_or_default();
+            let mut read = |pos: u64, buf: &mut [u8]| self.of_base(None, pos, buf);
+            window.0.apply(&mut read, &mut bytes).map_err(|error| self.damaged(n, &error))?;
+            self.compared[n].store(true, Ordering::Release);
+            Ok::<_, io::Error>(Rebuilt(bytes))
+        })?;
+        part.copy_from_slice(&rebuilt.0[range]);
+        Ok(())
+    }
+
+    /// Follows the instructions of window `n` that make a range of it. The result is `false` where they copy from the window
+    /// itself in a long row, so that all of it must be rebuilt.
+    fn follow(
+        &self,
+        n: usize,
+        range: &Range<usize>,
+        headers: Option<&Headers>,
+        part: &mut [u8],
+    ) -> io::Result<bool> {
+        let parsed = self.parse(n)?;
+        self.followed(&parsed.0, range.clone(), headers, part, MAX_ROW)
+    }
+
+    fn followed(
+        &self,
+        window: &Window,
+        range: Range<usize>,
+        headers: Option<&Headers>,
+        part: &mut [u8],
+        row: usize,
+    ) -> io::Result<bool> {
+        let n = window.index as usize;
+        let segment = window.source.map_or((0, 0), |source| (source.pos, source.len));
+        let mut at = 0;
+        for inst in window.instructions() {
+            if at >= range.end {
+                break;
+            }
+            let inst = inst.map_err(|error| self.damaged(n, &error))?;
+            let end = at + inst.len();
+            if end > range.start {
+                // The part of the instruction that is wanted, and where it goes.
+                let (from, to) = (range.start.max(at) - at, range.end.min(end) - at);
+                let out = &mut part[at + from - range.start..at + to - range.start];
+                match inst {
+                    Inst::Add { data } => out.copy_from_slice(&data[from..to]),
+                    Inst::Run { byte, .. } => out.fill(byte),
+                    Inst::Copy { addr, .. } if addr.saturating_add(to as u64) <= segment.1 => {
+                        let pos = segment.0.saturating_add(addr).saturating_add(from as u64);
+                        self.of_base(headers, pos, out).map_err(|error| self.damaged(n, &error))?;
+                    }
+                    Inst::Copy { addr, .. } => {
+                        // From the window itself, unless it begins in the segment or repeats what it makes.
+                        let inside = addr.checked_sub(segment.1).map(|start| start as usize);
+                        let Some(start) = inside.filter(|start| start + inst.len() <= at && row > 0) else {
+                            return Ok(false);
+                        };
+                        if !self.followed(window, start + from..start + to, headers, out, row - 1)? {
+                            return Ok(false);
+                        }
+                    }
+                }
+            }
+            at = end;
+        }
+        Ok(true)
+    }
+
+    fn of_base(&self, headers: Option<&Headers>, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        match &self.base {
+            Some(base) => read_through(headers, &*base.content, pos, buf),
+            None => Err(io::Error::other("the differential needs a full backup, but names none")),
+        }
+    }
+
+    fn damaged(&self, n: usize, error: &(dyn std::error::Error + 'static)) -> io::Error {
+        let text = format!("{}, window {n}: {}", shown(&self.path), told(error));
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    }
+}
+
+/// Opens the differential as a stream.
+fn stream(file: &Base) -> Result<Stream, Error> {
+    let io = |source| Error::base(&file.path, BaseProblem::Io(source));
+    let stream = file.content().map_err(io)?;
+    stream.ok_or_else(|| io(io::Error::other("it can be read only once")))
+}
+
+/// Copies the windows of a differential, and returns their index. `len` is the length of the differential's file.
+fn copy(
+    stream: impl Read,
+    len: u64,
+    out: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<Vec<u8>, Error> {
+    let mut reader = Reader::new(stream, Limits::default())?;
+    // Windows of ours have 8 MiB; those of a hostile file can have a byte.
+    let mut budget = Budget::of(len);
+    let (mut index, mut encoded, mut stored, mut target) = (Vec::new(), Vec::new(), 0u64, 0u64);
+    let mut entry = |target: u64, stored: u64| {
+        let entry = [target.to_le_bytes(), stored.to_le_bytes()].concat();
+        budget
+            .extend(&mut index, &entry)
+            .map_err(|spent| Error::Io { what: "cannot index the differential".into(), source: spent.into() })
+    };
+    while let Some(item) = reader.next_item()? {
+        let Item::Window(window) = item else { continue };
+        if window.target_len == 0 {
+            continue;
+        }
+        entry(target, stored)?;
+        encoded.clear();
+        window.encode(None, &mut encoded);
+        out(&encoded)?;
+        target += window.target_len as u64;
+        stored += encoded.len() as u64;
+    }
+    entry(target, stored)?;
+    Ok(index)
+}
