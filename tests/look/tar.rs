@@ -1,0 +1,370 @@
+//! Files out of a container's backup, compared with what tar unpacks.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Output;
+use std::sync::Arc;
+
+use pve_diff_backup::container::ReadAt;
+use pve_diff_backup::files::{FileContent, read, walk, xattrs};
+
+use super::work::{PROGRAM, Random, Work};
+
+/// The kinds of archives that vzdump's tar makes, and others that are in use.
+const FORMS: [&[&str]; 4] = [
+    &["--format=posix", "--sparse", "--xattrs", "--xattrs-include=user.*", "--acls"],
+    &["--format=gnu", "--sparse"],
+    &["--format=posix", "--sparse", "--sparse-version=0.1"],
+    &["--format=ustar"],
+];
+
+/// Makes the files of a container. `name` makes some of them differ.
+pub fn tree(work: &Work, name: &str) {
+    let mut random = Random(name.len() as u64);
+    let at = |path: &str| work.path(&format!("{name}/{path}"));
+    for folder in ["etc/empty", "usr/share/doc", "var/log"] {
+        fs::create_dir_all(at(folder)).unwrap();
+    }
+    fs::write(at("etc/hostname"), format!("{name}\n")).unwrap();
+    fs::write(at("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
+    fs::write(at("etc/nothing"), "").unwrap();
+    fs::write(at("usr/share/doc/large"), random.bytes(3 << 20)).unwrap();
+    fs::write(at(&format!("usr/share/{}", "long-name-".repeat(20))), "long").unwrap();
+    fs::write(at("var/log/n\u{e4}me with\nnewline"), "odd").unwrap();
+    fs::hard_link(at("etc/hosts"), at("usr/hosts")).unwrap();
+    fs::hard_link(at("etc/hosts"), at("var/hosts")).unwrap();
+    symlink("../usr/share", at("etc/share")).unwrap();
+    symlink("/etc/shadow", at("etc/absolute")).unwrap();
+    work.run("mkfifo", &[&format!("{name}/var/fifo")]);
+    // Holes at the front, in the middle and at the end.
+    work.disk(&format!("{name}/var/log/lastlog"), 9 << 20, &mut random, [3, 4, 900, 2000].into_iter());
+    work.disk(&format!("{name}/var/hole"), 5 << 20, &mut random, std::iter::empty());
+    for n in 0..300 {
+        fs::write(at(&format!("usr/share/doc/{n}")), random.bytes(n * 7)).unwrap();
+    }
+    fs::set_permissions(at("etc/hostname"), PermissionsExt::from_mode(0o600)).unwrap();
+    fs::set_permissions(at("usr/share/doc/large"), PermissionsExt::from_mode(0o4755)).unwrap();
+    fs::set_permissions(at("etc/empty"), PermissionsExt::from_mode(0o1777)).unwrap();
+    let attribute = ["-n", "user.note", "-v", "kept", &format!("{name}/etc/hosts")];
+    let _ = work.output("setfattr", &attribute);
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(at("var/log/lastlog"), Some(1234), Some(100_000)).unwrap();
+    }
+    work.run(
+        "touch",
+        &["-d", "2026-11-01 02:03:04.5", &format!("{name}/etc/hosts"), &format!("{name}/var/log")],
+    );
+}
+
+/// Tells all that can be compared of the files below a folder, apart from their content.
+pub fn listing(work: &Work, folder: &str) -> String {
+    // Files that another folder's test has open change no times here.
+    let format = "%P\\0%y %m %U %G %s %n %l %T@\\n";
+    let text = work.run("find", &[folder, "-mindepth", "1", "-printf", format]);
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    lines.join("\n")
+}
+
+pub fn same(work: &Work, one: &str, other: &str, what: &str) {
+    work.run("diff", &["-r", "--no-dereference", "--exclude=fifo", one, other]);
+    assert_eq!(listing(work, one), listing(work, other), "{what}");
+}
+
+fn archive(work: &Work, name: &str, form: &[&str]) -> String {
+    let file = format!("{name}.tar");
+    let args = [&["--numeric-owner", "-cf", &file][..], form, &["-C", name, "."]].concat();
+    work.run("tar", &args);
+    file
+}
+
+fn fails(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn everything_is_as_tar_unpacks_it() {
+    for (n, form) in FORMS.into_iter().enumerate() {
+        let work = Work::new();
+        tree(&work, "first");
+        tree(&work, "second");
+        for name in ["first", "second"] {
+            if form == ["--format=ustar"] {
+                fs::remove_file(work.path(&format!("{name}/usr/share/{}", "long-name-".repeat(20)))).unwrap();
+            }
+            archive(&work, name, form);
+        }
+        work.pipe(&["full"], "first.tar", "map.tar.zst");
+        work.run("zstd", &["-q", "first.tar", "-o", "stock.tar.zst"]);
+        work.pipe(
+            &["diff", "--base", "map.tar.zst"],
+            "second.tar",
+            "map.tar.zst--differential-2026_11_05-02_00_00.vcdiff.zst",
+        );
+        let backups = [
+            ("first.tar", "first.tar"),
+            ("map.tar.zst", "first.tar"),
+            ("stock.tar.zst", "first.tar"),
+            ("map.tar.zst--differential-2026_11_05-02_00_00.vcdiff.zst", "second.tar"),
+        ];
+        for (k, (backup, plain)) in backups.into_iter().enumerate().filter(|(k, _)| n == 0 || k % 2 == 1) {
+            let (ours, theirs) = (format!("ours-{k}"), format!("theirs-{k}"));
+            fs::create_dir(work.path(&theirs)).unwrap();
+            let mut args = vec!["--numeric-owner", "-xpf", plain, "-C", &theirs];
+            args.extend(["--xattrs", "--xattrs-include=*"].iter().filter(|_| n == 0));
+            work.run("tar", &args);
+            // Twice: once by the headers themselves, once by those that were kept.
+            work.run(PROGRAM, &["tar", "extract", backup, "-C", &ours]);
+            same(&work, &ours, &theirs, backup);
+            let listed = work.run(PROGRAM, &["tar", "list", backup]);
+            let theirs_listed = work.run("tar", &["-tf", plain, "--quoting-style=literal"]);
+            assert_eq!(
+                listed.lines().count(),
+                theirs_listed.replace("with\nnew", "with new").lines().count()
+            );
+            if n == 0 {
+                let attribute = |folder: &str| {
+                    let file = format!("{folder}/etc/hosts");
+                    work.output("getfattr", &["--only-values", "-n", "user.note", &file]).stdout
+                };
+                assert_eq!(attribute(&ours), attribute(&theirs));
+            }
+            // Holes stay holes.
+            let held =
+                |path: &str| fs::metadata(work.path(&format!("{ours}/{path}"))).unwrap().blocks() * 512;
+            assert!(
+                held("var/hole") < 1 << 20 && held("var/log/lastlog") < 2 << 20 || form == ["--format=ustar"]
+            );
+        }
+    }
+}
+
+#[test]
+fn single_files_and_folders() {
+    let work = Work::new();
+    tree(&work, "first");
+    archive(&work, "first", FORMS[0]);
+    work.pipe(&["full"], "first.tar", "map.tar.zst");
+    work.run(
+        PROGRAM,
+        &["tar", "extract", "map.tar.zst", "etc/hostname", "/usr/hosts", "./var/log", "-C", "out", "-v"],
+    );
+    assert_eq!(fs::read(work.path("out/etc/hostname")).unwrap(), b"first\n");
+    // The file that it is another name of was not asked for.
+    assert_eq!(fs::read(work.path("out/usr/hosts")).unwrap(), b"127.0.0.1 localhost\n");
+    assert!(!work.path("out/etc/hosts").exists() && !work.path("out/usr/share").exists());
+    same(&work, "out/var/log", "first/var/log", "a folder");
+    // Nothing is replaced.
+    fs::write(work.path("out/etc/hostname"), "mine").unwrap();
+    let err = fails(
+        &work.output(PROGRAM, &["tar", "extract", "map.tar.zst", "etc/hostname", "etc/hosts", "-C", "out"]),
+    );
+    assert!(
+        err.contains("etc/hostname: File exists") && err.contains("1 file could not be written"),
+        "{err}"
+    );
+    assert_eq!(fs::read(work.path("out/etc/hostname")).unwrap(), b"mine");
+    assert!(work.path("out/etc/hosts").exists());
+    let err = fails(&work.output(PROGRAM, &["tar", "extract", "map.tar.zst", "etc/none", "-C", "new"]));
+    assert!(err.contains("there is no file \"etc/none\"") && !work.path("new").exists(), "{err}");
+    let json = work.run(PROGRAM, &["tar", "list", "map.tar.zst", "--json", "etc"]);
+    let hosts = json.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let hosts = hosts.into_iter().find(|line| line["name"] == "etc/hosts").unwrap();
+    assert_eq!((hosts["size"].as_u64(), hosts["kind"].as_str()), (Some(20), Some("file")));
+    let long =
+        work.run(PROGRAM, &["tar", "list", "map.tar.zst", "--long", "etc/absolute", "usr/share/doc/large"]);
+    assert!(long.contains(" etc/absolute -> /etc/shadow\n") && long.starts_with("lrwxrwxrwx 0/0 "), "{long}");
+    assert!(long.contains("\n-rwsr-xr-x 0/0    3145728 "), "{long}");
+}
+
+/// A header of a member with a kind, for archives that no tar would make.
+fn header(name: &str, kind: u8, link: &str, size: u64) -> Vec<u8> {
+    let mut block = vec![0; 512];
+    block[..name.len()].copy_from_slice(name.as_bytes());
+    block[100..107].copy_from_slice(b"0000755");
+    block[108..115].copy_from_slice(b"0000000");
+    block[116..123].copy_from_slice(b"0000000");
+    block[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
+    block[136..147].copy_from_slice(b"00000000000");
+    block[156] = kind;
+    block[157..157 + link.len()].copy_from_slice(link.as_bytes());
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    block[329..336].copy_from_slice(b"0000001");
+    block[337..344].copy_from_slice(b"0000003");
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block
+}
+
+fn file(name: &str, content: &str) -> Vec<u8> {
+    let mut out = header(name, b'0', "", content.len() as u64);
+    out.extend(content.as_bytes());
+    out.resize(out.len().next_multiple_of(512), 0);
+    out
+}
+
+fn pax(records: &str) -> Vec<u8> {
+    let mut out = header("pax", b'x', "", records.len() as u64);
+    out.extend(records.as_bytes());
+    out.resize(out.len().next_multiple_of(512), 0);
+    out
+}
+
+const END: [u8; 1024] = [0; 1024];
+
+#[test]
+fn hostile_archives_stay_inside() {
+    let work = Work::new();
+    fs::create_dir(work.path("outside")).unwrap();
+    fs::write(work.path("outside/kept"), "mine").unwrap();
+    let outside = work.path("outside").to_str().unwrap().to_owned();
+    let evil = [
+        file("../outside/up", "evil"),
+        file("a/../../outside/up", "evil"),
+        file(&format!("{outside}/absolute"), "evil"),
+        header("planted", b'2', &outside, 0),
+        file("planted/through", "evil"),
+        header("up", b'2', "../outside", 0),
+        header("up/folder", b'5', "", 0),
+        header("hard", b'1', "../outside/kept", 0),
+        header("hard2", b'1', "planted/kept", 0),
+        header("null", b'3', "", 0),
+        header("disk", b'4', "", 0),
+        file("good", "good"),
+        END.to_vec(),
+    ]
+    .concat();
+    fs::write(work.path("evil.tar"), &evil).unwrap();
+    let err = fails(&work.output(PROGRAM, &["tar", "extract", "evil.tar", "-C", "out"]));
+    assert_eq!(fs::read(work.path("out/good")).unwrap(), b"good");
+    let there: Vec<_> = fs::read_dir(work.path("outside")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(there, ["kept"]);
+    assert_eq!(fs::read(work.path("outside/kept")).unwrap(), b"mine");
+    assert_eq!(fs::metadata(work.path("outside/kept")).unwrap().nlink(), 1);
+    assert!(err.contains("its name leads out of the folder"), "{err}");
+    assert!(err.contains("null: it is a device file, which is made with --devices only"), "{err}");
+    assert!(!work.path("out/null").exists() && !work.path("out/disk").exists());
+    // A link that lies there already is not followed either.
+    fs::create_dir(work.path("target")).unwrap();
+    symlink(&outside, work.path("target/dir")).unwrap();
+    fs::write(work.path("dir.tar"), [file("dir/new", "x"), END.to_vec()].concat()).unwrap();
+    let err = fails(&work.output(PROGRAM, &["tar", "extract", "dir.tar", "-C", "target"]));
+    assert!(err.contains("symbolic link or a file, which is not followed"), "{err}");
+    assert!(!work.path("outside/new").exists());
+}
+
+#[test]
+fn malformed_archives_are_refused() {
+    let work = Work::new();
+    let huge = u64::MAX / 2;
+    let mut wrong_sum = file("a", "x");
+    wrong_sum[0] = b'b';
+    let deep = format!("{}x", "d/".repeat(5000));
+    let deep = format!("{} path={deep}\n", deep.len() + 12);
+    for (what, bytes, expected) in [
+        ("cut content", header("a", b'0', "", 4096), "cut short"),
+        ("no end", file("a", "x"), "cut short"),
+        ("wrong sum", [wrong_sum, END.to_vec()].concat(), "does not match its checksum"),
+        ("a record too long", [pax("99 path=x\n"), file("a", "x"), END.to_vec()].concat(), "pax record"),
+        ("huge headers", header("a", b'x', "", 0o77777777777), "too long"),
+        (
+            "a huge size",
+            [pax(&format!("28 size={huge}\n")), file("a", "x"), END.to_vec()].concat(),
+            "cut short",
+        ),
+        ("announced, not there", [pax("9 uid=12\n"), END.to_vec()].concat(), "announced member"),
+        (
+            "endless map",
+            [pax("26 GNU.sparse.realsize=99\n22 GNU.sparse.major=1\n"), file("a", "9999\n1\n"), END.to_vec()]
+                .concat(),
+            "sparse map",
+        ),
+    ] {
+        fs::write(work.path("bad.tar"), [bytes, Vec::new()].concat()).unwrap();
+        let output = work.output(PROGRAM, &["tar", "extract", "bad.tar", "-C", "out"]);
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && err.contains(expected), "{what}: {err}");
+    }
+    // Too many folders for one name: it is led astray, not followed.
+    fs::write(work.path("deep.tar"), [pax(&deep), file("a", "x"), file("b", "x"), END.to_vec()].concat())
+        .unwrap();
+    let output = work.output(PROGRAM, &["tar", "extract", "deep.tar", "-C", "out2"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(work.path("out2/b").exists());
+}
+
+#[test]
+fn damage_costs_the_files_that_have_it() {
+    let work = Work::new();
+    tree(&work, "first");
+    archive(&work, "first", FORMS[0]);
+    work.pipe(&["full"], "first.tar", "map.tar.zst");
+    // The names are known from before, so that the walk does not meet the damage.
+    work.run(PROGRAM, &["tar", "list", "map.tar.zst"]);
+    let headers: Vec<_> = fs::read_dir(work.path("cache/pve-xdelta3")).unwrap().collect();
+    assert_eq!(headers.len(), 1);
+    let size = fs::metadata(work.path("map.tar.zst")).unwrap().len();
+    work.damage("map.tar.zst", size / 2);
+    let output = work.output(PROGRAM, &["tar", "extract", "map.tar.zst", "-C", "out"]);
+    // Where a header is damaged, too, nothing can be told; else all but some files are there, and none is wrong.
+    let err = fails(&output);
+    assert!(err.contains("damaged"), "{err}");
+    for entry in
+        walkdir::WalkDir::new(work.path("out")).into_iter().flatten().filter(|e| e.file_type().is_file())
+    {
+        let inside = entry.path().strip_prefix(work.path("out")).unwrap().to_owned();
+        assert!(
+            fs::read(entry.path()).unwrap() == fs::read(work.path("first").join(&inside)).unwrap(),
+            "{inside:?}"
+        );
+    }
+}
+
+#[test]
+fn a_vm_is_no_container_and_the_other_way_round() {
+    let (work, _) = Work::with_backups();
+    let err = fails(&work.output(PROGRAM, &["tar", "list", "map.vma.zst"]));
+    assert!(err.contains("is a VM's backup, not a container's: see pve-xdelta3 vma"), "{err}");
+    fs::write(work.path("text"), "text".repeat(999)).unwrap();
+    let err = fails(&work.output(PROGRAM, &["tar", "list", "text"]));
+    assert!(err.contains("is no container's backup"), "{err}");
+}
+
+#[test]
+fn no_archive_makes_it_panic() {
+    let work = Work::new();
+    fs::create_dir(work.path("t")).unwrap();
+    fs::write(work.path("t/file"), "content").unwrap();
+    fs::hard_link(work.path("t/file"), work.path("t/link")).unwrap();
+    let mut random = Random(5);
+    work.disk("t/sparse", 1 << 20, &mut random, [1, 7, 200].into_iter());
+    for form in FORMS {
+        let name = archive(&work, "t", form);
+        let good = fs::read(work.path(&name)).unwrap();
+        let end = good.iter().rposition(|b| *b != 0).unwrap() as u64;
+        for _ in 0..200 {
+            let mut bad = good.clone();
+            for _ in 0..=random.below(3) {
+                // Mostly in headers, with their sums made right again.
+                let block = random.below(end / 512) as usize * 512;
+                let at = block + [0, 100, 124, 148, 156, 257, 386, 482, 0][random.below(9) as usize];
+                bad[at + random.below(12) as usize] = random.below(256) as u8;
+                bad[block + 148..block + 156].fill(b' ');
+                let sum: u32 = bad[block..block + 512].iter().map(|b| u32::from(*b)).sum();
+                bad[block + 148..block + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            }
+            let content: Arc<dyn ReadAt> = Arc::new(bad);
+            let mut kept = Vec::new();
+            let Ok(tree) = walk(&*content, &mut kept) else { continue };
+            let again = read(&kept[..], content.size()).unwrap();
+            assert_eq!(tree.members(), again.members());
+            for member in tree.members() {
+                let Ok(file) = FileContent::open(&content, member) else { continue };
+                let mut buf = vec![0; file.size().min(3 << 20) as usize];
+                let _ = (file.read_at(0, &mut buf), xattrs(&*content, member));
+            }
+        }
+    }
+}
