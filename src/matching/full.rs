@@ -3,8 +3,6 @@
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 
-use zstd::zstd_safe::CParameter;
-
 use super::Error;
 use super::chunker::{Layout, Segmenter};
 use super::fingerprint::{ChainedChecksum, Secret, checksum};
@@ -14,18 +12,12 @@ use crate::container::seekable::Writer;
 use crate::container::{self, Compression, Encoder};
 use crate::vma::Uuid;
 
-/// How a segment is compressed: the most bytes of content in a zstd frame, and the level of zstd.
+/// The most bytes of content in a zstd frame.
 ///
 /// To get at any byte of a frame, it has to be decompressed from its front. The changes of a VM lie in many of its frames,
-/// so smaller frames make differentials and restores cheaper. But they compress worse: frames of 1.5 MiB by 0.7 %, frames
-/// of 1 MiB by 2 %, compared with 2 MiB. The next level of zstd is hardly slower and makes up for a part of that. Streams that
-/// are cut by content have no time left for it.
-fn frames(layout: &Layout, level: i32) -> (usize, i32) {
-    match layout {
-        Layout::Vma(_) => (3 << 19, if level == 3 { 4 } else { level }),
-        Layout::Bytes => (2 << 20, level),
-    }
-}
+/// so smaller frames make differentials and restores cheaper. But they compress worse, because each begins without anything to
+/// refer to. The next level of zstd would make up for a third of that, and takes a quarter longer.
+const FRAME: usize = 2 << 20;
 
 /// Compresses `input` into an archive that stock programs read. With zstd it carries a map. Other compressions have no place
 /// for one.
@@ -98,10 +90,9 @@ fn compress_with_map(
         move || segments.next_segment(),
         move |segment| {
             let len = segment.data.len();
-            let (frame, level) = frames(&segment.layout, level);
             let frames = segment
                 .data
-                .chunks(len.div_ceil(len.div_ceil(frame)))
+                .chunks(len.div_ceil(len.div_ceil(FRAME)))
                 .map(|part| zstd_frame(part, level).map(|z| (z, part.len())))
                 .collect::<io::Result<_>>()
                 .map_err(|source| Error::Io { what: "zstd failed".into(), source })?;
@@ -162,12 +153,6 @@ fn zstd_frame(content: &[u8], level: i32) -> io::Result<Vec<u8>> {
                 let mut z = zstd::bulk::Compressor::new(level)?;
                 z.include_checksum(true)?;
                 z.include_contentsize(true)?;
-                // These tables take 1 MiB each. Tables of twice the size save 0.1 %, and take 1.5 times as long where the
-                // processor's cache is small.
-                if level == 4 {
-                    z.set_parameter(CParameter::HashLog(18))?;
-                    z.set_parameter(CParameter::ChainLog(18))?;
-                }
                 &mut slot.insert((level, z)).1
             }
         };
