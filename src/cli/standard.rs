@@ -56,13 +56,29 @@ impl Stream {
     }
 }
 
+/// Bytes that a pipe of a backup or a restore shall hold: as many as the system grants to everybody by default.
+///
+/// A pipe has room for 64 KiB otherwise. On a busy machine, whoever waits for the other end of such a pipe is made to wait
+/// again after each 64 KiB.
+const PIPE: usize = 1 << 20;
+
 /// Opens standard input.
 ///
 /// # Errors
 /// Fails where the stream was closed or cannot be duplicated.
 pub(crate) fn input() -> anyhow::Result<File> {
     is_fed()?;
-    Ok(io::stdin().as_fd().try_clone_to_owned().context("standard input")?.into())
+    let input: File = io::stdin().as_fd().try_clone_to_owned().context("standard input")?.into();
+    widen(&input);
+    Ok(input)
+}
+
+/// Makes room for [`PIPE`] bytes, where the file is a pipe and the system grants it.
+fn widen(file: &File) {
+    // Without it the pipe works all the same.
+    if rustix::pipe::fcntl_getpipe_size(file).is_ok_and(|size| size < PIPE) {
+        let _ = rustix::pipe::fcntl_setpipe_size(file, PIPE);
+    }
 }
 
 /// Tells how many bytes are left in a file. It is `None` for pipes and the like, which do not tell.
@@ -84,7 +100,9 @@ pub(crate) fn output() -> anyhow::Result<File> {
     if io::stdout().is_terminal() {
         bail!("standard output is a terminal: send it to a file or a pipe, or give --output FILE");
     }
-    text_output()
+    let output = text_output()?;
+    widen(&output);
+    Ok(output)
 }
 
 /// Opens standard output for data that may be text.

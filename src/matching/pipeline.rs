@@ -1,8 +1,10 @@
 //! Parallel work on a stream, in order and with bounded memory.
 //!
 //! One thread produces items, several threads work on them, and the caller's thread consumes the results in the order of
-//! the items. At most `threads + AHEAD` items are on their way, and two of them not begun, which bounds memory. A slow
-//! consumer makes the producer wait; through the pipe that the producer reads, the guest's backup job waits too.
+//! the items. At most `2 * threads + AHEAD` items are on their way, which bounds memory: each thread has one that it works on
+//! and one that waits for it. On a busy machine any of the threads may have to wait long for a processor; the others have
+//! something to do meanwhile. A slow consumer makes the producer wait; through the pipe that the producer reads, the guest's
+//! backup job waits too.
 
 use std::io;
 use std::thread;
@@ -12,7 +14,7 @@ use crossbeam_channel::bounded;
 use super::Error;
 use crate::container::workers::{Workers, ticket};
 
-/// How many items may wait beyond those that threads work on.
+/// How many items may be on their way beyond two for each thread.
 const AHEAD: usize = 1;
 
 /// Calls `produce` until it returns `None`, `work` on every item in `threads` threads, and `consume` on the results in
@@ -34,8 +36,8 @@ where
     U: Send + 'static,
 {
     let threads = threads.max(1);
-    let workers = Workers::start(threads, Some(1), work).map_err(no_thread)?;
-    let (order, results) = bounded(threads + AHEAD);
+    let workers = Workers::start(threads, Some(threads), work).map_err(no_thread)?;
+    let (order, results) = bounded(2 * threads + AHEAD);
     let producer = move || -> Result<(), Error> {
         while let Some(item) = produce()? {
             let (ticket, pending) = ticket();
