@@ -1,4 +1,7 @@
-//! `pve-diff-backup consolidate` on real archives: every compression, refusals, and a kill at each step.
+//! `pve-diff-backup consolidate` on real archives: every compression, refusals, and a kill at each step; and `add-map`.
+
+#[path = "consolidate/add_map.rs"]
+mod add_map;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

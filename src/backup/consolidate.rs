@@ -11,98 +11,23 @@
 //! restores to. The differential goes last. Whatever ends the program, one of both is there under its own name; where both are,
 //! the same command compares them and ends the work.
 
-mod identity;
 mod spare;
-mod sum;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use rustix::fs::{Advice, fadvise, statvfs};
 
-use self::identity::Identity;
 pub use self::spare::{Spare, remove, spare};
-pub use self::sum::Passed;
-use self::sum::Sum;
 use super::chain::Directory;
 use super::names::{BackupName, Differential, Full, Guest, full_forms};
-use super::unfinished::{self, State, Unfinished, name_here};
-use super::verify::{Content, Open, walk};
+use super::unfinished::name_here;
+use super::verify::walk;
+use super::writing::{self, Done, Identity, Refused, Sum, Tools};
 use crate::container::source::{Found, open};
 use crate::text::shown;
 use crate::vma::{Made, rename_to_free};
-
-/// The room that is left free beside the expected size of the new full backup, in bytes.
-const SPARE: u64 = 16 << 20;
-
-/// Compresses a stream into a file as a full backup with a map.
-pub type Compress<'a> = &'a dyn Fn(Box<dyn Read + Send>, File) -> anyhow::Result<()>;
-
-/// What the work needs of the delta engine and of the terminal.
-pub struct Tools<'a> {
-    /// Opens backups. It reads an unfinished file as a full backup, too.
-    pub open: Open<'a>,
-    /// Compresses.
-    pub compress: Compress<'a>,
-    /// Tells whether a full backup has a map.
-    pub has_map: &'a dyn Fn(&Path) -> anyhow::Result<bool>,
-    /// Is called with the number of bytes whenever some were read. Each backup is read twice, or both once.
-    pub passed: Passed,
-    /// The files that are removed unless the work comes to its end, also where a signal ends the program.
-    pub made: &'a Made,
-}
-
-/// Why a differential is not consolidated, as far as that is known before anything is read.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// Its full backup is not there.
-    #[error(
-        "its full backup {0} is not there, so that nothing can be restored from it: put it back, beside the differential"
-    )]
-    NoFull(String),
-    /// A backup of the guest is being made.
-    #[error("a backup of this guest is being made ({0}): try again when it is done")]
-    Busy(String),
-    /// There is an unfinished backup of which this node cannot tell whether somebody writes it.
-    #[error("{file} is {advice}")]
-    Unknown {
-        /// The name of the unfinished backup.
-        file: String,
-        /// What to do about it.
-        advice: String,
-    },
-    /// Another backup has the name.
-    #[error("there is {0} already, of the same time, which is no copy of it: nothing was changed")]
-    Taken(String),
-    /// There is not enough room.
-    #[error(
-        "the full backup may take {needed} bytes, as its full and the differential do together, and {free} are free: make room, \
-         or move the chain elsewhere"
-    )]
-    NoRoom {
-        /// The number of bytes that it may take.
-        needed: u64,
-        /// The number of bytes that are free.
-        free: u64,
-    },
-}
-
-/// A full backup that was made of a differential.
-#[derive(Debug)]
-pub struct Done {
-    /// Its name.
-    pub full: Full,
-    /// The length of its content in bytes.
-    pub bytes: u64,
-    /// What it consists of.
-    pub content: Content,
-    /// The size of its file in bytes.
-    pub stored: u64,
-    /// What could not be done although the backup is whole.
-    pub warnings: Vec<String>,
-}
 
 /// A differential that is to become a full backup.
 #[derive(Debug)]
@@ -138,35 +63,11 @@ impl Work {
         if !directory.chains.iter().any(|chain| chain.full.is_content_of(base)) {
             bail!(Refused::NoFull(base.as_str().to_owned()));
         }
-        for left in directory.leftovers.iter().filter(|left| left.file.guest == base.guest()) {
-            let file = left.file.name.clone();
-            match left.state {
-                State::Left => {}
-                State::Written => bail!(Refused::Busy(file)),
-                State::Unknown => {
-                    let advice = left.advice(&self.dir).unwrap_or_default();
-                    bail!(Refused::Unknown { file, advice })
-                }
-            }
-        }
-        Ok(())
+        writing::is_quiet(&directory, base.guest(), None)
     }
 
-    /// Compares the room that the full backup may take with what is free. Most differentials copy each byte of their full
-    /// once at most, so that both together take more than the new full; where that is not so, writing fails, and all stays as
-    /// it was.
-    fn has_room(&self, needed: u64) -> anyhow::Result<()> {
-        let found = statvfs(&self.dir)
-            .with_context(|| format!("cannot tell what is free in {}", shown(&self.dir)))?;
-        let free = found.f_bavail.saturating_mul(found.f_frsize);
-        // Some network file systems tell nothing.
-        if found.f_blocks > 0 && free < needed.saturating_add(SPARE) {
-            bail!(Refused::NoRoom { needed, free });
-        }
-        Ok(())
-    }
-
-    /// The sizes of the full backup and of the differential together.
+    /// The sizes of the full backup and of the differential together. Most differentials copy each byte of their full once at
+    /// most, so that this is more than the new full takes; where that is not so, writing fails, and all stays as it was.
     fn both_sizes(&self) -> u64 {
         let forms = full_forms(self.differential.base().as_str());
         let size = |name: &str| self.path(name).symlink_metadata().map_or(0, |it| it.len());
@@ -199,7 +100,7 @@ impl Work {
                 return self.finish(&there, was, tools);
             }
         }
-        self.has_room(self.both_sizes())?;
+        writing::has_room(&self.dir, self.both_sizes())?;
         tools.made.all_or_nothing(|| self.make(was, tools))
     }
 
@@ -243,19 +144,8 @@ impl Work {
     fn make(&self, was: Identity, tools: &Tools) -> anyhow::Result<Done> {
         let stem = self.full.as_str().strip_suffix(".zst").unwrap_or(self.full.as_str());
         let unfinished = self.path(name_here(stem));
-        let file = self.claim(&unfinished, tools.made)?;
-        let cannot = || format!("cannot write {}", shown(&unfinished));
-        let restored = Sum::default();
-        (tools.compress)(
-            Box::new(restored.of(self.restored(tools)?, &tools.passed)),
-            file.try_clone().with_context(cannot)?,
-        )?;
-        let mut warnings = was.give(&file);
-        file.sync_all().with_context(cannot)?;
-        // What is read back is to come from the disk, not from memory.
-        let _ = fadvise(&file, 0, None, Advice::DontNeed);
-        let (bytes, content) = self.read_back(&unfinished, restored.get(), tools)?;
-        warnings.extend(self.copy_beside(tools.made, Beside::Anew)?);
+        let mut written = writing::write(&unfinished, self.full.format(), was, self.restored(tools)?, tools)?;
+        written.warnings.extend(self.copy_beside(tools.made, Beside::Anew)?);
         if Identity::of(&self.path(self.differential.as_str())).ok() != Some(was) {
             bail!("the differential was removed or replaced meanwhile: nothing was made of it");
         }
@@ -265,49 +155,10 @@ impl Work {
         rename_to_free(&unfinished, &target).with_context(|| {
             format!("{} is complete, but cannot be renamed to {}", shown(&unfinished), shown(&target))
         })?;
-        let stored = target.metadata().map_or(0, |it| it.len());
-        self.sync_directory()?;
-        warnings.extend(self.remove_differential(was)?);
+        writing::sync(&self.dir)?;
+        written.warnings.extend(self.remove_differential(was)?);
         // The file counts as being written until here.
-        drop(file);
-        Ok(Done { full: self.full.clone(), bytes, content, stored, warnings })
-    }
-
-    /// Makes the file under the name of an unfinished backup. What a killed program of this node left there is replaced.
-    fn claim(&self, path: &Path, made: &Made) -> anyhow::Result<File> {
-        let cannot = || format!("cannot make {}", shown(path));
-        match made.file(path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            result => return result.with_context(cannot),
-        }
-        let name = path.file_name().and_then(|it| it.to_str()).and_then(Unfinished::parse);
-        let is_left =
-            unfinished::look_at(name.into_iter().collect()).iter().any(|it| it.state == State::Left);
-        if !is_left {
-            bail!(Refused::Busy(shown(path.file_name().unwrap_or_default())));
-        }
-        fs::remove_file(path).with_context(cannot)?;
-        made.file(path).with_context(cannot)
-    }
-
-    /// Reads what was written, and compares it with what the differential restores to.
-    fn read_back(&self, path: &Path, restored: (u64, u128), tools: &Tools) -> anyhow::Result<(u64, Content)> {
-        let unreadable = "what was written cannot be read back";
-        if !(tools.has_map)(path).context(unreadable)? {
-            bail!("what was written has no map, so that no differential could be made against it");
-        }
-        let sum = Sum::default();
-        let stream = (tools.open)(path, None).context(unreadable)?;
-        let (bytes, content) = walk(sum.of(stream, &tools.passed), self.full.format()).context(
-            "what the differential restores to is no whole archive, so that it is not made a full backup",
-        )?;
-        if sum.get() != restored || bytes != restored.0 {
-            bail!(
-                "what was read back from {} is not what was written: its disk or memory is not to be trusted",
-                shown(path)
-            );
-        }
-        Ok((bytes, content))
+        Ok(written.done(self.full.clone()))
     }
 
     /// The names of the files beside the differential, and what they are called beside the full backup.
@@ -371,16 +222,7 @@ impl Work {
             gone(fs::remove_file(self.path(&old))).with_context(left)?;
         }
         gone(fs::remove_file(&path)).with_context(left)?;
-        Ok(self.sync_directory().err().map(|error| format!("{error:#}")).into_iter().collect())
-    }
-
-    fn sync_directory(&self) -> anyhow::Result<()> {
-        let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
-        match synced {
-            // Not all file systems know that.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
-            synced => synced.with_context(|| format!("cannot write the folder {}", shown(&self.dir))),
-        }
+        Ok(writing::sync(&self.dir).err().map(|error| format!("{error:#}")).into_iter().collect())
     }
 }
 
@@ -403,8 +245,8 @@ mod tests {
         let name = "vzdump-lxc-100-2026_11_20-01_00_02.tar.lzo--differential-2026_11_21-01_00_02.vcdiff.lzo";
         let work = Work::new(dir.path(), &Differential::parse(name).unwrap()).unwrap();
         assert_eq!(work.full.as_str(), "vzdump-lxc-100-2026_11_21-01_00_02.tar.zst");
-        assert!(work.has_room(1).is_ok());
-        let refused = work.has_room(u64::MAX / 2).unwrap_err();
+        assert!(writing::has_room(dir.path(), 1).is_ok());
+        let refused = writing::has_room(dir.path(), u64::MAX / 2).unwrap_err();
         assert!(matches!(refused.downcast_ref(), Some(Refused::NoRoom { .. })), "{refused}");
     }
 }

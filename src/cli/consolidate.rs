@@ -1,6 +1,7 @@
 //! `pve-diff-backup consolidate` makes differentials full backups of their own.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use super::progress::Progress;
 use super::results::ResultsFile;
 use super::say::{chat, count, say};
 use super::signals::remove_on_signals;
-use crate::backup::consolidate::{self, Done, Spare, Tools, Work};
+use crate::backup::consolidate::{self, Spare, Work};
 use crate::backup::offsite::Wanted;
 use crate::backup::verified::{self, Outcome, Subject};
+use crate::backup::writing::{Done, Passed, Tools};
 use crate::backup::{BackupName, Differential, Full};
 use crate::container::source::Found;
 use crate::container::{self, Compression};
@@ -216,7 +218,7 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
     let progress = Progress::new(!args.quiet, Some(sizes.iter().sum()));
     let throttle = args.bwlimit.map(|kib| Throttle::new(kib.saturating_mul(1024)));
     let bar = progress.clone();
-    let passed: consolidate::Passed = Arc::new(move |bytes| {
+    let passed: Passed = Arc::new(move |bytes| {
         bar.add(bytes);
         if let Some(throttle) = &throttle {
             throttle.take(bytes);
@@ -224,8 +226,8 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
     });
     let tools = Tools {
         open: &archive::open,
-        compress: &|stream, file| Ok(full::compress(stream, file, Compression::Zstd(LEVEL), processors())?),
-        has_map: &|path| Ok(Base::open_found(path, Found::ByName)?.full()?.form == "map"),
+        compress: &with_map(processors()),
+        has_map: &has_map,
         passed,
         made: &made,
     };
@@ -261,8 +263,18 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
     Ok(report.exit().into())
 }
 
+/// Compresses a stream into a file as a full backup with a map.
+pub(super) fn with_map(threads: usize) -> impl Fn(Box<dyn Read + Send>, File) -> anyhow::Result<()> {
+    move |stream, file| Ok(full::compress(stream, file, Compression::Zstd(LEVEL), threads)?)
+}
+
+/// Tells whether a full backup has a map.
+pub(super) fn has_map(path: &Path) -> anyhow::Result<bool> {
+    Ok(Base::open_found(path, Found::ByName)?.full()?.form == "map")
+}
+
 /// Notes that the full backup was read to its end and is good.
-fn note(results: &Path, dir: &Path, full: &Full) {
+pub(super) fn note(results: &Path, dir: &Path, full: &Full) {
     let Some(subject) = Subject::of(dir, full.as_str(), None) else { return };
     if let Err(error) = verified::note(results, &subject, &Outcome::now(true)) {
         say!("warning: the result is not kept: {}: {error}", shown(results));

@@ -3,6 +3,7 @@
 //! A command is one module with a struct `Args` and a function `run`, one variant of [`Command`], and one line where
 //! commands are run. Help, man pages and completions are all made from these definitions.
 
+pub mod add_map;
 mod allocator;
 pub mod archive;
 pub mod chains;
@@ -220,6 +221,18 @@ pub enum Command {
     ///
     /// Exit code: 0 all is done, 1 something failed, and is as it was; 2 there is nothing to do, or an argument is wrong.
     Consolidate(consolidate::Args),
+    /// Give full backups a map, so that differentials against them are small and quick to make
+    ///
+    /// A full backup that vzdump made without us, or that was compressed anew, has none. It is read to its end and compressed as
+    /// our jobs do it, read back from the disk and compared. Then, and only then, the new file takes its place in one step, with
+    /// the same name, content, owner, permissions and time; notes, protection, log and differentials stay as they are, and stock
+    /// programs read it as before. Whatever ends the program, the old file or the new one is there.
+    ///
+    /// It is refused while a backup of the guest is being made, where the full was found damaged, or where there is not enough
+    /// room for both.
+    ///
+    /// Exit code: 0 all have a map, 1 something failed, and is as it was; 2 there is nothing to do, or an argument is wrong.
+    AddMap(add_map::Args),
     /// Look at archives of the originals (ayufan/pve-patches, 2013 to 2021): what of them can be restored, and how sure that is
     ///
     /// Each full backup and each differential is read to its last byte, as a restore would. The table tells who made it, what it
@@ -364,6 +377,7 @@ impl Command {
             | Command::Revert(_)
             | Command::Reinstall(_)
             | Command::Consolidate(_)
+            | Command::AddMap(_)
             | Command::Hook(_)
             | Command::Generate(_) => false,
         }
@@ -399,9 +413,11 @@ impl Command {
             }
             Command::NewVersion(_) => no_color(),
             // These look for themselves whether the arguments name storages of that root.
-            Command::Verify(_) | Command::Chains(_) | Command::Consolidate(_) | Command::Import(_) => {
-                no_patches().or_else(no_color)
-            }
+            Command::Verify(_)
+            | Command::Chains(_)
+            | Command::Consolidate(_)
+            | Command::AddMap(_)
+            | Command::Import(_) => no_patches().or_else(no_color),
             Command::Demo(_) => {
                 no_root("--root: demo builds a host of its own; leave it out").or_else(no_color)
             }
@@ -439,6 +455,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Chains(args) => chains::run(args, &global.root),
         Command::Verify(args) => verify::run(args, &global.root, &archive::open),
         Command::Consolidate(args) => consolidate::run(args, &global.root),
+        Command::AddMap(args) => add_map::run(args, &global.root),
         Command::Import(args) => import::run(args, &global.root),
         Command::Demo(args) => demo::run(global, args),
         Command::Selftest(args) => selftest::run(args),

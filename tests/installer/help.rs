@@ -113,7 +113,7 @@ fn options_that_a_command_would_ignore_are_refused() {
         "diff" => (&[][..], &["--root", "--patches", "--color"][..]),
         "hook" => (&["jobs"][..], &["--root", "--patches", "--color"][..]),
         "demo" => (&[][..], &["--patches"][..]),
-        "verify" | "chains" | "consolidate" | "import" => (&["/"][..], &[][..]),
+        "verify" | "chains" | "consolidate" | "add-map" | "import" => (&["/"][..], &[][..]),
         "generate" => (&["man", "/nonexistent/dir"][..], &[][..]),
         "selftest" => (&["--qemu", "999999998", "--target", "999999999"][..], &[][..]),
         other => panic!("say which options {other} heeds"),

@@ -9,7 +9,7 @@ use anyhow::bail;
 
 /// What identifies a file, and what of it another file gets.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(in crate::backup) struct Identity {
     device: u64,
     inode: u64,
     size: u64,

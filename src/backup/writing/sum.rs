@@ -10,7 +10,7 @@ pub type Passed = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// Length and hash of a stream that passes by.
 #[derive(Clone, Default)]
-pub(super) struct Sum(Arc<Mutex<(u64, XxHash3_128)>>);
+pub(in crate::backup) struct Sum(Arc<Mutex<(u64, XxHash3_128)>>);
 
 impl Sum {
     /// The stream, whose bytes are summed up and counted.
@@ -26,7 +26,7 @@ impl Sum {
 }
 
 /// A stream that is summed up.
-pub(super) struct Summed {
+pub(in crate::backup) struct Summed {
     inner: Box<dyn Read + Send>,
     sum: Sum,
     passed: Passed,
