@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::copy::CopyReader;
 use super::headers::{Headers, read_through};
@@ -18,11 +18,11 @@ use crate::budget::Budget;
 use crate::container::ReadAt;
 use crate::container::cache::{Cache, Value};
 use crate::container::source::Found;
-use crate::matching::base::{Base, Stream};
+use crate::matching::base::{Base, Proof, Stream};
 use crate::matching::map::MapReader;
 use crate::matching::{BaseProblem, Error};
 use crate::text::{shown, told};
-use crate::vcdiff::{AppHeader, Inst, Item, Limits, Reader, Window, write_header};
+use crate::vcdiff::{self, AppHeader, Inst, Item, Limits, Reader, Window, write_header};
 
 /// Bytes of rebuilt windows, and of windows as they are stored, that are kept.
 const REBUILT: usize = 48 << 20;
@@ -44,8 +44,10 @@ pub(super) struct Windows {
     base: Option<Readable>,
     /// The base, where it has a map.
     pub map: Option<Arc<MapReader>>,
-    /// Whether the Adler-32 of each window was compared.
-    compared: Vec<AtomicBool>,
+    /// Whether the base is certainly the right one, and has checksums itself: then what is copied from it needs no other.
+    trusted: bool,
+    /// What is known of each window.
+    known: Vec<AtomicU8>,
     rebuilt: Cache<Rebuilt>,
     parsed: Cache<Parsed>,
 }
@@ -58,6 +60,13 @@ struct Place {
     /// Position of its encoded form in the copy.
     stored: u64,
 }
+
+/// Nothing is known of a window.
+const NEW: u8 = 0;
+/// The Adler-32 of the window was compared.
+const COMPARED: u8 = 1;
+/// The base is damaged where the window copies from, so that its Adler-32 cannot be compared.
+const DAMAGED: u8 = 2;
 
 struct Rebuilt(Vec<u8>);
 struct Parsed(Window);
@@ -84,6 +93,7 @@ impl Windows {
         let app = front.header().app_header.clone();
         let header = AppHeader::parse(app.as_deref().unwrap_or_default());
         drop(front);
+        let mut certain = false;
         let base = match !header.base_name.is_empty() || app.is_none() {
             false => None,
             true => {
@@ -92,9 +102,12 @@ impl Windows {
                     Found::ByPerson => base.check(&header).map(drop)?,
                     Found::ByName => base.accept_by_name(&header)?.map_or((), opening.warn),
                 }
+                certain = base.check(&header)? == Proof::Content;
                 Some(readable(base.full()?, opening)?)
             }
         };
+        // What is not compressed has no checksum of its own.
+        let trusted = certain && file.form != "raw" && base.as_ref().is_some_and(|base| base.map.is_some());
         let copied = opening.store.get(&file, "windows", |out| {
             let stream = (opening.whole)(&file.path, stream(&file)?);
             copy(stream, file.file().and_then(|file| file.metadata().ok()).map_or(0, |m| m.len()), out)
@@ -117,7 +130,8 @@ impl Windows {
         Ok(Windows {
             stored,
             path: file.path,
-            compared: (1..index.len()).map(|_| AtomicBool::new(false)).collect(),
+            trusted,
+            known: (1..index.len()).map(|_| AtomicU8::new(NEW)).collect(),
             index,
             map: base.as_ref().and_then(|base| base.map.clone()),
             base,
@@ -131,17 +145,30 @@ impl Windows {
         self.index.last().map_or(0, |end| end.target)
     }
 
-    /// Reads a part of the target. Every window that it needs is proved.
+    /// Reads a part of the target. Every byte is proved: by the checksum of its window, or, where that cannot be compared
+    /// because the base is damaged, by those of the base and of the differential's own file.
     ///
     /// # Errors
     /// As [`ReadAt::read_at`].
     pub fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
         self.each(pos, buf, |n, range, part| {
             let proved = self.base.as_ref().is_none_or(|base| base.proved);
-            if proved && self.compared[n].load(Ordering::Acquire) && self.follow(n, &range, None, part)? {
+            let follows = match self.known[n].load(Ordering::Acquire) {
+                COMPARED => proved,
+                known => known == DAMAGED && self.trusted,
+            };
+            if follows && self.follow(n, &range, None, part)? {
                 return Ok(());
             }
-            self.rebuild(n, range, part)
+            let rebuilt = self.rebuild(n, range.clone(), part);
+            let damaged = self.known[n].load(Ordering::Acquire) == DAMAGED;
+            match rebuilt {
+                Err(error) if damaged && self.trusted => match self.follow(n, &range, None, part)? {
+                    true => Ok(()),
+                    false => Err(error),
+                },
+                rebuilt => rebuilt,
+            }
         })
     }
 
@@ -217,8 +244,12 @@ impl Windows {
             let window = self.parse(n)?;
             let mut bytes = had.map(|had: Rebuilt| had.0).unwrap_or_default();
             let mut read = |pos: u64, buf: &mut [u8]| self.of_base(None, pos, buf);
-            window.0.apply(&mut read, &mut bytes).map_err(|error| self.damaged(n, &error))?;
-            self.compared[n].store(true, Ordering::Release);
+            let applied = window.0.apply(&mut read, &mut bytes);
+            if let Err(vcdiff::Error::Base { .. }) = &applied {
+                self.known[n].store(DAMAGED, Ordering::Release);
+            }
+            applied.map_err(|error| self.damaged(n, &error))?;
+            self.known[n].store(COMPARED, Ordering::Release);
             Ok::<_, io::Error>(Rebuilt(bytes))
         })?;
         part.copy_from_slice(&rebuilt.0[range]);
