@@ -266,9 +266,9 @@ check('... a bad one shown', /fa-times critical/.test(show(chains, 'checkedAt', 
 check('a storage that does not answer is named', /nas \(pve1\)/.test(chains.down('#unread').text));
 var backups = page.down('pveDiffBackupBackups');
 same('the only guest\'s backups are shown', backups.store.getRange().length, 3);
-var button = function (list, title) {
+function button(list, title) {
     return list.query('button').filter(function (one) { return one.text === title; })[0];
-};
+}
 check('Verify is offered for a guest', !button(chains, 'Verify').disabled && button(backups, 'Consolidate').disabled);
 backups.select(backups.store.getAt(0));
 check('Consolidate is not offered for a full', button(backups, 'Consolidate').disabled);
@@ -303,6 +303,13 @@ nodes.select(nodes.store.getAt(0));
 backups.select(backups.store.getAt(1));
 check('without the privileges no button is offered', button(nodes, 'Apply').disabled && button(chains, 'Verify').disabled &&
     button(backups, 'Consolidate').disabled);
+requests = [];
+button(page, 'Reload').handler();
+askedFor('local/content').answer(volumes.slice(0, 2));
+askedFor('nas/content').refuse(500, 'away');
+askedFor('verified').answer([{ volid: volumes[0].volid, at: 3000, good: 1 }]);
+same('read anew, the same guest\'s backups are others', backups.store.getRange().map(function (one) { return one.data.checkedAt; }),
+    [3000, undefined]);
 same('nothing had to be warned of', warnings, []);
 
 print('1..' + count);

@@ -75,6 +75,7 @@ Ext.define = function (name, body) {
     if (body.alias) { widgets[[].concat(body.alias)[0].replace('widget.', '')] = name; }
 };
 
+var ids = 0;
 function Store(config) {
     Ext.apply(this, config);
     this.records = [];
@@ -87,7 +88,7 @@ Store.prototype = {
         this.records = rows.map(function (row) {
             var data = Ext.apply({}, row);
             return {
-                id: row.id, data: data,
+                id: row.id === undefined ? 'made-' + ++ids : row.id, data: data,
                 set: function (values) { Ext.apply(data, values); store.fire('update'); },
             };
         });
@@ -187,7 +188,11 @@ Component.prototype = {
     getStore: function () { return this.store; },
     getSelection: function () { return this.selected; },
     getSelectionModel: function () { return this; },
-    select: function (record) { this.selected = [].concat(record); this.fire('selectionchange', this.selected); },
+    select: function (record) {
+        var before = this.selected[0]; // the same row loaded anew is selected still, and nobody is told
+        this.selected = [record];
+        if (!before || before.id !== record.id) { this.fire('selectionchange', this.selected); }
+    },
     getValue: function () { return this.value; },
     getSubmitValue: function () { return this.value === undefined ? null : this.value; },
     getName: function () { return this.name; },

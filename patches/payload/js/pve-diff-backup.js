@@ -1178,7 +1178,9 @@
                     var chosen = me.getSelection()[0];
                     me.store.loadData(rows);
                     var again = me.store.getById(chosen ? chosen.id : rows.length === 1 && rows[0].id);
-                    again ? me.getSelectionModel().select(again) : me.up('pveDiffBackupPage').showBackups();
+                    again && me.getSelectionModel().select(again);
+                    // a row that was selected before is not told of anew
+                    me.up('pveDiffBackupPage').showBackups(again && again.data);
                     var note = me.down('#unread');
                     note.setText(Ext.htmlEncode(text('Not read: {0}', unread.join(', '))));
                     note.setVisible(unread.length > 0);
