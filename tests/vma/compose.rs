@@ -301,6 +301,39 @@ fn differentials_of_dirty_blocks_are_the_disks() {
     }
 }
 
+/// Few bytes of many blocks, as a database writes them; and whole clusters that are new.
+#[test]
+fn a_differential_of_what_is_dirty_is_as_small_as_one_that_reads_all() {
+    if missing() {
+        return;
+    }
+    let mut guest = Guest::new(11, 65536);
+    let size = guest.disks[1].1;
+    let mut commands = Vec::new();
+    for _ in 0..60 {
+        let (at, pattern) = (guest.random.below(size / 512) * 512, 1 + guest.random.below(254));
+        commands.push(format!("write -P {pattern} {at} 512"));
+    }
+    fs::write(guest.path("new"), guest.random.bytes(200_000)).unwrap();
+    commands.extend([3, 9, 20].map(|mib| format!("write -s new {mib}M 131072")));
+    let args: Vec<&str> =
+        commands.iter().flat_map(|command| ["-c", command]).chain(["drive-scsi0"]).collect();
+    guest.qemu("qemu-io", &args);
+    guest.read_all(&["diff", "--base", "full.vma.zst"], "all.vcdiff.zst");
+    guest.compose(None, "dirty.vcdiff.zst");
+    guest.check("dirty.vcdiff.zst", true);
+    let [all, dirty] =
+        ["all.vcdiff.zst", "dirty.vcdiff.zst"].map(|name| fs::metadata(guest.path(name)).unwrap().len());
+    // Of noise, 512 bytes in place of 4096 each.
+    assert!(dirty < 60 * 600 + 3 * 131_072 + 20_000, "{dirty}");
+    assert!(dirty <= all + all / 50, "{dirty} bytes, but {all} where everything is read");
+    guest.clear_bitmaps();
+    guest.compose(Some("dirty.vcdiff.zst"), "again.vcdiff.zst");
+    guest.check("again.vcdiff.zst", false);
+    let again = fs::metadata(guest.path("again.vcdiff.zst")).unwrap().len();
+    assert!(again <= dirty + dirty / 100, "{again} bytes after {dirty}");
+}
+
 #[test]
 fn what_does_not_fit_is_read_as_a_whole() {
     if missing() {

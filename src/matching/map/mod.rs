@@ -37,6 +37,6 @@ mod table;
 pub use file::{END, MAP};
 pub use file::{End, HEADER, Map, MapReader, encode_header};
 pub(super) use index::{Cursor, Index, Match};
-pub(super) use seeds::{SeedMatch, worthwhile};
+pub(super) use seeds::{SeedMatch, occurs, worthwhile};
 pub use segment_map::{Entry, SegmentMap};
 pub(super) use slots::{SLOTS, Slots, SlotsBuilder, is_plain};

@@ -66,6 +66,14 @@ pub fn of(data: &[u8]) -> Vec<StoredSeed> {
     data.chunks(CELL).map(of_cell).collect()
 }
 
+/// Tells whether one of these seeds occurs in `new`. The result is `None` where there is no seed.
+pub fn occurs(seeds: &[StoredSeed], new: &[u8]) -> Option<bool> {
+    let hash = |seed: &StoredSeed| u32::from_le_bytes([seed[1], seed[2], seed[3], seed[4]]);
+    let mut wanted: Vec<u32> = seeds.iter().map(hash).filter(|hash| *hash != 0).collect();
+    wanted.sort_unstable();
+    (!wanted.is_empty()).then(|| candidates(new).any(|(_, hash)| wanted.binary_search(&hash).is_ok()))
+}
+
 /// Where the base has a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeedPlace {

@@ -1,5 +1,7 @@
 //! The part of a map that describes one segment.
 
+use std::ops::Range;
+
 use super::seeds::{self, CELL, StoredSeed};
 use crate::container::ReadAt;
 use crate::matching::chunker::{CLUSTERS_LEN, Cluster, MAX_PIECES, PieceKind, SEGMENT, Segment};
@@ -67,6 +69,12 @@ impl SegmentMap {
         }
         map.seeds = seeds::of(&segment.data);
         map
+    }
+
+    /// The seeds of the cells that this range of the segment touches. Maps of older versions have none.
+    pub fn seeds_of(&self, range: Range<usize>) -> &[StoredSeed] {
+        let cells = range.start / CELL..range.end.div_ceil(CELL).min(self.seeds.len());
+        self.seeds.get(cells).unwrap_or_default()
     }
 
     /// Adds entries for the headers of VMA extents in gaps that are long enough to hold many of them. Thin disks have such
