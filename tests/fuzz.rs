@@ -138,6 +138,8 @@ targets! {
     container 3_000,
     vma 3_000,
     names 5_000,
+    nbd 500,
+    compose 100,
     peer_xdelta3 60,
     peer_lzop 60,
 }

@@ -9,6 +9,7 @@
 
 #[path = "../../tests/bounds/corpus.rs"]
 pub mod corpus;
+pub mod dirty;
 pub mod peers;
 pub mod seeds;
 
@@ -41,6 +42,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("container", container),
     ("vma", vma),
     ("names", names),
+    ("nbd", dirty::nbd),
+    ("compose", dirty::compose),
     ("peer_xdelta3", peers::xdelta3),
     ("peer_lzop", peers::lzop),
 ];

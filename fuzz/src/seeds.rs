@@ -1,5 +1,7 @@
 //! Good inputs to start from, made by our own writers; small, so that every byte of them is changed sometimes.
 
+pub mod dirty;
+
 use std::io::{Cursor, Write};
 
 use pve_diff_backup::container::seekable::Writer as SeekableWriter;
@@ -47,6 +49,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "container" => containers(),
         "vma" => vec![archive(Order::Sequential), archive(Order::Parallel(2))],
         "names" => names(),
+        "nbd" => dirty::servers(),
+        "compose" => dirty::composes(),
         _ => panic!("no target {target}"),
     }
 }
