@@ -2,13 +2,12 @@
 import hashlib, os, platform, random, re, shutil, struct, subprocess, sys, tempfile, time
 
 program, folder, results = (os.path.abspath(arg) for arg in sys.argv[1:4])
-sizes = [int(size) for size in sys.argv[4:]] or [1, 4, 16]
+# Of each disk: GiB, and MiB of data in each 64 MiB.
+disks = [(int(gib), int(fill or 8)) for gib, _, fill in (arg.partition(":") for arg in sys.argv[4:] or ["1", "4", "16"])]
 os.makedirs(folder, exist_ok=True)
 work = tempfile.TemporaryDirectory(dir=folder)
 os.chdir(work.name)
 MIB, GIB, NAME = 1 << 20, 1 << 30, "drive-scsi0"
-# MiB of data in each 64 MiB of a disk.
-FILL = int(os.environ.get("FILL", "8"))
 
 
 def sh(*command):
@@ -64,7 +63,7 @@ def clean():
         shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
 
 
-def new_disk(size):
+def new_disk(size, fill):
     """A disk with some data, half of which compresses well."""
     clean()
     # QEMU makes the file of the data anew.
@@ -73,25 +72,45 @@ def new_disk(size):
     with open("disk.raw", "r+b") as f:
         for at in range(0, size, 64 * MIB):
             f.seek(at)
-            for _ in range(FILL):
+            for _ in range(fill):
                 f.write(rng.randbytes(MIB // 2))
                 f.write(b"".join(b"%08d some text of a log, as there is on every disk\n" % rng.randrange(10**8)
                                  for _ in range(MIB // 2 // 56)))
     sh("qemu-img", "bitmap", "--add", "-g", "65536", "disk.qcow2", "b")
 
 
-def change(size):
-    """Writes a hundredth of the disk: new data, half of it over old, in pieces of 64 to 512 KiB."""
-    rng, left, commands = random.Random(size + 1), size // 100, []
-    with open("new", "wb") as f:
-        f.write(rng.randbytes(MIB))
-    while left > 0:
-        length = 65536 * rng.randrange(1, 9)
-        at = rng.randrange(size // (64 * MIB)) * 64 * MIB + rng.choice([0, 16 * MIB]) + rng.randrange(64) * 65536
-        commands.append(f"write -q -s new {at} {length}\n")
-        left -= length
+def clear():
+    sh("qemu-img", "bitmap", "--clear", "disk.qcow2", "b")
+
+
+def write(commands):
     subprocess.run(["qemu-io", "-f", "qcow2", "disk.qcow2"], input="".join(commands).encode(), check=True,
                    stdout=subprocess.DEVNULL)
+
+
+def rewrite(size, fill, left):
+    """Writes so many bytes of new data, half of it over old, in pieces of 64 to 512 KiB."""
+    rng, commands = random.Random(size + 1), []
+    for n in range(128):
+        with open(f"new{n}", "wb") as f:
+            f.write(rng.randbytes(MIB // 2))
+    while left > 0:
+        length = min(65536 * rng.randrange(1, 9), left)
+        at = rng.randrange(size // (64 * MIB)) * 64 * MIB + rng.randrange(fill * 16 - 8) * 65536
+        if fill <= 16:
+            at += rng.choice([0, 32 * MIB])
+        commands.append(f"write -q -s new{rng.randrange(128)} {at} {length}\n")
+        left -= length
+    write(commands)
+
+
+def edit(size, fill, clusters):
+    """Writes 512 bytes into one block of each of so many clusters with old data, as a database does."""
+    rng, commands = random.Random(size + 2), []
+    for _ in range(clusters):
+        at = rng.randrange(size // (64 * MIB)) * 64 * MIB + rng.randrange(fill * MIB // 512) * 512
+        commands.append(f"write -q -P {rng.randrange(1, 255)} {at} 512\n")
+    write(commands)
 
 
 def empty_archive(out, size):
@@ -127,23 +146,31 @@ def row(*cells):
 
 row("disk", "what", "CPU s", "wall s", "peak MiB", "QEMU's CPU s", "read MiB", "size MB", "CPU of reading all")
 lines.append("|" + "---|" * 9)
-for gib in sizes:
-    size, disk = gib * GIB, f"{gib} GiB"
-    new_disk(size)
+for gib, fill in disks:
+    size, disk = gib * GIB, f"{gib} GiB" if fill == 64 else f"{gib} GiB, {gib * fill * 16} MiB of data"
+    new_disk(size, fill)
     cpu, peak, wall = read_all(size, ["full"], "full.vma.zst")
     row(disk, "full", cpu, wall, peak, "", f"{size // MIB}", megabytes("full.vma.zst"), "")
-    change(size)
+    # A hundredth of the data.
+    dirty = size * fill // 64 // 100 // 65536 * 65536
+    rewrite(size, fill, dirty)
     cpu, peak, wall = read_all(size, ["diff", "--base", "full.vma.zst"], "all.zst")
     all_cpu = cpu
-    row(disk, "1 % dirty, reading all", cpu, wall, peak, "", f"{size // MIB}", megabytes("all.zst"), "1")
-    for what, previous in ("1 % dirty, no differential before", None), ("the same behind one that read all", "all.zst"):
+    row(disk, "1 % new data, reading all", cpu, wall, peak, "", f"{size // MIB}", megabytes("all.zst"), "1")
+    for what, previous in ("by bitmap", None), ("the same behind one that read all", "all.zst"):
         cpu, peak, wall, qemu, read = by_bitmap("dirty.zst", previous)
         row(disk, what, cpu, wall, peak, qemu, read, megabytes("dirty.zst"), f"1/{all_cpu / cpu:.0f}")
-    sh("qemu-img", "bitmap", "--clear", "disk.qcow2", "b")
+    clear()
     cpu, peak, wall, qemu, read = by_bitmap("none.zst", "dirty.zst")
     row(disk, "nothing dirty, behind that", cpu, wall, peak, qemu, read, megabytes("none.zst"), f"1/{all_cpu / cpu:.0f}")
-    sh(program, "restore", "--base", "full.vma.zst", "-f", "-o", "restored.vma", "none.zst")
-    sh(program, "vma", "extract", "restored.vma", "restored")
+    edit(size, fill, dirty // 65536)
+    cpu, peak, wall = read_all(size, ["diff", "--base", "full.vma.zst"], "all.zst")
+    all_cpu = cpu
+    row(disk, "512 bytes of another 1 %, reading all", cpu, wall, peak, "", f"{size // MIB}", megabytes("all.zst"), "1")
+    cpu, peak, wall, qemu, read = by_bitmap("dirty.zst", "none.zst")
+    row(disk, "by bitmap, behind the last", cpu, wall, peak, qemu, read, megabytes("dirty.zst"), f"1/{all_cpu / cpu:.0f}")
+    with subprocess.Popen([program, "restore", "--base", "full.vma.zst", "dirty.zst"], stdout=subprocess.PIPE) as restore:
+        subprocess.run([program, "vma", "extract", "-", "restored"], stdin=restore.stdout, check=True, stdout=subprocess.DEVNULL)
     if subprocess.run(["cmp", "disk.raw", f"restored/disk-{NAME}.raw"]).returncode:
         sys.exit("the restored disk differs")
 
@@ -163,6 +190,6 @@ for what, previous in ("nothing dirty, no differential before", None), ("nothing
 with open(results, "w") as f:
     f.write("# Differentials of what is dirty\n\nMade by `benches/changed.sh` on "
             f"{os.cpu_count()} x {platform.processor() or platform.machine()}, Linux {platform.release()}.\n"
-            f"A disk has {FILL} MiB of data in each 64 MiB. `reading all` is `pve-xdelta3 diff` of the whole archive, without QEMU's own\n"
-            "cost of reading the disk; the rest is `pve-xdelta3 compose`, with QEMU's cost beside it (qemu-nbd of Debian 12).\n\n")
+            "1 % is a hundredth of a disk's data. `reading all` is `pve-xdelta3 diff` of the whole archive, without QEMU's own cost of\n"
+            "reading the disk; `by bitmap` is `pve-xdelta3 compose`, with QEMU's cost beside it (qemu-nbd of Debian 12).\n\n")
     f.write("\n".join(lines) + "\n")

@@ -1,7 +1,8 @@
 #!/bin/bash
-# changed.sh [DIR [GIB...]]: measures differentials of what is dirty (pve-xdelta3 compose) against those that read everything, in
-# one run, on disks of so many GiB (1 4 16), and on an empty one of 1 TiB. Writes benches/changed.md, or $RESULTS.
-# Of each 64 MiB of a disk, $FILL (8) have data; three times as much is taken below DIR (default: /var/tmp/pve-xdelta3-bench-changed); needs qemu-utils.
+# changed.sh [DIR [GIB[:MIB]...]]: measures differentials of what is dirty (pve-xdelta3 compose) against those that read everything,
+# in one run, on disks of so many GiB (1 4 16), and on an empty one of 1 TiB. Of each 64 MiB of a disk, MIB (8) have data.
+# Writes benches/changed.md, or $RESULTS. Takes three times the data below DIR (default: /var/tmp/pve-xdelta3-bench-changed);
+# needs qemu-utils.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 dir=${1:-/var/tmp/pve-xdelta3-bench-changed}
