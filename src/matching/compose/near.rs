@@ -3,7 +3,7 @@
 //! A block of a database, of a file system's own data, or of a file in which a few bytes were changed is mostly as it was.
 //! It is compared with the base's bytes around its place, byte by byte. For that, the base has to be decompressed from
 //! the front of a frame on, which costs many times what it costs to store a block. So whole ranges of new data are told
-//! before: none of the strings that the base's map keeps as seeds occurs in them. One or two blocks say too little for
+//! before: none of the strings that the base's map keeps as seeds is still there. One or two blocks say too little for
 //! that, and are always compared.
 
 use std::io;
@@ -42,8 +42,9 @@ impl Near {
     /// Tells whether `new` probably has something in common with the base's bytes at `at`, a position in this part of the
     /// map.
     pub fn is_likely(segment: &SegmentMap, at: usize, new: &[u8]) -> bool {
-        let seeds = segment.seeds_of(at.saturating_sub(SLACK as usize)..at + new.len() + SLACK as usize);
-        new.len() < MIN_TOLD || occurs(seeds, new).unwrap_or(true)
+        let (first, seeds) =
+            segment.seeds_of(at.saturating_sub(SLACK as usize)..at + new.len() + SLACK as usize);
+        new.len() < MIN_TOLD || occurs(seeds, first as isize - at as isize, new).unwrap_or(true)
     }
 
     /// Reads the base's bytes around `len` bytes from `place` on, as far as they lie within `extent`.

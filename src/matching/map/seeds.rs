@@ -23,6 +23,8 @@ pub type StoredSeed = [u8; STORED_LEN];
 /// there whose hash begins with [`RARE`] zero bits, so that few strings of new data have to be looked up.
 const STARTS: usize = 128;
 const RARE: u32 = 6;
+/// Seeds that have moved are looked for in so many bytes: two cells have two seeds.
+const MOVED: usize = 2 * CELL;
 /// A seed has at least so many different bytes: zeros and the like are everywhere.
 const VARIETY: u32 = 8;
 
@@ -66,12 +68,27 @@ pub fn of(data: &[u8]) -> Vec<StoredSeed> {
     data.chunks(CELL).map(of_cell).collect()
 }
 
-/// Tells whether one of these seeds occurs in `new`. The result is `None` where there is no seed.
-pub fn occurs(seeds: &[StoredSeed], new: &[u8]) -> Option<bool> {
+/// Tells whether one of these seeds occurs in `new`: where it was, or anywhere in the first bytes. The cell of the first
+/// seed begins at `first` in `new`. The result is `None` where there is no seed.
+pub fn occurs(seeds: &[StoredSeed], first: isize, new: &[u8]) -> Option<bool> {
     let hash = |seed: &StoredSeed| u32::from_le_bytes([seed[1], seed[2], seed[3], seed[4]]);
     let mut wanted: Vec<u32> = seeds.iter().map(hash).filter(|hash| *hash != 0).collect();
+    let there = |(n, seed): (usize, &StoredSeed)| {
+        let at = first
+            .checked_add_unsigned(n * CELL + offset(seed[0].into()))
+            .and_then(|at| usize::try_from(at).ok());
+        let string = at.and_then(|at| new.get(at..)?.get(..LEN));
+        string.is_some_and(|s| candidates(s).any(|(_, found)| found != 0 && found == hash(seed)))
+    };
     wanted.sort_unstable();
-    (!wanted.is_empty()).then(|| candidates(new).any(|(_, hash)| wanted.binary_search(&hash).is_ok()))
+    let moved =
+        || candidates(&new[..new.len().min(MOVED)]).any(|(_, hash)| wanted.binary_search(&hash).is_ok());
+    (!wanted.is_empty()).then(|| seeds.iter().enumerate().any(there) || moved())
+}
+
+/// Where in its cell a seed begins, by the stored number.
+fn offset(start: usize) -> usize {
+    start / STARTS * (CELL / 2) + start % STARTS
 }
 
 /// Where the base has a seed.
@@ -157,7 +174,7 @@ impl Seeds {
         let bucket = &self.buckets[self.bucket(hash)];
         let slot = bucket.iter().find(|&&s| s != 0 && key(s) == key(hash.into()))? >> KEY_BITS;
         let (cell, start) = ((slot >> 8) as usize & ((1 << CELL_BITS) - 1), slot as usize & 0xff);
-        let at = cell * CELL + start / STARTS * (CELL / 2) + start % STARTS;
+        let at = cell * CELL + offset(start);
         Some(SeedPlace { segment: (slot >> (CELL_BITS + 8)) as u32 - 1, at })
     }
 

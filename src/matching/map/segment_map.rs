@@ -71,10 +71,11 @@ impl SegmentMap {
         map
     }
 
-    /// The seeds of the cells that this range of the segment touches. Maps of older versions have none.
-    pub fn seeds_of(&self, range: Range<usize>) -> &[StoredSeed] {
+    /// The seeds of the cells that this range of the segment touches, and the position of the first of these cells. Maps
+    /// of older versions have none.
+    pub fn seeds_of(&self, range: Range<usize>) -> (usize, &[StoredSeed]) {
         let cells = range.start / CELL..range.end.div_ceil(CELL).min(self.seeds.len());
-        self.seeds.get(cells).unwrap_or_default()
+        (cells.start * CELL, self.seeds.get(cells).unwrap_or_default())
     }
 
     /// Adds entries for the headers of VMA extents in gaps that are long enough to hold many of them. Thin disks have such
