@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::carried::{Carried, From, NewBytes, Piece};
+use super::carried::{Carried, NewBytes};
 use super::dirty::Dirty;
 use super::feeds::Feeds;
 use super::near::{Near, Part};
 use super::output::Output;
+use super::piece::{From, Piece};
 use super::shape::Shape;
 use crate::container::Extent;
 use crate::matching::fingerprint::Fingerprint;

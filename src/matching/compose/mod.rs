@@ -20,6 +20,7 @@ mod feeds;
 mod near;
 mod output;
 mod parts;
+mod piece;
 mod previous;
 mod shape;
 mod walk;
@@ -111,7 +112,8 @@ pub fn prepare(base: Base, disks: Vec<Disk>, previous: Option<Previous>) -> Resu
     let Access::Mapped(map) = access else {
         return Err(Error::unfit("the full backup has no map"));
     };
-    let map = map.reader(ReadOptions::default());
+    // The extents come in the order of the base: what is compared is near the front of a frame as often as near its end.
+    let map = map.reader(ReadOptions { fronts: true, ..ReadOptions::default() });
     let named: Vec<_> = disks.iter().map(|disk| (disk.name.as_str(), disk.client.size())).collect();
     let shape = Shape::of(&map, &path, &named)?.map_err(Error::Unfit)?;
     let mut dirty = Dirty::new();

@@ -2,9 +2,9 @@
 
 use std::io::Read;
 
-use super::carried::{From, Piece};
 use super::dirty::Dirty;
 use super::parts::{Part, Parts};
+use super::piece::{From, Piece};
 use super::shape::{Bits, Shape};
 use crate::container::ReadAt;
 use crate::matching::Error;
