@@ -53,7 +53,7 @@ def same(command, path):
 
 def stored(command, compress):
     """MB of what another program makes of the day, through zstd -1 where it does not compress itself."""
-    run(command, None, "other")
+    run(command, None, os.devnull if "other" in command else "other")
     if compress:
         run(["zstd", "-q", "-f", "-1", "other", "-o", "other.zst"])
         os.replace("other.zst", "other")
@@ -65,7 +65,7 @@ def rivals(full, day):
     if max(os.path.getsize(full), os.path.getsize(day)) < 1 << 31:
         yield "zstd --patch-from", ["zstd", "-q", "-1", "-c", "--long=31", f"--patch-from={full}", day], False
     for block in ("64", "1k") if hdiffz else ():
-        yield f"hdiffz -s-{block}", [hdiffz, f"-s-{block}", "-f", full, day, "/dev/stdout"], True
+        yield f"hdiffz -s-{block}", [hdiffz, f"-s-{block}", "-f", full, day, "other"], True
 
 
 lines = []

@@ -57,7 +57,8 @@ const SETTINGS: [(&str, &str); 5] = [
     (
         "base-without-map: use",
         "It serves until it is as old as the job allows (fullbackup). Differentials against it take more time, and are larger where \
-         data moved.",
+         data moved, up to several times as large. pve-diff-backup add-map gives such a full backup (zstd) a map, in its place; then \
+         none of this holds for it.",
     ),
     (
         "largest-differential: 50%",
