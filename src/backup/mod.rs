@@ -6,6 +6,7 @@ pub mod consolidate;
 pub mod inventory;
 pub mod names;
 pub mod offsite;
+pub mod orphans;
 mod stamp;
 pub mod tar;
 pub mod tasklog;

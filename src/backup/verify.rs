@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::chain::Directory;
-use super::names::{BackupName, Format, Full};
+use super::names::{self, BackupName, Format, Full};
 use super::tar;
 use super::verified::Subject;
 use crate::text::shown;
@@ -14,7 +14,7 @@ use crate::vma;
 
 /// Opens a backup as its uncompressed VMA or tar stream. A differential is decoded against the full backup that is
 /// given second. The stream must end in an error unless it is proven to be complete.
-pub type Open<'a> = &'a dyn Fn(&Path, Option<&Path>) -> anyhow::Result<Box<dyn Read + Send>>;
+pub type Open<'a> = &'a (dyn Fn(&Path, Option<&Path>) -> anyhow::Result<Box<dyn Read + Send>> + Sync);
 
 /// One backup that is to be checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +34,17 @@ pub struct Source {
     pub base: Option<PathBuf>,
     /// The format that the stream must have.
     pub format: Format,
+    /// The chain to which the backup belongs.
+    pub chain: ChainId,
     /// The folder in which the file was seen.
     folder: Option<Folder>,
+}
+
+/// Identifies a chain: by the directory and by the content of its full, however that is compressed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ChainId {
+    directory: PathBuf,
+    full: names::Content,
 }
 
 /// The result of a check.
@@ -108,14 +117,14 @@ pub fn task(dir: &Path, name: &BackupName) -> Task {
         BackupName::Full(name) => full(dir, name),
         BackupName::Differential(differential) => {
             let base = Some(dir.join(differential.base().as_str()));
-            let source = Source::new(dir, name.as_str(), base, differential.base().format());
+            let source = Source::new(dir, name.as_str(), base, differential.base());
             Task { name: name.as_str().to_owned(), source: Ok(source) }
         }
     }
 }
 
 fn full(dir: &Path, name: &Full) -> Task {
-    let source = Source::new(dir, name.as_str(), None, name.format());
+    let source = Source::new(dir, name.as_str(), None, name);
     Task { name: name.as_str().to_owned(), source: Ok(source) }
 }
 
@@ -134,8 +143,9 @@ pub fn check(task: &Task, open: Open, progress: &dyn Fn(u64)) -> Verdict {
 }
 
 impl Source {
-    fn new(dir: &Path, name: &str, base: Option<PathBuf>, format: Format) -> Source {
-        Source { path: dir.join(name), base, format, folder: Folder::at(dir) }
+    fn new(dir: &Path, name: &str, base: Option<PathBuf>, full: &Full) -> Source {
+        let chain = ChainId { directory: dir.to_owned(), full: full.content() };
+        Source { path: dir.join(name), base, format: full.format(), chain, folder: Folder::at(dir) }
     }
 
     /// The files that a check reads, with what tells whether they change.

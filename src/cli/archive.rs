@@ -43,16 +43,22 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Opens the content of a backup that was found in a directory. `base` is the full backup of a differential.
+/// Opens the content of a backup that was found in a directory, to be decoded by this many threads. `base` is the full
+/// backup of a differential.
 ///
 /// # Errors
 /// Fails as [`restore::open`] does.
-pub fn open(path: &Path, base: Option<&Path>) -> anyhow::Result<Box<dyn Read + Send>> {
-    open_found(path, base, Found::ByName)
+pub fn open(path: &Path, base: Option<&Path>, threads: usize) -> anyhow::Result<Box<dyn Read + Send>> {
+    open_found(path, base, Found::ByName, threads)
 }
 
-fn open_found(path: &Path, base: Option<&Path>, found: Found) -> anyhow::Result<Box<dyn Read + Send>> {
-    let options = Options { threads: processors(), window: WINDOW, check_base: true };
+fn open_found(
+    path: &Path,
+    base: Option<&Path>,
+    found: Found,
+    threads: usize,
+) -> anyhow::Result<Box<dyn Read + Send>> {
+    let options = Options { threads, window: WINDOW, check_base: true };
     let base = base.map(|base| move |header: &AppHeader| open_in_any_form(base, found, header));
     Ok(restore::open(path, base, found, options, |warning| {
         say!("{}: warning: {warning}", text::shown(path))
@@ -75,13 +81,14 @@ pub fn open_named(name: &OsStr, base: Option<&Path>) -> anyhow::Result<Box<dyn R
         None => ("it is named like one", Found::ByName, full_beside(Path::new(name)).ok()),
     };
     if let Some(base) = base {
-        let opened = open_found(path, Some(&base), found).map_err(|error| match error.downcast_ref() {
-            Some(Error::Delta { error: vcdiff::Error::NotVcdiff { .. } }) => {
-                anyhow!("{shown} is no differential, though {why}")
-            }
-            Some(Error::Delta { .. }) => error.context(shown.clone()),
-            _ => error,
-        });
+        let opened =
+            open_found(path, Some(&base), found, processors()).map_err(|error| match error.downcast_ref() {
+                Some(Error::Delta { error: vcdiff::Error::NotVcdiff { .. } }) => {
+                    anyhow!("{shown} is no differential, though {why}")
+                }
+                Some(Error::Delta { .. }) => error.context(shown.clone()),
+                _ => error,
+            });
         return no_tar(&shown, opened?);
     }
     let file = input(name, Found::ByPerson)?;

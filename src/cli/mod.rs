@@ -287,7 +287,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         true => {
             say::speak_as(VERIFY_NAME);
             let args: verify::Args = parsed(verify::command(), arguments);
-            standard::is_read().and_then(|()| verify::run(&args, Path::new("/"), &archive::open))
+            standard::is_read().and_then(|()| verify::run(&args, Path::new("/")))
         }
         false => {
             say::speak_as("pve-diff-backup");
@@ -453,7 +453,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Reinstall(args) => installer::reinstall::run(global, args),
         Command::Doctor(args) => installer::doctor::run(global, args),
         Command::Chains(args) => chains::run(args, &global.root),
-        Command::Verify(args) => verify::run(args, &global.root, &archive::open),
+        Command::Verify(args) => verify::run(args, &global.root),
         Command::Consolidate(args) => consolidate::run(args, &global.root),
         Command::AddMap(args) => add_map::run(args, &global.root),
         Command::Import(args) => import::run(args, &global.root),

@@ -4,7 +4,7 @@
 //! dpkg's own files and needs no dpkg, as the folder may be a mounted disk. Each of these does one thing for all of the
 //! program: [`services`] talks to systemd, [`notify`] tells people who are not there, [`pmxcfs`] reads and writes what a
 //! cluster shares, [`cluster`] reaches the other nodes, [`storage`] finds where backups lie, [`mounts`] what is mounted there, [`scratch`] makes temporary
-//! folders, [`program`] starts other programs, and [`hint`] words the commands that messages tell people to run.
+//! folders, [`program`] starts other programs, [`priority`] sets how ours stands behind them, and [`hint`] words the commands that messages tell people to run.
 
 pub mod cluster;
 pub mod deb;
@@ -14,6 +14,7 @@ mod members;
 pub mod mounts;
 pub mod notify;
 pub mod pmxcfs;
+pub mod priority;
 pub mod program;
 pub mod root;
 pub mod scratch;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::backup::chain::Directory;
 use crate::backup::verify::{Task, task, tasks};
 use crate::cli::places::{backup_name, missing, place, scan, tell_of_namesake};
 use crate::cli::say::say;
@@ -18,6 +19,8 @@ pub(super) struct Found {
     pub work: Vec<Task>,
     /// Number of full backups that were seen.
     pub fulls: usize,
+    /// The directories that were read.
+    pub directories: Vec<Directory>,
     pub left: Vec<Left>,
     pub refused: Vec<Refused>,
 }
@@ -37,12 +40,15 @@ pub(super) struct Refused {
     pub reason: String,
 }
 
-/// Finds out what each argument names. An argument that names nothing does not keep the others from being checked.
+/// Finds out what each argument names. An argument that names nothing does not keep the others from being checked: that is
+/// told at once, though it changes the exit code only at the end.
 pub(super) fn collect(paths: &[PathBuf], all: bool, root: &Path) -> Found {
     let mut found = Found::default();
     for path in paths {
         if let Err(reason) = found.add(path, all, root) {
-            found.refused.push(Refused { argument: shown(path), reason });
+            let argument = shown(path);
+            say!("{argument}: {reason}");
+            found.refused.push(Refused { argument, reason });
         }
     }
     found
@@ -114,6 +120,7 @@ impl Found {
             let advice = it.advice(&directory.path)?;
             Some(Left { file: it.file.name.clone(), advice })
         }));
+        self.directories.push(directory);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Looks up what earlier runs found, and notes what this run finds.
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -20,7 +20,7 @@ pub(super) struct Notes {
     /// A backup is not checked again if it was found good no longer ago than this.
     trusted: Option<Duration>,
     /// Whether people were told that results cannot be noted.
-    told: Cell<bool>,
+    told: AtomicBool,
 }
 
 impl Notes {
@@ -38,7 +38,7 @@ impl Notes {
             Some(path) => Results::read(path).with_context(|| format!("cannot read {}", shown(path)))?,
             None => Results::default(),
         };
-        let notes = Notes { path, results, trusted, told: Cell::new(false) };
+        let notes = Notes { path, results, trusted, told: AtomicBool::new(false) };
         if let Some(path) = &notes.path {
             notes.results.tidy(path).unwrap_or_else(|error| notes.cannot(path, &error));
         }
@@ -64,7 +64,7 @@ impl Notes {
     }
 
     fn cannot(&self, path: &Path, error: &std::io::Error) {
-        if !self.told.replace(true) {
+        if !self.told.swap(true, Ordering::Relaxed) {
             say!("warning: results are not kept: {}: {error}", shown(path));
         }
     }

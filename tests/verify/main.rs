@@ -1,143 +1,17 @@
 //! `pve-verify-backups` on directories with real archives, good and damaged.
 
+mod dump;
+mod jobs;
+
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::Cursor;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output};
 
-use pve_diff_backup::vma::{Config, Device, Header, Order, write_archive};
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// A directory as vzdump leaves it: fulls of a VM and a container, a differential of each.
-struct Dump {
-    dir: TempDir,
-    extension: &'static str,
-}
-
-const COMPRESSIONS: [(&str, &str); 4] = [("zstd", ".zst"), ("lzo", ".lzo"), ("gzip", ".gz"), ("none", "")];
-
-impl Dump {
-    fn new((compression, extension): (&str, &'static str)) -> Self {
-        let dump = Dump { dir: tempfile::tempdir().unwrap(), extension };
-        let streams =
-            [(dump.vm(), [machine(1, 1), machine(2, 9)]), (dump.ct(), [container(1), container(2)])];
-        for (full, [first, second]) in streams {
-            dump.compressor(&["full", "--compress", compression], &first, &full);
-            let base = format!("--base={}", dump.path(&full).display());
-            dump.compressor(
-                &["diff", &base, "--compress", compression],
-                &second,
-                &dump.differential(&full, 21),
-            );
-        }
-        dump
-    }
-
-    fn vm(&self) -> String {
-        format!("vzdump-qemu-101-2026_11_20-01_00_02.vma{}", self.extension)
-    }
-
-    fn ct(&self) -> String {
-        format!("vzdump-lxc-100-2026_11_20-01_00_02.tar{}", self.extension)
-    }
-
-    fn differential(&self, full: &str, day: u32) -> String {
-        format!("{full}--differential-2026_11_{day}-01_00_02.vcdiff{}", self.extension)
-    }
-
-    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Runs what vzdump would.
-    fn compressor(&self, args: &[&str], input: &[u8], output: &str) {
-        let stdin = self.path("input");
-        fs::write(&stdin, input).unwrap();
-        let status = Command::new(env!("CARGO_BIN_EXE_pve-xdelta3"))
-            .args(args)
-            .stdin(File::open(&stdin).unwrap())
-            .stdout(File::create(self.path(output)).unwrap())
-            .status()
-            .unwrap();
-        assert!(status.success(), "{args:?}");
-        fs::remove_file(stdin).unwrap();
-    }
-
-    fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
-        let mut bytes = fs::read(self.path(name)).unwrap();
-        change(&mut bytes);
-        fs::write(self.path(name), bytes).unwrap();
-    }
-
-    fn verify(&self, options: &[&str]) -> Verified {
-        Verified::new(verify().args(options).arg(self.dir.path()))
-    }
-}
-
-/// The program by its own name, as the original's script was called.
-fn verify() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pve-diff-backup"));
-    command.arg0("pve-verify-backups").stderr(Stdio::piped());
-    command
-}
-
-struct Verified {
-    code: i32,
-    lines: Vec<String>,
-    errors: String,
-}
-
-impl Verified {
-    fn new(command: &mut Command) -> Self {
-        let Output { status, stdout, stderr } = command.output().unwrap();
-        let lines = String::from_utf8(stdout).unwrap().lines().map(str::to_owned).collect();
-        Verified { code: status.code().unwrap(), lines, errors: String::from_utf8(stderr).unwrap() }
-    }
-
-    /// Each line as JSON.
-    fn json(&self) -> Vec<Value> {
-        self.lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    /// The line about a file.
-    fn line(&self, name: &str) -> &str {
-        let about = |line: &&String| {
-            line.split_once("  ").is_some_and(|(_, text)| {
-                text.trim_start().strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', ':']))
-            })
-        };
-        self.lines.iter().find(about).unwrap_or_else(|| panic!("no line about {name} in {:#?}", self.lines))
-    }
-}
-
-/// A VM of one disk, in QEMU's order of this time; `day` changes a part of the disk.
-fn machine(day: u8, seed: u64) -> Vec<u8> {
-    let mut disk: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    disk[1_000_000..1_000_100].fill(day);
-    disk.resize(8 << 20, 0);
-    let header = Header {
-        uuid: [day; 16],
-        ctime: 1_763_766_000 + i64::from(day),
-        configs: vec![Config { name: "qemu-server.conf".into(), data: format!("memory: {day}\n").into() }],
-        devices: vec![Device { id: 1, name: "drive-scsi0".into(), size: disk.len() as u64 }],
-    };
-    write_archive(Vec::new(), header, &mut [Cursor::new(disk)], Order::Workers(seed)).unwrap()
-}
-
-/// A container's tar.
-fn container(day: u32) -> Vec<u8> {
-    let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("etc")).unwrap();
-    fs::write(dir.path().join("etc/day"), day.to_string()).unwrap();
-    fs::write(dir.path().join("data"), (0..400_000).flat_map(u32::to_le_bytes).collect::<Vec<_>>()).unwrap();
-    let tar = Command::new("tar").args(["c", "--sort=name", "-C"]).arg(dir.path()).arg(".").output().unwrap();
-    assert!(tar.status.success());
-    tar.stdout
-}
+use self::dump::{COMPRESSIONS, Dump, Verified, container, machine, verify};
 
 #[test]
 fn a_storage_is_found_by_its_name_and_by_its_path() {

@@ -1,0 +1,142 @@
+//! Checks backups, those of several chains at the same time if that is wanted.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use super::Args;
+use super::arguments::Found;
+use super::notes::Notes;
+use super::report::{Finding, Report};
+use super::throttle::Throttle;
+use crate::backup::verify::{ChainId, Open, Source, Task, check};
+use crate::cli::archive;
+use crate::cli::progress::Progress;
+use crate::cli::say::chat;
+use crate::container;
+
+/// A backup to check, with its number among all and the bytes that it probably holds.
+struct Work {
+    task: Task,
+    number: usize,
+    size: u64,
+}
+
+/// What the jobs of a run share.
+struct Run<'a> {
+    open: Open<'a>,
+    json: bool,
+    notes: &'a Notes,
+    throttle: Throttle,
+    progress: Progress,
+    /// The number of all backups.
+    of: usize,
+    report: Mutex<Report>,
+}
+
+/// Checks backups and prints a line for each as soon as its result is known. Each job takes one chain after the other.
+pub(super) fn all(found: Found, args: &Args, notes: &Notes) -> anyhow::Result<Report> {
+    let Found { work, left: unfinished, refused, .. } = found;
+    let of = work.len();
+    let work = work.into_iter().zip(1..).map(|(task, number)| Work { size: expected(&task), task, number });
+    let work: Vec<Work> = work.collect();
+    let sizes = work.iter().map(|it| it.size).sum();
+    let chains = by_chain(work);
+    let jobs = usize::try_from(args.jobs)?.min(chains.len()).max(1);
+    let threads = (archive::processors() / jobs).max(1);
+    let run = Run {
+        open: &move |path, base| archive::open(path, base, threads),
+        json: args.json,
+        notes,
+        throttle: Throttle::new(args.bwlimit),
+        progress: Progress::new(!args.quiet, Some(sizes)),
+        of,
+        report: Mutex::new(Report { ok: 0, failed: 0, gone: 0, skipped: 0, unfinished, refused }),
+    };
+    let left = Mutex::new(chains.into_iter());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work_off = || -> anyhow::Result<()> {
+        while let Some(chain) = next() {
+            chain.iter().try_for_each(|work| run.check(work))?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        // This thread is one of the jobs.
+        let others: Vec<_> = (1..jobs).map(|_| scope.spawn(work_off)).collect();
+        let first = work_off();
+        others.into_iter().fold(first, |result, other| {
+            let ended = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            result.and(ended)
+        })
+    })?;
+    run.progress.end();
+    Ok(run.report.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Puts backups that need the same full, and this full, into one group each. The groups and their members stay in order.
+fn by_chain(work: Vec<Work>) -> Vec<Vec<Work>> {
+    let mut groups: Vec<Vec<Work>> = Vec::new();
+    let mut known: HashMap<ChainId, usize> = HashMap::new();
+    for work in work {
+        let chain = work.task.source.as_ref().ok().map(|source| source.chain.clone());
+        let at = chain.map_or(groups.len(), |chain| *known.entry(chain).or_insert(groups.len()));
+        if at == groups.len() {
+            groups.push(Vec::new());
+        }
+        groups[at].push(work);
+    }
+    groups
+}
+
+impl Run<'_> {
+    /// Checks one backup and tells its result.
+    fn check(&self, Work { task, number, size }: &Work) -> anyhow::Result<()> {
+        let progress = &self.progress;
+        progress.at(&task.name, Some((*number, self.of)));
+        let start = Instant::now();
+        // The expected length is an estimate: the bar of a larger backup stays at its end until the backup is done.
+        let left = AtomicU64::new(*size);
+        let advance = |n: u64| {
+            let before =
+                left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(n)));
+            progress.add(before.unwrap_or(0).min(n));
+        };
+        let count = |n: u64| {
+            advance(n);
+            self.throttle.passed(n);
+        };
+        let subject = || task.source.as_ref().ok().and_then(Source::subject);
+        let before = subject();
+        let finding = match self.notes.good_before(before.as_ref()) {
+            Some(at) => Finding::skipped(task, at),
+            None => {
+                let verdict = check(task, self.open, &count);
+                self.notes.add(before.as_ref(), subject().as_ref(), &verdict);
+                Finding::new(task, verdict, start.elapsed())
+            }
+        };
+        advance(u64::MAX);
+        self.tell(&finding)
+    }
+
+    fn tell(&self, finding: &Finding) -> anyhow::Result<()> {
+        let line = if self.json { serde_json::to_string(finding)? } else { finding.line() };
+        // Whoever holds the report prints, so that lines stay lines.
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.count(finding);
+        self.progress.suspend(|| chat(&mut io::stdout(), format!("{line}\n").as_bytes()))
+    }
+}
+
+/// Estimates how many bytes a backup holds: as many as its full backup, if that file tells, else twice the length of
+/// that file.
+fn expected(task: &Task) -> u64 {
+    let Ok(source) = &task.source else { return 0 };
+    let file = source.base.as_ref().unwrap_or(&source.path);
+    let own = || file.metadata().map_or(0, |metadata| metadata.len() * 2);
+    container::content_size(file).unwrap_or_else(own)
+}

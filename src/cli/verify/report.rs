@@ -1,0 +1,164 @@
+//! The results of checks: of each backup, and of a run.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use indicatif::{DecimalBytes, HumanDuration};
+use serde::Serialize;
+
+use super::arguments::{Left, Refused};
+use crate::backup::verified::Outcome;
+use crate::backup::verify::{Content, Task, Verdict};
+use crate::cli::exit::Exit;
+use crate::cli::say::count;
+use crate::text::shown;
+
+/// The result of a run, as JSON has it.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// Number of backups that are good.
+    pub ok: usize,
+    /// Number of backups that cannot be restored.
+    pub failed: usize,
+    /// Number of backups that were removed before they were checked.
+    pub gone: usize,
+    /// Number of backups that were not checked, as they were found good before.
+    pub skipped: usize,
+    pub unfinished: Vec<Left>,
+    /// The arguments that could not be checked, or not completely.
+    pub refused: Vec<Refused>,
+}
+
+/// The result of one backup, as JSON has it.
+#[derive(Debug, Serialize)]
+pub(super) struct Finding {
+    file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<String>,
+    /// `ok`, `failed`, `gone` (removed meanwhile), or `skipped` (found good before).
+    pub result: &'static str,
+    /// The time when it was found good, in seconds since 1970, if it was not checked now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    seconds: f64,
+}
+
+impl Finding {
+    pub fn new(task: &Task, verdict: Verdict, took: Duration) -> Self {
+        let base = base(task);
+        let (result, error, bytes, content): (_, _, _, Option<Content>) = match verdict {
+            Verdict::Good { bytes, content } => ("ok", None, Some(bytes), Some(content)),
+            Verdict::Bad(reason) => ("failed", Some(reason), None, None),
+            Verdict::Gone => ("gone", None, None, None),
+        };
+        let content = content.map(|c| c.to_string());
+        let seconds = took.as_secs_f64();
+        Finding { file: task.name.clone(), base, result, verified: None, error, bytes, content, seconds }
+    }
+
+    pub fn skipped(task: &Task, at: u64) -> Self {
+        Finding {
+            file: task.name.clone(),
+            base: base(task),
+            result: "skipped",
+            verified: Some(at),
+            error: None,
+            bytes: None,
+            content: None,
+            seconds: 0.0,
+        }
+    }
+
+    /// Writes the result as one line for people.
+    pub fn line(&self) -> String {
+        let name = &self.file;
+        match self {
+            Finding { bytes: Some(bytes), content: Some(content), seconds, .. } => {
+                format!("OK    {name} ({content}, {}, {seconds:.1} s)", DecimalBytes(*bytes))
+            }
+            Finding { error: Some(error), .. } => format!("FAIL  {name}: {error}"),
+            Finding { verified: Some(at), .. } => {
+                let ago =
+                    HumanDuration(Outcome { at: *at, good: true }.age(SystemTime::now()).unwrap_or_default());
+                format!("SKIP  {name}: unchanged, found good {ago} ago")
+            }
+            _ => format!("GONE  {name}: removed meanwhile"),
+        }
+    }
+}
+
+/// The name of the full backup that a differential needs.
+fn base(task: &Task) -> Option<String> {
+    let base = task.source.as_ref().ok().and_then(|source| source.base.as_deref());
+    base.and_then(Path::file_name).map(shown)
+}
+
+impl Report {
+    /// Counts a result.
+    pub fn count(&mut self, finding: &Finding) {
+        match finding.result {
+            "ok" => self.ok += 1,
+            "failed" => self.failed += 1,
+            "skipped" => self.skipped += 1,
+            _ => self.gone += 1,
+        }
+    }
+
+    pub fn summary(&self, fulls: usize) -> String {
+        let told = self.checked(fulls);
+        let told = match self.skipped {
+            0 => told,
+            skipped => format!("{told}; {skipped} found good before, and unchanged"),
+        };
+        match self.refused.len() {
+            0 => told,
+            refused => format!("{told}; {} could NOT be checked", count(refused, "argument")),
+        }
+    }
+
+    fn checked(&self, fulls: usize) -> String {
+        match (self.ok, self.failed) {
+            (0, 0) if self.skipped > 0 => "nothing checked anew".into(),
+            (0, 0) if self.gone > 0 => format!("nothing checked: {} removed meanwhile", self.gone),
+            (0, 0) if fulls > 0 => {
+                format!("no differential backups here ({fulls} full; --all checks those too)")
+            }
+            (0, 0) if self.refused.is_empty() => "no backups here".into(),
+            (0, 0) => "nothing checked".into(),
+            (ok, 0) => format!("{ok} checked, all of them restorable"),
+            (ok, failed) => format!("{} checked, {failed} NOT restorable", ok + failed),
+        }
+    }
+
+    pub fn exit(&self, fulls: usize) -> Exit {
+        match self {
+            Report { failed: 1.., .. } => Exit::Failure,
+            // If nothing at all was checked, the place is more likely wrong than the backups good.
+            Report { ok: 0, skipped: 0, gone, .. } if *gone > 0 || fulls == 0 => Exit::Usage,
+            Report { refused, .. } if !refused.is_empty() => Exit::Usage,
+            _ => Exit::Success,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_removed_meanwhile_is_not_called_good() {
+        let report =
+            |ok, gone| Report { ok, failed: 0, gone, skipped: 0, unfinished: vec![], refused: vec![] };
+        let told = |ok, gone, fulls| (report(ok, gone).summary(fulls), report(ok, gone).exit(fulls));
+        assert_eq!(told(0, 2, 1), ("nothing checked: 2 removed meanwhile".into(), Exit::Usage));
+        assert_eq!(told(3, 2, 1), ("3 checked, all of them restorable".into(), Exit::Success));
+        assert_eq!(told(0, 0, 0), ("no backups here".into(), Exit::Usage));
+        assert_eq!(told(0, 0, 1).1, Exit::Success);
+    }
+}
