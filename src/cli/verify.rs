@@ -5,6 +5,7 @@ mod checks;
 mod notes;
 mod orphans;
 mod report;
+mod schedule;
 mod throttle;
 
 use std::io;
@@ -17,10 +18,14 @@ use clap::Args as _;
 use self::arguments::Left;
 use self::notes::Notes;
 use super::VERIFY_NAME;
+use super::exit::Exit;
 use super::places::needs_root;
 use super::results::ResultsFile;
 use super::say::{chat, say};
 use crate::host::priority;
+
+/// What is meant where no path is given.
+const HERE: &str = ".";
 
 /// The most chains that are checked at the same time.
 const JOBS: u64 = 32;
@@ -39,7 +44,7 @@ pub struct Args {
     /// A name without a slash is that of a storage, if there is one: a folder here of the same name is ./NAME. If a
     /// directory has no backups but a folder `dump`, that folder is meant. Logs and notes among the arguments are
     /// passed over. What cannot be checked is named, and all else is checked.
-    #[arg(value_name = "PATH", default_value = ".", value_hint = clap::ValueHint::AnyPath)]
+    #[arg(value_name = "PATH", default_value = HERE, value_hint = clap::ValueHint::AnyPath)]
     paths: Vec<PathBuf>,
     /// Check full backups too
     #[arg(long, short)]
@@ -49,10 +54,10 @@ pub struct Args {
     json: bool,
     /// Pass over what was found good within --max-age and is unchanged since: the same file and full, by size, inode
     /// and time
-    #[arg(long)]
+    #[arg(long, group = "resuming")]
     resume: bool,
-    /// How many days a good result holds for --resume
-    #[arg(long, value_name = "DAYS", default_value_t = 30, requires = "resume")]
+    /// How many days a good result holds for --resume, and for the runs of --enable
+    #[arg(long, value_name = "DAYS", default_value_t = 30, requires = "resuming")]
     max_age: u32,
     /// Decode no more than this many KiB a second; about as much is read at most
     #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u64).range(1..))]
@@ -72,6 +77,23 @@ pub struct Args {
     /// Nothing is decoded, and nothing is removed. Each line says what to do.
     #[arg(long, conflicts_with_all = ["all", "resume", "max_age", "bwlimit", "jobs", "ionice", "results", "quiet"])]
     orphans: bool,
+    /// Have systemd verify the backups on this node's storages every day, fulls included
+    ///
+    /// The runs take --max-age, --bwlimit, --jobs and --ionice as they are given here. What was found is in the journal
+    /// (journalctl -u pve-diff-backup-verify) and in `chains`; failures, and that all is well, are told by Proxmox VE's
+    /// notifications (type pve-diff-backup), before Proxmox VE 8.1 failures by a mail to root. A storage that several nodes
+    /// share needs it on one of them. `systemctl edit pve-diff-backup-verify.timer` changes the time.
+    #[arg(long, group = "resuming", conflicts_with_all = ["paths", "all", "json", "resume", "results", "quiet", "orphans"])]
+    enable: bool,
+    /// Have systemd no longer verify backups
+    #[arg(long, exclusive = true)]
+    disable: bool,
+    /// With --enable: look at this storage, not at all of this node; may be given more than once
+    #[arg(long, value_name = "ID", requires = "enable")]
+    storage: Vec<String>,
+    /// Behave as a run that systemd started
+    #[arg(long, hide = true, conflicts_with_all = ["json", "enable", "orphans"])]
+    scheduled: bool,
     #[command(flatten)]
     results: ResultsFile,
     /// Show no progress (there is some on a terminal only)
@@ -92,7 +114,11 @@ fn levels() -> clap::builder::RangedI64ValueParser<u8> {
 
 /// Runs the command. `root` is the host whose storages may be named.
 pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
-    needs_root(&args.paths, root)?;
+    match args {
+        Args { enable: true, .. } => return schedule::enable(args, root),
+        Args { disable: true, .. } => return schedule::disable(root),
+        _ => needs_root(&args.paths, root)?,
+    }
     if args.orphans {
         return orphans::list(arguments::collect(&args.paths, false, root), args.json);
     }
@@ -103,7 +129,12 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
         priority::set_io_priority(level)
             .unwrap_or_else(|reason| say!("warning: the priority on the disk stays as it was: {reason}"));
     }
-    let found = arguments::collect(&args.paths, args.all, root);
+    let found = match args.paths.as_slice() {
+        [path] if args.scheduled && path == Path::new(HERE) => {
+            arguments::collect(&schedule::storages(root)?, args.all, root)
+        }
+        paths => arguments::collect(paths, args.all, root),
+    };
     if !args.json {
         for Left { file, advice } in &found.left {
             chat(&mut io::stdout(), format!("LEFT  {file}: {advice}\n").as_bytes())?;
@@ -113,8 +144,16 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
     let report = checks::all(found, args, &notes)?;
     let told = match args.json {
         true => serde_json::to_string(&report)?,
+        false if args.scheduled && !report.is_well() => {
+            format!("{}{}", schedule::ERROR, report.summary(fulls))
+        }
         false => report.summary(fulls),
     };
     chat(&mut io::stdout(), format!("{told}\n").as_bytes())?;
+    if args.scheduled {
+        schedule::tell(root, &report, fulls)?;
+        // Where there is nothing to verify yet, nothing is wrong.
+        return Ok(if report.is_well() { Exit::Success } else { report.exit(fulls) }.into());
+    }
     Ok(report.exit(fulls).into())
 }

@@ -20,11 +20,27 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Our text as Proxmox VE's notifications want it (named templates, since pve-manager 8.2.3); the package brings it.
 const TEMPLATE: &str = "usr/share/pve-manager/templates/default/pve-diff-backup-body.txt.hbs";
 
-/// Hands the arguments to Proxmox VE, whose administrator has said who gets what and how.
-const PERL: &str = "use PVE::INotify; use PVE::Notify; my ($subject, $text) = @ARGV; \
+/// A template of Proxmox VE's own, which tells that templates have names here.
+const NAMED: &str = "usr/share/pve-manager/templates/default/vzdump-subject.txt.hbs";
+
+/// Hands the arguments to Proxmox VE, whose administrator has said who gets what and how. Before 8.2.3, the templates
+/// themselves are handed over instead of their name. Before 8.1 the first argument would be the one who gets it: that
+/// fails, as nobody has such a name.
+const PERL: &str = "use PVE::INotify; use PVE::Notify; my ($named, $severity, $subject, $text) = @ARGV; \
                     my $node = PVE::INotify::nodename(); \
-                    PVE::Notify::error('pve-diff-backup', { hostname => $node, subject => $subject, text => $text }, \
+                    PVE::Notify::notify($severity, \
+                    $named ? 'pve-diff-backup' : ('{{subject}} ({{hostname}})', '{{text}}'), \
+                    { hostname => $node, subject => $subject, text => $text }, \
                     { type => 'pve-diff-backup', hostname => $node });";
+
+/// How much a message matters, by the words of Proxmox VE's notifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Matter {
+    /// Something does not work.
+    Error,
+    /// All is well. Only Proxmox VE's notifications get it, as everybody can say there that it is not wanted.
+    Info,
+}
 
 /// RFC 5424's severities as far as they are used.
 #[derive(Debug, Clone, Copy)]
@@ -46,13 +62,15 @@ pub fn journal(root: &Root, severity: Severity, text: &str) {
 }
 
 /// Sends one message through Proxmox VE's notifications, or else as a mail to root. Tells whether anybody took it.
-pub fn message(root: &Root, subject: &str, text: &str) -> bool {
+pub fn message(root: &Root, matter: Matter, subject: &str, text: &str) -> bool {
     if !root.is_running_host() {
         return false;
     }
+    let is_there = |path| root.resolve(path).is_ok_and(|path| path.exists());
     let through_proxmox = || {
-        let known = root.resolve(TEMPLATE).is_ok_and(|path| path.exists());
-        known && runs(&Program::new("perl", ["-e", PERL, subject, text]), "")
+        let severity = if matter == Matter::Error { "error" } else { "info" };
+        let named = if is_there(NAMED) { "1" } else { "" };
+        is_there(TEMPLATE) && runs(&Program::new("perl", ["-e", PERL, named, severity, subject, text]), "")
     };
     let by_mail = || {
         let mail = format!(
@@ -65,7 +83,7 @@ pub fn message(root: &Root, subject: &str, text: &str) -> bool {
             .find(|path| path.exists());
         sendmail.is_some_and(|program| runs(&Program::new(program, ["-i", "--", "root"]), &mail))
     };
-    through_proxmox() || by_mail()
+    through_proxmox() || (matter == Matter::Error && by_mail())
 }
 
 /// Whether `program`, which reads `input`, succeeds in time. What it prints is dropped.
@@ -83,7 +101,7 @@ mod tests {
         let root = Root::open(dir.path()).unwrap();
         std::fs::create_dir_all(dir.path().join("usr/sbin")).unwrap();
         std::os::unix::fs::symlink("/bin/true", dir.path().join("usr/sbin/sendmail")).unwrap();
-        assert!(!message(&root, "s", "t"));
+        assert!(!message(&root, Matter::Error, "s", "t"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Lets Proxmox' daemons load new code. Only this file talks to systemd, or to dpkg in its stead.
+//! Lets Proxmox' daemons load new code, and systemd start our timer. Only this file talks to systemd, or to dpkg in its stead.
 
 use super::program::Program;
 use super::root::Root;
@@ -33,14 +33,7 @@ pub enum Reload {
 
 /// Which of [`DAEMONS`] have a unit below `root`.
 pub fn existing(root: &Root) -> Vec<&'static str> {
-    DAEMONS
-        .into_iter()
-        .filter(|name| {
-            UNIT_DIRS
-                .iter()
-                .any(|dir| root.resolve(format!("{dir}/{name}.service")).is_ok_and(|path| path.exists()))
-        })
-        .collect()
+    DAEMONS.into_iter().filter(|name| has_unit(root, &format!("{name}.service"))).collect()
 }
 
 /// Asks the running host's daemons to load the changed modules, as pve-manager's own maintainer script does:
@@ -64,6 +57,27 @@ pub fn reload(root: &Root) -> Reload {
     match ran {
         Ok(()) => done,
         Err(reason) => Reload::Failed { command, reason },
+    }
+}
+
+/// Whether a unit with this file name is installed below `root`.
+pub fn has_unit(root: &Root, name: &str) -> bool {
+    UNIT_DIRS.iter().any(|dir| root.resolve(format!("{dir}/{name}")).is_ok_and(|path| path.exists()))
+}
+
+/// Lets systemd start a unit from now on, also when the host boots, or no longer start it. Where systemd does not run there,
+/// the unit is only marked for the next boot.
+///
+/// # Errors
+/// What systemctl or the system said.
+pub fn set_enabled(root: &Root, unit: &str, on: bool) -> Result<(), String> {
+    let verb = if on { "enable" } else { "disable" };
+    let other = format!("--root={}", root.dir().display());
+    let runs = root.is_running_host() && root.dir().join("run/systemd/system").is_dir();
+    match (runs, root.is_running_host()) {
+        (true, _) => run("systemctl", &[verb, "--now", unit]),
+        (false, true) => run("systemctl", &[verb, unit]),
+        (false, false) => run("systemctl", &[&other, verb, unit]),
     }
 }
 

@@ -16,7 +16,7 @@ use super::host::{Host, View};
 use super::listener::Listener;
 use super::{apply, options, pending, revert, upcoming};
 use crate::host::dpkg::Package;
-use crate::host::notify::{self, Severity};
+use crate::host::notify::{self, Matter, Severity};
 use crate::host::{PACKAGES, hint};
 use crate::jobs::Mode;
 use crate::patching::check::Trust;
@@ -217,7 +217,12 @@ fn tell_once(host: &Host, failure: &Failure, text: &str, listener: &dyn Listener
         about += &format!("\n{name} {}", package.version);
     }
     let Some(change) = pending::told(host, &sha256_hex(about.as_bytes()))? else { return Ok(()) };
-    if notify::message(host.root(), "pve-diff-backup: this host is not patched as it should be", text) {
+    if notify::message(
+        host.root(),
+        Matter::Error,
+        "pve-diff-backup: this host is not patched as it should be",
+        text,
+    ) {
         let (session, _) = host.session(listener)?;
         session.commit("note", &[change])?;
     }

@@ -5,7 +5,7 @@
 //! [`reinstall`] change its files, [`hook`] decides which of that the maintainer scripts of our package ask for,
 //! [`options`] looks after the settings of backup jobs. [`status`] and [`health`] tell how a host stands, [`upcoming`] how
 //! it would stand with package files that are not installed yet. [`cluster`] looks after the other nodes of the host's
-//! cluster, by our program on each.
+//! cluster, by our program on each. [`schedule`] looks after verifications that systemd starts.
 //!
 //! What arises on the way goes to a [`Listener`] (of a cluster, to a [`cluster::Watcher`]): nothing here prints.
 
@@ -22,6 +22,7 @@ mod pending;
 pub mod reinstall;
 pub mod revert;
 mod runs;
+pub mod schedule;
 pub mod standing;
 pub mod status;
 pub mod upcoming;

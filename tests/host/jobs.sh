@@ -104,6 +104,29 @@ if run pve-diff-backup test; then
 	is cron-line-is-back-too "cron:1=7$([ ! -e $perl5/Jobs.pm ] || echo " job-1=0 job_2=30 Job-3=-")"
 	run pve-diff-backup revert; check revert-at-last $?
 	diff -r /var/pristine $perl5 >$L/last.log; check pristine $?
+
+	# 8. a verification that systemd starts tells of failures as this release can: by the name of our template, by the
+	# template itself, or by mail; that all is well goes to notifications only
+	templates=/usr/share/pve-manager/templates/default; mkdir -p $templates
+	cp "$(dirname "$0")"/../../debian/templates/* $templates
+	quiet() { : >$PVE_STUB_NOTIFY; : >/var/log/fake-sendmail.log; }
+	mails() { [ "$(grep -c '^=== sendmail' /var/log/fake-sendmail.log)" = "$1" ]; }
+	quiet; run pve-diff-backup verify --scheduled --all local; check verify $?
+	mails 0; check verify-mails-no-success $?
+	[ ! -e $perl5/Notify.pm ] || grep -qE '^\["info",.*all of them restorable' $PVE_STUB_NOTIFY; check verify-tells-success $?
+	echo x >/var/lib/vz/dump/vzdump-lxc-999-2026_11_20-01_00_02.tar
+	quiet; run pve-diff-backup verify --scheduled --all local; [ $? = 1 ]; check verify-fails $?
+	grep -q '^<3>FAIL  vzdump-lxc-999-' $L/last.log; check verify-says-it $?
+	if [ -e $perl5/Notify.pm ]; then
+		if [ -e $templates/vzdump-subject.txt.hbs ]; then first='"pve-diff-backup"'; else first='"{{subject}} ({{hostname}})","{{text}}"'; fi
+		cat $PVE_STUB_NOTIFY >$L/last.log; grep -qF "[\"error\",$first,{\"hostname\":\"" $L/last.log; check verify-notifies $?
+		says '"subject":"pve-diff-backup: 1 backup NOT restorable"'; check verify-notifies-what $?
+		mails 0; check verify-notifies-once $?
+	else
+		cat /var/log/fake-sendmail.log >$L/last.log; mails 1; check verify-mails $?
+		says "Subject: pve-diff-backup: 1 backup NOT restorable"; check verify-mails-what $?
+	fi
+	rm /var/lib/vz/dump/vzdump-lxc-999-2026_11_20-01_00_02.tar
 else
 	echo "no patch set for this release yet: what is left needs one"
 fi

@@ -83,6 +83,40 @@ reloaded 0 ""
 step "apply without reload" pve-diff-backup apply --no-restart
 reloaded 0 ""
 
+# Verification on a schedule: a storage with a container's full backup and a differential.
+timer=pve-diff-backup-verify.timer unit=pve-diff-backup-verify.service dump=/var/lib/test/dump
+full=$dump/vzdump-lxc-100-2026_11_20-01_00_02.tar.zst
+differential=$full--differential-2026_11_21-01_00_02.vcdiff.zst
+mkdir -p /etc/pve $dump
+printf 'dir: nas\n\tpath /var/lib/test\n\tcontent backup\n' >/etc/pve/storage.cfg
+tar -c -C /usr bin | pve-xdelta3 full >$full
+tar -c -C /usr bin -C /etc . | pve-xdelta3 diff --base=$full >$differential
+[ -e /usr/sbin/sendmail ] || printf '#!/bin/sh\ncat >>/run/test/mails\n' >/usr/sbin/sendmail
+chmod 755 /usr/sbin/sendmail
+: >/run/test/mails
+said() { journalctl --quiet --no-pager --boot --unit=$unit "$@"; }
+check "installing enables nothing" test "$(systemctl is-enabled $timer)" = disabled
+step "verification on a schedule" pve-diff-backup verify --enable --storage nas --max-age 7
+check "its timer runs" systemctl --quiet is-active $timer
+check "and will after the next boot" systemctl --quiet is-enabled $timer
+step "a run" systemctl start $unit
+check "the journal has it" grep -F "OK    ${differential##*/} (tar, " <(said)
+check "and how many" grep -F "2 checked, all of them restorable" <(said)
+check "no mail" test ! -s /run/test/mails
+check "chains tells" test "$(pve-diff-backup chains nas | grep -c 'good today')" = 2
+step "another run" systemctl start $unit
+check "it passes over what was good" grep -F "2 found good before, and unchanged" <(said)
+truncate -s -100 $differential
+check "a run that fails" bash -c "! systemctl start $unit"
+check "the journal has it as an error" grep -F "FAIL  ${differential##*/}: " <(said --priority=err)
+check "a mail" grep -F "Subject: pve-diff-backup: 1 backup NOT restorable" /run/test/mails
+systemctl reset-failed
+step "an end of verification" pve-diff-backup verify --disable
+check "its timer does not run" test "$(systemctl is-active $timer)" = inactive
+check "nor will it" test "$(systemctl is-enabled $timer)" = disabled
+step "a storage that is not there" bash -c "pve-diff-backup verify --enable --storage san; test \$? = 2"
+step "verification on a schedule again" pve-diff-backup verify --enable
+
 upgrades ours
 
 systemctl stop pvescheduler
@@ -111,6 +145,7 @@ check "the journal has it" grep -F exec_backup_task <(journalctl --quiet --no-pa
 step "removal" apt-get remove pve-diff-backup
 pristine
 reloaded 1 0
+check "nothing is verified" test "$(systemctl is-active pve-diff-backup-verify.timer)" = inactive
 step "its return, where it is not supported" $install "${ours_next[@]}"
 check "status" status_is 8
 reloaded 0 ""
@@ -119,5 +154,6 @@ patched
 step "purge" apt-get purge pve-diff-backup pve-xdelta3
 pristine
 reloaded 1 0
+check "nothing is enabled any more" test -z "$(find /etc -name 'pve-diff-backup*' ! -name pve-diff-backup.json)"
 
 finish

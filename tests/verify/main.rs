@@ -2,6 +2,7 @@
 
 mod dump;
 mod jobs;
+mod schedule;
 
 use std::ffi::OsStr;
 use std::fs;

@@ -11,6 +11,7 @@ use super::Args;
 use super::arguments::Found;
 use super::notes::Notes;
 use super::report::{Finding, Report};
+use super::schedule::ERROR;
 use super::throttle::Throttle;
 use crate::backup::verify::{ChainId, Open, Source, Task, check};
 use crate::cli::archive;
@@ -29,6 +30,8 @@ struct Work {
 struct Run<'a> {
     open: Open<'a>,
     json: bool,
+    /// Whether the journal takes the lines.
+    scheduled: bool,
     notes: &'a Notes,
     throttle: Throttle,
     progress: Progress,
@@ -50,11 +53,12 @@ pub(super) fn all(found: Found, args: &Args, notes: &Notes) -> anyhow::Result<Re
     let run = Run {
         open: &move |path, base| archive::open(path, base, threads),
         json: args.json,
+        scheduled: args.scheduled,
         notes,
         throttle: Throttle::new(args.bwlimit),
         progress: Progress::new(!args.quiet, Some(sizes)),
         of,
-        report: Mutex::new(Report { ok: 0, failed: 0, gone: 0, skipped: 0, unfinished, refused }),
+        report: Mutex::new(Report::new(unfinished, refused)),
     };
     let left = Mutex::new(chains.into_iter());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -120,11 +124,15 @@ impl Run<'_> {
             }
         };
         advance(u64::MAX);
-        self.tell(&finding)
+        self.tell(finding)
     }
 
-    fn tell(&self, finding: &Finding) -> anyhow::Result<()> {
-        let line = if self.json { serde_json::to_string(finding)? } else { finding.line() };
+    fn tell(&self, finding: Finding) -> anyhow::Result<()> {
+        let line = match self.json {
+            true => serde_json::to_string(&finding)?,
+            false if self.scheduled && finding.result == "failed" => format!("{ERROR}{}", finding.line()),
+            false => finding.line(),
+        };
         // Whoever holds the report prints, so that lines stay lines.
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.count(finding);

@@ -27,6 +27,15 @@ pub(super) struct Report {
     pub unfinished: Vec<Left>,
     /// The arguments that could not be checked, or not completely.
     pub refused: Vec<Refused>,
+    /// The results of those that cannot be restored.
+    #[serde(skip)]
+    pub failures: Vec<Finding>,
+}
+
+impl Report {
+    pub fn new(unfinished: Vec<Left>, refused: Vec<Refused>) -> Self {
+        Report { ok: 0, failed: 0, gone: 0, skipped: 0, unfinished, refused, failures: Vec::new() }
+    }
 }
 
 /// The result of one backup, as JSON has it.
@@ -101,10 +110,13 @@ fn base(task: &Task) -> Option<String> {
 
 impl Report {
     /// Counts a result.
-    pub fn count(&mut self, finding: &Finding) {
+    pub fn count(&mut self, finding: Finding) {
         match finding.result {
             "ok" => self.ok += 1,
-            "failed" => self.failed += 1,
+            "failed" => {
+                self.failed += 1;
+                self.failures.push(finding);
+            }
             "skipped" => self.skipped += 1,
             _ => self.gone += 1,
         }
@@ -136,6 +148,11 @@ impl Report {
         }
     }
 
+    /// Whether everything that was named could be checked, and nothing was found that cannot be restored.
+    pub fn is_well(&self) -> bool {
+        self.failed == 0 && self.refused.is_empty()
+    }
+
     pub fn exit(&self, fulls: usize) -> Exit {
         match self {
             Report { failed: 1.., .. } => Exit::Failure,
@@ -153,8 +170,7 @@ mod tests {
 
     #[test]
     fn what_was_removed_meanwhile_is_not_called_good() {
-        let report =
-            |ok, gone| Report { ok, failed: 0, gone, skipped: 0, unfinished: vec![], refused: vec![] };
+        let report = |ok, gone| Report { ok, gone, ..Report::new(vec![], vec![]) };
         let told = |ok, gone, fulls| (report(ok, gone).summary(fulls), report(ok, gone).exit(fulls));
         assert_eq!(told(0, 2, 1), ("nothing checked: 2 removed meanwhile".into(), Exit::Usage));
         assert_eq!(told(3, 2, 1), ("3 checked, all of them restorable".into(), Exit::Success));
