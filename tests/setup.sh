@@ -7,6 +7,7 @@ packages=(
 	gcc libc6-dev make pkg-config ca-certificates git
 	perl tar zstd lzop xz-utils gzip bzip2 ncompress xdelta3 patch strace cstream procps pigz dpkg-dev bsdutils zsh fish rsync rclone
 	perltidy libperl-critic-perl libjson-perl duktape lld qemu-utils libnbd-bin fuse3 e2fsprogs attr mount
+	fdisk xfsprogs btrfs-progs dosfstools ntfs-3g
 )
 
 have_rust() {

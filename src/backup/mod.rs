@@ -3,6 +3,7 @@
 pub mod add_map;
 pub mod chain;
 pub mod consolidate;
+pub mod disk;
 pub mod inventory;
 pub mod names;
 pub mod offsite;

@@ -3,6 +3,7 @@
 //! The rules are those of POSIX (pax and ustar) and of GNU tar's manual, "Basic Tar Format" and "Storing Sparse Files".
 //! The archives come from vzdump's `tar`, which is GNU tar in its pax or GNU format.
 
+use std::fmt;
 use std::io::{self, Read};
 
 use crate::container::read_full;
@@ -52,20 +53,46 @@ pub struct TarSummary {
     pub bytes: u64,
     /// The number of files, directories, links and so on.
     pub members: u64,
+    /// The number of regular files.
+    pub files: u64,
+    /// The number of directories.
+    pub directories: u64,
+    /// The number of hard and symbolic links.
+    pub links: u64,
+}
+
+/// Counts what is in the archive: `3 files, 2 directories, 1 link`, and devices, pipes and so on as others.
+impl fmt::Display for TarSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TarSummary { members, files, directories, links, .. } = *self;
+        let plural = |n: u64| if n == 1 { "" } else { "s" };
+        let directories_end = if directories == 1 { "y" } else { "ies" };
+        write!(
+            f,
+            "{files} file{}, {directories} director{directories_end}, {links} link{}",
+            plural(files),
+            plural(links)
+        )?;
+        match members.saturating_sub(files + directories + links) {
+            0 => Ok(()),
+            others => write!(f, ", {others} other{}", plural(others)),
+        }
+    }
 }
 
 /// Checks a whole archive: the checksum and numbers of every header, that all data is there, that two blocks of zeros
 /// end it, and that nothing but zeros follows them. An archive without any member is refused, as no guest is empty.
 pub fn check(input: impl Read) -> Result<TarSummary, TarError> {
-    let mut walk = Walk { input, offset: 0, members: 0, member: String::new(), global_size: None };
+    let mut walk =
+        Walk { input, offset: 0, summary: TarSummary::default(), member: String::new(), global_size: None };
     walk.run()?;
-    Ok(TarSummary { bytes: walk.offset, members: walk.members })
+    Ok(TarSummary { bytes: walk.offset, ..walk.summary })
 }
 
 struct Walk<R> {
     input: R,
     offset: u64,
-    members: u64,
+    summary: TarSummary,
     member: String,
     /// The `size` of a global pax header, which counts until the next one.
     global_size: Option<u64>,
@@ -97,7 +124,13 @@ impl<R: Read> Walk<R> {
                     announced = true;
                 }
                 kind => {
-                    self.members += 1;
+                    self.summary.members += 1;
+                    match kind {
+                        b'0' | 0 | b'7' | b'S' => self.summary.files += 1,
+                        b'5' | b'D' => self.summary.directories += 1,
+                        b'1' | b'2' => self.summary.links += 1,
+                        _ => {}
+                    }
                     self.member = header.name;
                     let mut extended = header.extended;
                     while extended {
@@ -119,7 +152,7 @@ impl<R: Read> Walk<R> {
     /// Checks what follows the first block of zeros: a second one, and no data up to the end of the stream.
     fn end(&mut self) -> Result<(), TarError> {
         let at = self.offset;
-        if self.members == 0 {
+        if self.summary.members == 0 {
             return Err(self.malformed(at, "the archive is empty"));
         }
         if self.block("between the two blocks of zeros at the end")? != [0; BLOCK] {

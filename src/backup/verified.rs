@@ -76,12 +76,30 @@ pub struct Outcome {
     pub at: u64,
     /// Whether the backup can be restored.
     pub good: bool,
+    /// What a restore gives, if that was looked at then or before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
+}
+
+/// The proof that a backup restores.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// The time of the proof, in seconds since 1970.
+    pub at: u64,
+    /// What the restore gave, in words.
+    pub gave: String,
 }
 
 impl Outcome {
     /// Makes a result with the present time.
     pub fn now(good: bool) -> Outcome {
-        Outcome { at: seconds(SystemTime::now()), good }
+        Outcome { at: seconds(SystemTime::now()), good, restored: None }
+    }
+
+    /// Adds what a restore gave now.
+    #[must_use]
+    pub fn restored(self, gave: String) -> Outcome {
+        Outcome { restored: Some(Restored { at: self.at, gave }), ..self }
     }
 
     /// Tells how long ago that was. It is `None` where the time lies in the future, because a clock was wrong.
@@ -260,7 +278,7 @@ mod tests {
             let now = Results::read(&file).unwrap();
             assert_eq!((now.lines, now.of(&subject).is_some()), (left, true));
         }
-        let old = Outcome { at: 1, good: true };
+        let old = Outcome { at: 1, good: true, restored: None };
         fs::write(&file, line(&subject, &old).unwrap().repeat(SPARE + 10)).unwrap();
         Results::read(&file).unwrap().tidy(&file).unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"");

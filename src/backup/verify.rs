@@ -6,8 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::chain::Directory;
+use super::disk::{Disk, Probe};
 use super::names::{self, BackupName, Format, Full};
-use super::tar;
+use super::tar::{self, TarSummary};
 use super::verified::Subject;
 use crate::text::shown;
 use crate::vma;
@@ -56,6 +57,8 @@ pub enum Verdict {
         bytes: u64,
         /// What the stream consists of.
         content: Content,
+        /// What a restore would give, if that was asked for.
+        holds: Option<Holds>,
     },
     /// The backup cannot be restored, for this reason.
     Bad(String),
@@ -76,6 +79,28 @@ pub enum Content {
         /// The number of files, directories, links and so on.
         members: u64,
     },
+}
+
+/// What a restore of a backup gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holds {
+    /// The disks of a virtual machine. All their clusters came, each once.
+    Disks(Vec<Disk>),
+    /// The files of a container.
+    Tree(TarSummary),
+}
+
+impl fmt::Display for Holds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holds::Disks(disks) if disks.is_empty() => f.write_str("no disks"),
+            Holds::Disks(disks) => {
+                let disks: Vec<_> = disks.iter().map(Disk::to_string).collect();
+                f.write_str(&disks.join("; "))
+            }
+            Holds::Tree(summary) => summary.fmt(f),
+        }
+    }
 }
 
 impl fmt::Display for Content {
@@ -128,14 +153,15 @@ fn full(dir: &Path, name: &Full) -> Task {
     Task { name: name.as_str().to_owned(), source: Ok(source) }
 }
 
-/// Reads a backup to its last byte. `progress` is called with the number of bytes whenever some were read.
-pub fn check(task: &Task, open: Open, progress: &dyn Fn(u64)) -> Verdict {
+/// Reads a backup to its last byte, and if `look`, looks at what a restore would give. `progress` is called with the number of
+/// bytes whenever some were read.
+pub fn check(task: &Task, open: Open, look: bool, progress: &dyn Fn(u64)) -> Verdict {
     let source = match &task.source {
         Ok(source) => source,
         Err(reason) => return Verdict::Bad(reason.clone()),
     };
-    match read(source, open, progress) {
-        Ok((bytes, content)) => Verdict::Good { bytes, content },
+    match read(source, open, look, progress) {
+        Ok(good) => good,
         // pruned meanwhile; a full alone that vanishes still is a failure of its differential
         Err(_) if source.is_gone() => Verdict::Gone,
         Err(error) => Verdict::Bad(one_line(&error)),
@@ -182,8 +208,34 @@ impl Folder {
     }
 }
 
-fn read(source: &Source, open: Open, progress: &dyn Fn(u64)) -> anyhow::Result<(u64, Content)> {
-    walk(Watched { inner: open(&source.path, source.base.as_deref())?, progress }, source.format)
+fn read(source: &Source, open: Open, look: bool, progress: &dyn Fn(u64)) -> anyhow::Result<Verdict> {
+    let opened = || -> anyhow::Result<_> {
+        Ok(Watched { inner: open(&source.path, source.base.as_deref())?, progress })
+    };
+    let stream = opened()?;
+    match source.format {
+        Format::Vma => {
+            let mut reader = vma::Reader::new(stream)?;
+            let devices = reader.header().devices.clone();
+            let probes = if look { devices.iter().map(Probe::new).collect() } else { Vec::new() };
+            let mut probes: Vec<Option<Probe>> = probes;
+            probe_all(&mut reader, &mut probes)?;
+            let bytes = reader.summary().bytes;
+            // A partition was known only when its beginning had passed: that is rare, as archives begin with the front of disks.
+            if probes.iter().flatten().any(Probe::has_missed) {
+                probes.iter_mut().flatten().for_each(Probe::again);
+                probe_all(&mut vma::Reader::new(opened()?)?, &mut probes)?;
+            }
+            let disks = || Holds::Disks(probes.into_iter().flatten().map(Probe::finish).collect());
+            let content = Content::Vma { disks: devices.len() };
+            Ok(Verdict::Good { bytes, content, holds: look.then(disks) })
+        }
+        Format::Tar => {
+            let summary = tar::check(stream)?;
+            let content = Content::Tar { members: summary.members };
+            Ok(Verdict::Good { bytes: summary.bytes, content, holds: look.then_some(Holds::Tree(summary)) })
+        }
+    }
 }
 
 /// Reads an archive to its last byte and checks its structure. The result holds its length in bytes.
@@ -202,6 +254,19 @@ pub(super) fn walk(mut stream: impl Read, format: Format) -> anyhow::Result<(u64
             Ok((summary.bytes, Content::Tar { members: summary.members }))
         }
     }
+}
+
+/// Reads a VM's archive to its end. Each probe takes the clusters of the device at its place in the header.
+fn probe_all(reader: &mut vma::Reader<impl Read>, probes: &mut [Option<Probe>]) -> Result<(), vma::Error> {
+    let ids: Vec<u8> = reader.header().devices.iter().map(|it| it.id).collect();
+    while let Some(event) = reader.next()? {
+        let vma::Event::Cluster { device, cluster, data } = event else { continue };
+        let place = ids.iter().position(|id| *id == device.id);
+        if let Some(Some(probe)) = place.and_then(|place| probes.get_mut(place)) {
+            probe.take(cluster, data);
+        }
+    }
+    Ok(())
 }
 
 /// Writes an error with its causes on one line.
@@ -267,7 +332,10 @@ mod tests {
 
     fn verdicts(dir: &Path, all: bool) -> Vec<(String, Verdict)> {
         let directory = Directory::scan(dir).unwrap();
-        tasks(&directory, all).into_iter().map(|t| (t.name.clone(), check(&t, &append, &|_| ()))).collect()
+        tasks(&directory, all)
+            .into_iter()
+            .map(|t| (t.name.clone(), check(&t, &append, false, &|_| ())))
+            .collect()
     }
 
     #[test]
@@ -280,7 +348,7 @@ mod tests {
             matches!(found[0].1, Verdict::Good { content: Content::Tar { members: 1 }, .. }),
             "{found:?}"
         );
-        let Verdict::Good { bytes, content } = &found[1].1 else { panic!("{found:?}") };
+        let Verdict::Good { bytes, content, .. } = &found[1].1 else { panic!("{found:?}") };
         assert_eq!((*bytes, content.to_string()), (vma(&[1; 5000]).len() as u64, "VMA, 1 disk".into()));
     }
 
@@ -313,9 +381,9 @@ mod tests {
         let dir = directory();
         let tasks = tasks(&Directory::scan(dir.path()).unwrap(), false);
         fs::remove_file(dir.path().join(difference(VM))).unwrap();
-        assert_eq!(check(&tasks[1], &append, &|_| ()), Verdict::Gone);
+        assert_eq!(check(&tasks[1], &append, false, &|_| ()), Verdict::Gone);
         fs::remove_file(dir.path().join(CT)).unwrap();
-        assert!(matches!(check(&tasks[0], &append, &|_| ()), Verdict::Bad(_)));
+        assert!(matches!(check(&tasks[0], &append, false, &|_| ()), Verdict::Bad(_)));
     }
 
     #[test]
@@ -328,7 +396,7 @@ mod tests {
             fs::copy(outer.path().join(difference(VM)), here.join(difference(VM))).unwrap();
             tasks(&Directory::scan(&here).unwrap(), false).remove(0)
         };
-        let is_gone = |task: &Task| check(task, &append, &|_| ()) == Verdict::Gone;
+        let is_gone = |task: &Task| check(task, &append, false, &|_| ()) == Verdict::Gone;
         let task = seen();
         // Another folder in its place, as after an unmount; none at all; and a file, below which nothing can be looked up.
         fs::rename(&here, outer.path().join("away")).unwrap();
@@ -349,7 +417,7 @@ mod tests {
         let dir = directory();
         let seen = Cell::new(0);
         let tasks = tasks(&Directory::scan(dir.path()).unwrap(), false);
-        let verdict = check(&tasks[1], &append, &|n| seen.set(seen.get() + n));
+        let verdict = check(&tasks[1], &append, false, &|n| seen.set(seen.get() + n));
         assert!(matches!(verdict, Verdict::Good { bytes, .. } if bytes == seen.get()));
     }
 

@@ -2,11 +2,14 @@
 
 mod arguments;
 mod checks;
+mod finding;
 mod notes;
 mod orphans;
+mod proofs;
 mod report;
 mod schedule;
 mod throttle;
+mod unpacking;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -75,11 +78,26 @@ pub struct Args {
     /// Only list what belongs to no chain: leftovers of killed jobs, differentials without their full, unreadable names
     ///
     /// Nothing is decoded, and nothing is removed. Each line says what to do.
-    #[arg(long, conflicts_with_all = ["all", "resume", "max_age", "bwlimit", "jobs", "ionice", "results", "quiet"])]
+    #[arg(long, conflicts_with_all = ["all", "resume", "max_age", "bwlimit", "jobs", "ionice", "results", "quiet", "restore"])]
     orphans: bool,
+    /// Prove that they restore, and tell what a restore gives: one line for each guest at the end
+    ///
+    /// Of a VM, all clusters of each disk are put in their places, and the partition tables and file systems that their
+    /// beginnings show are named. Of a container, the files are counted. Nothing is written for that. `chains` shows when
+    /// it was proved last, and with --resume it is not proved again within --max-age.
+    #[arg(long)]
+    restore: bool,
+    /// With --restore: unpack containers too, by tar into a temporary folder that is removed again
+    ///
+    /// The free space is checked before. Files below /dev are left out, and without root, owners are.
+    #[arg(long, requires = "restore")]
+    extract: bool,
+    /// With --extract: where temporary folders are made (else in /var/lib/pve-diff-backup, or where TMPDIR says)
+    #[arg(long, value_name = "DIR", requires = "extract", value_hint = clap::ValueHint::DirPath)]
+    scratch: Option<PathBuf>,
     /// Have systemd verify the backups on this node's storages every day, fulls included
     ///
-    /// The runs take --max-age, --bwlimit, --jobs and --ionice as they are given here. What was found is in the journal
+    /// The runs take --max-age, --bwlimit, --jobs, --ionice, --restore, --extract and --scratch as they are given here. What was found is in the journal
     /// (journalctl -u pve-diff-backup-verify) and in `chains`; failures, and that all is well, are told by Proxmox VE's
     /// notifications (type pve-diff-backup), before Proxmox VE 8.1 failures by a mail to root. A storage that several nodes
     /// share needs it on one of them. `systemctl edit pve-diff-backup-verify.timer` changes the time.
@@ -142,6 +160,11 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
     }
     let fulls = found.fulls;
     let report = checks::all(found, args, &notes)?;
+    if !args.json {
+        for proof in &report.guests {
+            chat(&mut io::stdout(), format!("{}\n", proof.line()).as_bytes())?;
+        }
+    }
     let told = match args.json {
         true => serde_json::to_string(&report)?,
         false if args.scheduled && !report.is_well() => {

@@ -180,6 +180,23 @@ impl Program {
         self.capture(self.command().stdin_bytes(input))
     }
 
+    /// Runs it to its end while `feed` writes to its standard input. The second result is that of `feed`, which fails where the
+    /// program reads no more. The limit begins when everything is written.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub fn run_fed(
+        &self,
+        feed: impl FnOnce(&mut PipeWriter) -> io::Result<()>,
+    ) -> Result<(Ran, io::Result<()>), ProgramError> {
+        let (input, mut requests) = io::pipe().map_err(|cause| self.start_error(cause))?;
+        let started =
+            self.start(self.command().stdin_file(input)).map_err(|cause| self.start_error(cause))?;
+        let fed = feed(&mut requests);
+        drop(requests);
+        Ok((self.wait(started)?, fed))
+    }
+
     /// Runs it for the person who watches: it reads and writes where we do. Nothing is kept, and there is no limit, since
     /// that person can end it, and knows better than we do what may be killed in its middle.
     ///
@@ -242,7 +259,11 @@ impl Program {
     }
 
     fn capture(&self, command: Expression) -> Result<Ran, ProgramError> {
-        let (handle, out, err) = self.start(command).map_err(|cause| self.start_error(cause))?;
+        let started = self.start(command).map_err(|cause| self.start_error(cause))?;
+        self.wait(started)
+    }
+
+    fn wait(&self, (handle, out, err): (Handle, Kept, Option<Kept>)) -> Result<Ran, ProgramError> {
         let status = match handle.wait_timeout(self.limit) {
             Ok(Some(output)) => output.status,
             Ok(None) => {

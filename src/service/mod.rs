@@ -5,7 +5,8 @@
 //! [`reinstall`] change its files, [`hook`] decides which of that the maintainer scripts of our package ask for,
 //! [`options`] looks after the settings of backup jobs. [`status`] and [`health`] tell how a host stands, [`upcoming`] how
 //! it would stand with package files that are not installed yet. [`cluster`] looks after the other nodes of the host's
-//! cluster, by our program on each. [`schedule`] looks after verifications that systemd starts.
+//! cluster, by our program on each. [`schedule`] looks after verifications that systemd starts,
+//! [`unpack`] restores a container's backup for a proof.
 //!
 //! What arises on the way goes to a [`Listener`] (of a cluster, to a [`cluster::Watcher`]): nothing here prints.
 
@@ -25,6 +26,7 @@ mod runs;
 pub mod schedule;
 pub mod standing;
 pub mod status;
+pub mod unpack;
 pub mod upcoming;
 
 pub use host::{Host, Locked, Refused, View};

@@ -107,8 +107,7 @@ if run pve-diff-backup test; then
 
 	# 8. a verification that systemd starts tells of failures as this release can: by the name of our template, by the
 	# template itself, or by mail; that all is well goes to notifications only
-	templates=/usr/share/pve-manager/templates/default; mkdir -p $templates
-	cp "$(dirname "$0")"/../../debian/templates/* $templates
+	templates=/usr/share/pve-manager/templates/default
 	quiet() { : >$PVE_STUB_NOTIFY; : >/var/log/fake-sendmail.log; }
 	mails() { [ "$(grep -c '^=== sendmail' /var/log/fake-sendmail.log)" = "$1" ]; }
 	quiet; run pve-diff-backup verify --scheduled --all local; check verify $?

@@ -2,6 +2,7 @@
 
 mod dump;
 mod jobs;
+mod restore;
 mod schedule;
 
 use std::ffi::OsStr;

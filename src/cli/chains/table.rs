@@ -107,9 +107,13 @@ fn row(word: &str, backup: &Backup, of: Option<&Chain>) -> Row {
     ]
 }
 
-/// Writes a result like `good 3 d ago`.
+/// Writes a result like `good 3 d ago`, or `restored 3 d ago` where that was proved then.
 fn found(outcome: &Outcome) -> String {
-    let word = if outcome.good { "good" } else { "FAILED" };
+    let word = match outcome {
+        Outcome { good: false, .. } => "FAILED",
+        Outcome { restored: Some(restored), at, .. } if restored.at == *at => "restored",
+        Outcome { .. } => "good",
+    };
     let Some(age) = outcome.age(SystemTime::now()) else { return word.into() };
     match age.as_secs() / 86_400 {
         0 => format!("{word} today"),

@@ -9,10 +9,12 @@ use std::time::Instant;
 
 use super::Args;
 use super::arguments::Found;
+use super::finding::Finding;
 use super::notes::Notes;
-use super::report::{Finding, Report};
+use super::report::Report;
 use super::schedule::ERROR;
 use super::throttle::Throttle;
+use super::unpacking::Unpacking;
 use crate::backup::verify::{ChainId, Open, Source, Task, check};
 use crate::cli::archive;
 use crate::cli::progress::Progress;
@@ -33,6 +35,8 @@ struct Run<'a> {
     /// Whether the journal takes the lines.
     scheduled: bool,
     notes: &'a Notes,
+    /// Looks at what restores give, if that is wanted.
+    unpacking: Option<Unpacking>,
     throttle: Throttle,
     progress: Progress,
     /// The number of all backups.
@@ -55,6 +59,7 @@ pub(super) fn all(found: Found, args: &Args, notes: &Notes) -> anyhow::Result<Re
         json: args.json,
         scheduled: args.scheduled,
         notes,
+        unpacking: args.restore.then(|| Unpacking::new(args)),
         throttle: Throttle::new(args.bwlimit),
         progress: Progress::new(!args.quiet, Some(sizes)),
         of,
@@ -115,12 +120,16 @@ impl Run<'_> {
         };
         let subject = || task.source.as_ref().ok().and_then(Source::subject);
         let before = subject();
-        let finding = match self.notes.good_before(before.as_ref()) {
-            Some(at) => Finding::skipped(task, at),
+        let finding = match self.notes.good_before(before.as_ref(), self.unpacking.is_some()) {
+            Some(outcome) => Finding::skipped(task, outcome, self.unpacking.is_some()),
             None => {
-                let verdict = check(task, self.open, &count);
-                self.notes.add(before.as_ref(), subject().as_ref(), &verdict);
-                Finding::new(task, verdict, start.elapsed())
+                let verdict = check(task, self.open, self.unpacking.is_some(), &count);
+                let mut finding = Finding::new(task, verdict, start.elapsed());
+                if let Some(unpacking) = &self.unpacking {
+                    unpacking.go_on(task, &mut finding, self.open);
+                }
+                self.notes.add(before.as_ref(), subject().as_ref(), &finding);
+                finding
             }
         };
         advance(u64::MAX);

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 
+use super::finding::Finding;
+
 use crate::backup::verified::{self, Outcome, Results, Subject};
-use crate::backup::verify::Verdict;
 use crate::cli::exit::{Exit, Stop};
 use crate::cli::results::ResultsFile;
 use crate::cli::say::say;
@@ -45,22 +46,37 @@ impl Notes {
         Ok(notes)
     }
 
-    /// Tells when a backup that need not be checked again was found good, in seconds since 1970.
-    pub fn good_before(&self, subject: Option<&Subject>) -> Option<u64> {
+    /// Returns the result of a backup that need not be checked again. If `looked`, it must tell what a restore gives.
+    pub fn good_before(&self, subject: Option<&Subject>, looked: bool) -> Option<&Outcome> {
         let outcome = self.results.of(subject?)?;
         let age = outcome.age(SystemTime::now())?;
-        (outcome.good && age <= self.trusted?).then_some(outcome.at)
+        (outcome.good && age <= self.trusted? && (!looked || self.restored_lately(outcome)))
+            .then_some(outcome)
+    }
+
+    fn restored_lately(&self, outcome: &Outcome) -> bool {
+        let at = outcome.restored.as_ref().map(|it| Outcome { at: it.at, ..Outcome::now(true) });
+        at.and_then(|it| it.age(SystemTime::now())).is_some_and(|age| Some(age) <= self.trusted)
     }
 
     /// Notes a result, if the files were the same before and after the check.
-    pub fn add(&self, before: Option<&Subject>, after: Option<&Subject>, verdict: &Verdict) {
-        let good = match verdict {
-            Verdict::Good { .. } => true,
-            Verdict::Bad(_) => false,
-            Verdict::Gone => return,
+    pub fn add(&self, before: Option<&Subject>, after: Option<&Subject>, finding: &Finding) {
+        let good = match finding.result {
+            "ok" => true,
+            "failed" => false,
+            _ => return,
         };
         let (Some(path), Some(subject)) = (&self.path, before.filter(|_| before == after)) else { return };
-        verified::note(path, subject, &Outcome::now(good)).unwrap_or_else(|error| self.cannot(path, &error));
+        let outcome = match &finding.restores {
+            Some(gave) => Outcome::now(good).restored(gave.clone()),
+            // What was proved before of the same files still holds.
+            None if good => {
+                let before = self.results.of(subject).and_then(|it| it.restored.clone());
+                Outcome { restored: before, ..Outcome::now(good) }
+            }
+            None => Outcome::now(good),
+        };
+        verified::note(path, subject, &outcome).unwrap_or_else(|error| self.cannot(path, &error));
     }
 
     fn cannot(&self, path: &Path, error: &std::io::Error) {

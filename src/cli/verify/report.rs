@@ -1,17 +1,12 @@
-//! The results of checks: of each backup, and of a run.
+//! The result of a run.
 
-use std::path::Path;
-use std::time::{Duration, SystemTime};
-
-use indicatif::{DecimalBytes, HumanDuration};
 use serde::Serialize;
 
 use super::arguments::{Left, Refused};
-use crate::backup::verified::Outcome;
-use crate::backup::verify::{Content, Task, Verdict};
+use super::finding::Finding;
+use super::proofs::{self, Proof};
 use crate::cli::exit::Exit;
 use crate::cli::say::count;
-use crate::text::shown;
 
 /// The result of a run, as JSON has it.
 #[derive(Debug, Serialize)]
@@ -27,6 +22,9 @@ pub(super) struct Report {
     pub unfinished: Vec<Left>,
     /// The arguments that could not be checked, or not completely.
     pub refused: Vec<Refused>,
+    /// What restores give, by guest, if that was looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guests: Vec<Proof>,
     /// The results of those that cannot be restored.
     #[serde(skip)]
     pub failures: Vec<Finding>,
@@ -34,83 +32,27 @@ pub(super) struct Report {
 
 impl Report {
     pub fn new(unfinished: Vec<Left>, refused: Vec<Refused>) -> Self {
-        Report { ok: 0, failed: 0, gone: 0, skipped: 0, unfinished, refused, failures: Vec::new() }
-    }
-}
-
-/// The result of one backup, as JSON has it.
-#[derive(Debug, Serialize)]
-pub(super) struct Finding {
-    file: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    base: Option<String>,
-    /// `ok`, `failed`, `gone` (removed meanwhile), or `skipped` (found good before).
-    pub result: &'static str,
-    /// The time when it was found good, in seconds since 1970, if it was not checked now.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    verified: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<String>,
-    seconds: f64,
-}
-
-impl Finding {
-    pub fn new(task: &Task, verdict: Verdict, took: Duration) -> Self {
-        let base = base(task);
-        let (result, error, bytes, content): (_, _, _, Option<Content>) = match verdict {
-            Verdict::Good { bytes, content } => ("ok", None, Some(bytes), Some(content)),
-            Verdict::Bad(reason) => ("failed", Some(reason), None, None),
-            Verdict::Gone => ("gone", None, None, None),
-        };
-        let content = content.map(|c| c.to_string());
-        let seconds = took.as_secs_f64();
-        Finding { file: task.name.clone(), base, result, verified: None, error, bytes, content, seconds }
-    }
-
-    pub fn skipped(task: &Task, at: u64) -> Self {
-        Finding {
-            file: task.name.clone(),
-            base: base(task),
-            result: "skipped",
-            verified: Some(at),
-            error: None,
-            bytes: None,
-            content: None,
-            seconds: 0.0,
+        Report {
+            ok: 0,
+            failed: 0,
+            gone: 0,
+            skipped: 0,
+            unfinished,
+            refused,
+            guests: Vec::new(),
+            failures: Vec::new(),
         }
     }
-
-    /// Writes the result as one line for people.
-    pub fn line(&self) -> String {
-        let name = &self.file;
-        match self {
-            Finding { bytes: Some(bytes), content: Some(content), seconds, .. } => {
-                format!("OK    {name} ({content}, {}, {seconds:.1} s)", DecimalBytes(*bytes))
-            }
-            Finding { error: Some(error), .. } => format!("FAIL  {name}: {error}"),
-            Finding { verified: Some(at), .. } => {
-                let ago =
-                    HumanDuration(Outcome { at: *at, good: true }.age(SystemTime::now()).unwrap_or_default());
-                format!("SKIP  {name}: unchanged, found good {ago} ago")
-            }
-            _ => format!("GONE  {name}: removed meanwhile"),
-        }
-    }
-}
-
-/// The name of the full backup that a differential needs.
-fn base(task: &Task) -> Option<String> {
-    let base = task.source.as_ref().ok().and_then(|source| source.base.as_deref());
-    base.and_then(Path::file_name).map(shown)
 }
 
 impl Report {
     /// Counts a result.
     pub fn count(&mut self, finding: Finding) {
+        if let Some(reason) = &finding.unproved {
+            let reason = format!("not restored: {reason}");
+            self.refused.push(Refused { argument: finding.file.clone(), reason });
+        }
+        proofs::add(&mut self.guests, &finding);
         match finding.result {
             "ok" => self.ok += 1,
             "failed" => {

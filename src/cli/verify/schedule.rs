@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::Args;
-use super::report::{Finding, Report};
+use super::finding::Finding;
+use super::report::Report;
 use crate::cli::exit::{Exit, Stop};
 use crate::cli::say::{chat, count, say};
 use crate::host::notify::{self, Matter};
@@ -38,7 +39,7 @@ pub(super) fn enable(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
             None => return Err(wrong("there is no storage of that name".into()).into()),
         }
     }
-    let options = options(args);
+    let options = options(args)?;
     schedule::enable(&root, &options)?;
     let what = match args.storage.as_slice() {
         [] => "all storages of this node".to_owned(),
@@ -64,15 +65,32 @@ pub(super) fn disable(root: &Path) -> anyhow::Result<ExitCode> {
 }
 
 /// The command line of the runs: fulls are checked too, and nothing again that is unchanged and was found good lately.
-fn options(args: &Args) -> Vec<String> {
+///
+/// # Errors
+/// Fails where a path has a character that separates options there, or ends the line.
+fn options(args: &Args) -> anyhow::Result<Vec<String>> {
     let mut options = vec!["--all".into(), "--resume".into(), format!("--max-age={}", args.max_age)];
     options.extend(args.bwlimit.map(|kib| format!("--bwlimit={kib}")));
     if args.jobs > 1 {
         options.push(format!("--jobs={}", args.jobs));
     }
     options.extend(args.ionice.map(|level| format!("--ionice={level}")));
+    options.extend(args.restore.then(|| "--restore".into()));
+    options.extend(args.extract.then(|| "--extract".into()));
+    if let Some(dir) = &args.scratch {
+        let path = std::path::absolute(dir)?;
+        let plain = |c: char| c.is_alphanumeric() || "/._-+:@,=".contains(c);
+        let text = path.to_str().filter(|path| path.chars().all(plain)).ok_or_else(|| {
+            let text = format!(
+                "--scratch {}: for systemd it must be of letters, digits and / . _ - + : @ , =",
+                shown(dir)
+            );
+            Stop(Exit::Usage, text)
+        })?;
+        options.push(format!("--scratch={text}"));
+    }
     options.extend(args.storage.iter().cloned());
-    options
+    Ok(options)
 }
 
 /// The places that a run of systemd looks at where none is named: the storages on which this node keeps backups.
