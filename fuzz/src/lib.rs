@@ -53,7 +53,7 @@ const ENOUGH: u64 = 1 << 20;
 
 /// Deltas: everything that can be applied has the length its header says, and says the same encoded anew.
 pub fn vcdiff(data: &[u8]) -> bool {
-    let limits = Limits { window: 1 << 16, app_header: 1 << 16 };
+    let limits = Limits { window: 1 << 16, app_header: 1 << 16, ..Limits::default() };
     let source = seeds::base();
     let Ok(mut reader) = Reader::new(data, limits) else { return false };
     let (mut out, mut hasher, mut total) = (Vec::new(), TargetHasher::new(), 0);

@@ -99,7 +99,8 @@ fn agree(
 /// The target of a delta against the seeds' base, or its first [`ENOUGH`] bytes.
 fn restore(data: &[u8]) -> Result<Vec<u8>, Error> {
     let source = seeds::base();
-    let mut reader = Reader::new(data, Limits { window: MAX_WINDOW, app_header: 1 << 16 })?;
+    let mut reader =
+        Reader::new(data, Limits { window: MAX_WINDOW, app_header: 1 << 16, ..Limits::default() })?;
     let (mut out, mut content) = (Vec::new(), Vec::new());
     while (content.len() as u64) < ENOUGH
         && let Some(item) = reader.next_item()?

@@ -5,6 +5,7 @@ pub mod chain;
 pub mod consolidate;
 pub mod disk;
 pub mod inventory;
+pub mod lockstep;
 pub mod names;
 pub mod offsite;
 pub mod orphans;

@@ -4,9 +4,9 @@
 //! The archives come from vzdump's `tar`, which is GNU tar in its pax or GNU format.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 
-use crate::container::read_full;
+use crate::container::{Skip, read_full};
 use crate::tar::{self, BLOCK, number};
 use crate::text::shown;
 
@@ -82,7 +82,7 @@ impl fmt::Display for TarSummary {
 
 /// Checks a whole archive: the checksum and numbers of every header, that all data is there, that two blocks of zeros
 /// end it, and that nothing but zeros follows them. An archive without any member is refused, as no guest is empty.
-pub fn check(input: impl Read) -> Result<TarSummary, TarError> {
+pub fn check(input: impl Skip) -> Result<TarSummary, TarError> {
     let mut walk =
         Walk { input, offset: 0, summary: TarSummary::default(), member: String::new(), global_size: None };
     walk.run()?;
@@ -98,7 +98,7 @@ struct Walk<R> {
     global_size: Option<u64>,
 }
 
-impl<R: Read> Walk<R> {
+impl<R: Skip> Walk<R> {
     fn run(&mut self) -> Result<(), TarError> {
         // These hold what pax or GNU headers say about the member that must follow.
         let (mut announced, mut size) = (false, None);
@@ -213,7 +213,12 @@ impl<R: Read> Walk<R> {
         let Some(padded) = size.checked_next_multiple_of(BLOCK as u64) else {
             return Err(self.malformed(self.offset, "a member's size is impossible"));
         };
-        self.skip_bytes(padded).map(|_| ())
+        let got = self.input.skip(padded).map_err(|source| TarError::Read { offset: self.offset, source })?;
+        self.offset += got;
+        match got == padded {
+            true => Ok(()),
+            false => Err(self.truncated("in the data of a member")),
+        }
     }
 
     /// Skips bytes and returns the last of them, or 0 if there is none.
@@ -236,11 +241,14 @@ impl<R: Read> Walk<R> {
     }
 
     fn exact(&mut self, buffer: &mut [u8], place: &'static str) -> Result<(), TarError> {
-        if self.fill(buffer)? < buffer.len() {
-            let place = format!("{place}{}", after(&self.member));
-            return Err(TarError::Truncated { offset: self.offset, place });
+        match self.fill(buffer)? < buffer.len() {
+            true => Err(self.truncated(place)),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    fn truncated(&self, place: &str) -> TarError {
+        TarError::Truncated { offset: self.offset, place: format!("{place}{}", after(&self.member)) }
     }
 
     /// Reads until `buffer` is full or the stream ends. Returns the number of bytes.

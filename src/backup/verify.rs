@@ -10,12 +10,16 @@ use super::disk::{Disk, Probe};
 use super::names::{self, BackupName, Format, Full};
 use super::tar::{self, TarSummary};
 use super::verified::Subject;
+use crate::container::{ByReading, Skip};
 use crate::text::shown;
 use crate::vma;
 
 /// Opens a backup as its uncompressed VMA or tar stream. A differential is decoded against the full backup that is
 /// given second. The stream must end in an error unless it is proven to be complete.
-pub type Open<'a> = &'a (dyn Fn(&Path, Option<&Path>) -> anyhow::Result<Box<dyn Read + Send>> + Sync);
+pub type Open<'a> = &'a (dyn Fn(&Path, Option<&Path>) -> anyhow::Result<Opened> + Sync);
+
+/// The uncompressed stream of a backup.
+pub type Opened = Box<dyn Skip + Send>;
 
 /// One backup that is to be checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,11 +218,15 @@ fn read(source: &Source, open: Open, look: bool, progress: &dyn Fn(u64)) -> anyh
     };
     let stream = opened()?;
     match source.format {
+        Format::Vma if !look => {
+            let reader = vma::Reader::new(stream)?;
+            let content = Content::Vma { disks: reader.header().devices.len() };
+            Ok(Verdict::Good { bytes: reader.skim()?.bytes, content, holds: None })
+        }
         Format::Vma => {
             let mut reader = vma::Reader::new(stream)?;
             let devices = reader.header().devices.clone();
-            let probes = if look { devices.iter().map(Probe::new).collect() } else { Vec::new() };
-            let mut probes: Vec<Option<Probe>> = probes;
+            let mut probes: Vec<_> = devices.iter().map(Probe::new).collect();
             probe_all(&mut reader, &mut probes)?;
             let bytes = reader.summary().bytes;
             // A partition was known only when its beginning had passed: that is rare, as archives begin with the front of disks.
@@ -226,9 +234,9 @@ fn read(source: &Source, open: Open, look: bool, progress: &dyn Fn(u64)) -> anyh
                 probes.iter_mut().flatten().for_each(Probe::again);
                 probe_all(&mut vma::Reader::new(opened()?)?, &mut probes)?;
             }
-            let disks = || Holds::Disks(probes.into_iter().flatten().map(Probe::finish).collect());
+            let disks = probes.into_iter().flatten().map(Probe::finish).collect();
             let content = Content::Vma { disks: devices.len() };
-            Ok(Verdict::Good { bytes, content, holds: look.then(disks) })
+            Ok(Verdict::Good { bytes, content, holds: Some(Holds::Disks(disks)) })
         }
         Format::Tar => {
             let summary = tar::check(stream)?;
@@ -242,7 +250,7 @@ fn read(source: &Source, open: Open, look: bool, progress: &dyn Fn(u64)) -> anyh
 ///
 /// # Errors
 /// Fails where reading fails, and where the archive is not whole.
-pub(super) fn walk(mut stream: impl Read, format: Format) -> anyhow::Result<(u64, Content)> {
+pub(super) fn walk(stream: impl Read, format: Format) -> anyhow::Result<(u64, Content)> {
     match format {
         Format::Vma => {
             let mut reader = vma::Reader::new(stream)?;
@@ -250,7 +258,7 @@ pub(super) fn walk(mut stream: impl Read, format: Format) -> anyhow::Result<(u64
             Ok((reader.summary().bytes, Content::Vma { disks: reader.header().devices.len() }))
         }
         Format::Tar => {
-            let summary = tar::check(&mut stream)?;
+            let summary = tar::check(ByReading::new(stream))?;
             Ok((summary.bytes, Content::Tar { members: summary.members }))
         }
     }
@@ -274,6 +282,9 @@ fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Bytes that are passed over before somebody is told.
+const STEP: u64 = 1 << 20;
+
 /// A stream that tells how much was read of it.
 struct Watched<'a, R> {
     inner: R,
@@ -285,6 +296,23 @@ impl<R: Read> Read for Watched<'_, R> {
         let n = self.inner.read(buf)?;
         (self.progress)(n as u64);
         Ok(n)
+    }
+}
+
+impl<R: Skip> Skip for Watched<'_, R> {
+    fn skip(&mut self, n: u64) -> io::Result<u64> {
+        let mut passed = 0;
+        // In small steps, so that whoever counts can hold it back.
+        while passed < n {
+            let step = (n - passed).min(STEP);
+            let got = self.inner.skip(step)?;
+            (self.progress)(got);
+            passed += got;
+            if got < step {
+                break;
+            }
+        }
+        Ok(passed)
     }
 }
 
@@ -302,11 +330,11 @@ mod tests {
     }
 
     /// Takes a differential for what is appended to its full.
-    fn append(path: &Path, base: Option<&Path>) -> anyhow::Result<Box<dyn Read + Send>> {
+    fn append(path: &Path, base: Option<&Path>) -> anyhow::Result<Opened> {
         let file = File::open(path)?;
         Ok(match base {
-            Some(base) => Box::new(File::open(base)?.chain(file)),
-            None => Box::new(file),
+            Some(base) => Box::new(ByReading::new(File::open(base)?.chain(file))),
+            None => Box::new(ByReading::new(file)),
         })
     }
 

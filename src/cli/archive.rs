@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueHint};
@@ -15,7 +16,7 @@ use crate::backup::names::{DIFFERENTIAL, full_forms};
 use crate::container::source::{self, Found, Refused};
 use crate::container::{self, read_full};
 use crate::matching::base::{Base, Nature};
-use crate::matching::restore::{self, Options};
+use crate::matching::restore::{self, Options, SharedBase};
 use crate::matching::{Error, WINDOW};
 use crate::text;
 use crate::vcdiff::{self, AppHeader};
@@ -50,6 +51,12 @@ pub fn processors() -> usize {
 /// Fails as [`restore::open`] does.
 pub fn open(path: &Path, base: Option<&Path>, threads: usize) -> anyhow::Result<Box<dyn Read + Send>> {
     open_found(path, base, Found::ByName, threads)
+}
+
+/// Opens the full backup that several differentials need, to be read once for all of them. The result is `None` where each
+/// must be decoded alone: the full has no map, or cannot be opened under this name.
+pub fn open_shared(full: &Path) -> Option<Arc<SharedBase>> {
+    Base::open_found(full, Found::ByName).ok().and_then(SharedBase::new)
 }
 
 fn open_found(

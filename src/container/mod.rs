@@ -27,6 +27,7 @@ mod read_at;
 pub mod salvage;
 pub mod seekable;
 mod skim;
+mod skip;
 pub mod source;
 pub(crate) mod workers;
 mod zst;
@@ -38,6 +39,7 @@ use std::io::{self, Read, Write};
 pub use extent::Extent;
 pub use random_access::{RandomAccess, RandomReader};
 pub use read_at::{RawFile, ReadAt, Sequential, Sparse};
+pub use skip::{ByReading, Skip};
 
 /// The largest zstd window that is accepted, as a power of 2: 128 MiB, as `zstd -d` accepts by default.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;

@@ -138,13 +138,18 @@ impl TargetHasher {
     /// Takes the next bytes of the target, and returns their Adler-32. Both are computed while the bytes are in the
     /// processor's cache.
     pub fn update_and_sum(&mut self, bytes: &[u8]) -> u32 {
-        const PART: usize = 128 << 10;
         let mut adler = simd_adler32::Adler32::new();
+        self.update_with(bytes, &mut adler);
+        adler.finish()
+    }
+
+    /// Takes the next bytes of the target, for this checksum too.
+    pub fn update_with(&mut self, bytes: &[u8], adler: &mut simd_adler32::Adler32) {
+        const PART: usize = 128 << 10;
         for part in bytes.chunks(PART) {
             self.update(part);
             adler.write(part);
         }
-        adler.finish()
     }
 
     /// Makes the record of all bytes so far.

@@ -29,13 +29,15 @@ pub struct Limits {
     /// because no more can be used; instructions and addresses to twice that (xdelta3 needs at most 1.25 times); and 1 KiB
     /// more for each.
     pub window: usize,
+    /// The most bytes of a window's three sections in all, as they are stored.
+    pub sections: u64,
     /// The longest application header, in bytes.
     pub app_header: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { window: MAX_WINDOW, app_header: 1 << 20 }
+        Limits { window: MAX_WINDOW, sections: u64::MAX, app_header: 1 << 20 }
     }
 }
 
@@ -192,6 +194,7 @@ impl<R: Read> Reader<R> {
             input.check(section.name(), *size, limit)?;
             sum += *size;
         }
+        input.check("a window's sections", sum, self.limits.sections)?;
         let adler32 = if indicator & WIN_ADLER32 != 0 {
             let mut bytes = [0; 4];
             input.exact(&mut bytes, "a window header")?;

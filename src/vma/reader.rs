@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::coverage::{Coverage, Partial};
 use super::{BLOCK, CLUSTER, Cluster, Defect, Device, EXTENT_HEADER, Error, ExtentHeader, Header};
-use crate::container::read_full;
+use crate::container::{Skip, read_full};
 
 /// What [`Reader::next`] returns, in the order of the stream.
 #[derive(Debug)]
@@ -139,17 +139,7 @@ impl<R: Read> Reader<R> {
     /// Reads the next extent with its data. The result is `false` at the end of a complete archive.
     fn read_extent(&mut self) -> Result<bool, Error> {
         let offset = self.offset;
-        let format = |defect| Error::Format { offset, defect };
-        let mut head = [0; EXTENT_HEADER];
-        match self.fill(&mut head)? {
-            0 => return self.finish().map(|()| false),
-            EXTENT_HEADER => {}
-            _ => return Err(Error::Truncated { offset: self.offset, what: "an extent header" }),
-        }
-        let head = ExtentHeader::parse(&head).map_err(format)?;
-        if head.uuid != self.header.uuid {
-            return Err(format(Defect::ForeignExtent));
-        }
+        let Some(head) = self.read_head()? else { return Ok(false) };
         let mut data = std::mem::take(&mut self.data);
         data.resize(head.data_len(), 0);
         let got = self.fill(&mut data)?;
@@ -160,6 +150,23 @@ impl<R: Read> Reader<R> {
         self.summary.extents += 1;
         self.extent = Some(Extent { head, offset, announced: false, next: 0, used: 0 });
         Ok(true)
+    }
+
+    /// Reads the header of the next extent. The result is `None` at the end of a complete archive.
+    fn read_head(&mut self) -> Result<Option<ExtentHeader>, Error> {
+        let offset = self.offset;
+        let format = |defect| Error::Format { offset, defect };
+        let mut head = [0; EXTENT_HEADER];
+        match self.fill(&mut head)? {
+            0 => return self.finish().map(|()| None),
+            EXTENT_HEADER => {}
+            _ => return Err(Error::Truncated { offset: self.offset, what: "an extent header" }),
+        }
+        let head = ExtentHeader::parse(&head).map_err(format)?;
+        if head.uuid != self.header.uuid {
+            return Err(format(Defect::ForeignExtent));
+        }
+        Ok(Some(head))
     }
 
     /// Reads until `buffer` is full or the stream ends.
@@ -220,6 +227,29 @@ impl<R: Read> Reader<R> {
             }
         }
         Ok(())
+    }
+}
+
+impl<R: Skip> Reader<R> {
+    /// Reads the archive to its end, and passes over the data. All else is checked as [`Reader::next`] does.
+    ///
+    /// # Errors
+    /// As [`Reader::next`].
+    pub fn skim(mut self) -> Result<Summary, Error> {
+        while let Some(head) = self.read_head()? {
+            let offset = self.offset - EXTENT_HEADER as u64;
+            let len = head.data_len() as u64;
+            let got = self.input.skip(len).map_err(|source| Error::Read { offset: self.offset, source })?;
+            self.offset += got;
+            if got < len {
+                return Err(Error::Truncated { offset: self.offset, what: "an extent" });
+            }
+            self.summary.extents += 1;
+            for cluster in head.clusters() {
+                self.admit(cluster).map_err(|defect| Error::Format { offset, defect })?;
+            }
+        }
+        Ok(self.summary())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod dump;
 mod jobs;
+mod one_pass;
 mod restore;
 mod schedule;
 

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -15,11 +16,16 @@ use super::report::Report;
 use super::schedule::ERROR;
 use super::throttle::Throttle;
 use super::unpacking::Unpacking;
-use crate::backup::verify::{ChainId, Open, Source, Task, check};
+use crate::backup::lockstep::{Lockstep, Stream};
+use crate::backup::verify::{ChainId, Open, Opened, Source, Task, Verdict, check};
 use crate::cli::archive;
 use crate::cli::progress::Progress;
 use crate::cli::say::chat;
-use crate::container;
+use crate::container::{self, ByReading};
+use crate::matching::restore::SharedBase;
+
+/// The most differentials of one full that are checked at the same time. Each takes some 30 MiB of memory.
+const TOGETHER: usize = 8;
 
 /// A backup to check, with its number among all and the bytes that it probably holds.
 struct Work {
@@ -55,7 +61,7 @@ pub(super) fn all(found: Found, args: &Args, notes: &Notes) -> anyhow::Result<Re
     let jobs = usize::try_from(args.jobs)?.min(chains.len()).max(1);
     let threads = (archive::processors() / jobs).max(1);
     let run = Run {
-        open: &move |path, base| archive::open(path, base, threads),
+        open: &move |path, base| Ok(Box::new(ByReading::new(archive::open(path, base, threads)?))),
         json: args.json,
         scheduled: args.scheduled,
         notes,
@@ -69,7 +75,7 @@ pub(super) fn all(found: Found, args: &Args, notes: &Notes) -> anyhow::Result<Re
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work_off = || -> anyhow::Result<()> {
         while let Some(chain) = next() {
-            chain.iter().try_for_each(|work| run.check(work))?;
+            run.check_chain(&chain)?;
         }
         Ok(())
     };
@@ -102,28 +108,83 @@ fn by_chain(work: Vec<Work>) -> Vec<Vec<Work>> {
 }
 
 impl Run<'_> {
-    /// Checks one backup and tells its result.
-    fn check(&self, Work { task, number, size }: &Work) -> anyhow::Result<()> {
+    /// Checks the backups of one chain, and tells the results in their order. Differentials are checked several at a time, so
+    /// that their full is read once for all of them.
+    fn check_chain(&self, chain: &[Work]) -> anyhow::Result<()> {
+        let is_due = |work: &Work| {
+            let source = work.task.source.as_ref().ok().filter(|source| source.base.is_some());
+            let subject = source.and_then(Source::subject);
+            source.is_some() && self.notes.good_before(subject.as_ref(), self.unpacking.is_some()).is_none()
+        };
+        let mut left = chain;
+        while let Some(first) = left.first() {
+            let together = left.iter().take(TOGETHER).take_while(|work| is_due(work)).count();
+            let (now, later) = left.split_at(together.max(1));
+            left = later;
+            let full = first.task.source.as_ref().ok().and_then(|source| source.base.as_deref());
+            match full.filter(|_| now.len() > 1).and_then(archive::open_shared) {
+                Some(full) => self.check_together(now, &full)?,
+                None => now.iter().try_for_each(|work| self.tell(self.check(work, None)))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks differentials of one full at the same time. One that is not found good is checked once more alone, so that
+    /// nothing that they share can be to blame.
+    fn check_together(&self, together: &[Work], full: &Arc<SharedBase>) -> anyhow::Result<()> {
+        let streams = Lockstep::streams(together.len());
+        let findings: Vec<Finding> = thread::scope(|scope| {
+            let begin = |(work, stream)| scope.spawn(move || self.check(work, Some((full, stream))));
+            let checks: Vec<_> = together.iter().zip(streams).map(begin).collect();
+            let end = |check: thread::ScopedJoinHandle<'_, Finding>| {
+                check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            checks.into_iter().map(end).collect()
+        });
+        findings.into_iter().try_for_each(|finding| self.tell(finding))
+    }
+
+    /// Checks one backup; with `shared`, beside others of this full.
+    fn check(
+        &self,
+        Work { task, number, size }: &Work,
+        shared: Option<(&Arc<SharedBase>, Stream)>,
+    ) -> Finding {
         let progress = &self.progress;
         progress.at(&task.name, Some((*number, self.of)));
         let start = Instant::now();
         // The expected length is an estimate: the bar of a larger backup stays at its end until the backup is done.
         let left = AtomicU64::new(*size);
         let advance = |n: u64| {
-            let before =
-                left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(n)));
+            let less = |left: u64| Some(left.saturating_sub(n));
+            let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
             progress.add(before.unwrap_or(0).min(n));
         };
         let count = |n: u64| {
             advance(n);
             self.throttle.passed(n);
         };
+        let look = self.unpacking.is_some();
         let subject = || task.source.as_ref().ok().and_then(Source::subject);
         let before = subject();
-        let finding = match self.notes.good_before(before.as_ref(), self.unpacking.is_some()) {
-            Some(outcome) => Finding::skipped(task, outcome, self.unpacking.is_some()),
+        let finding = match self.notes.good_before(before.as_ref(), look) {
+            Some(outcome) => Finding::skipped(task, outcome, look),
             None => {
-                let verdict = check(task, self.open, self.unpacking.is_some(), &count);
+                let together = shared.map(|(full, stream)| {
+                    let stream = Mutex::new(Some(stream));
+                    let open = |path: &Path, _: Option<&Path>| -> anyhow::Result<Opened> {
+                        // Where it is read once more, the others are not waited for.
+                        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+                        let wait = move |at| stream.iter().for_each(|stream| stream.reached(at));
+                        Ok(Box::new(full.open(path, wait)?))
+                    };
+                    check(task, &open, look, &count)
+                });
+                let verdict = match together {
+                    Some(good @ Verdict::Good { .. }) => good,
+                    _ => check(task, self.open, look, &count),
+                };
                 let mut finding = Finding::new(task, verdict, start.elapsed());
                 if let Some(unpacking) = &self.unpacking {
                     unpacking.go_on(task, &mut finding, self.open);
@@ -133,7 +194,7 @@ impl Run<'_> {
             }
         };
         advance(u64::MAX);
-        self.tell(finding)
+        finding
     }
 
     fn tell(&self, finding: Finding) -> anyhow::Result<()> {

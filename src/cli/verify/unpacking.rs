@@ -1,5 +1,6 @@
 //! Unpacks containers' backups into a temporary folder, if that is wanted.
 
+use std::io::Read;
 use std::path::PathBuf;
 
 use super::Args;
@@ -29,7 +30,7 @@ impl Unpacking {
         let Some(bytes) = finding.length().filter(|_| self.extract && source.format == Format::Tar) else {
             return;
         };
-        let read = || open(&source.path, source.base.as_deref());
+        let read = || open(&source.path, source.base.as_deref()).map(|stream| stream as Box<dyn Read + Send>);
         match unpack::tar(read, bytes, self.scratch.as_deref()) {
             Ok(unpacked) => {
                 if let Some(restores) = &mut finding.restores {

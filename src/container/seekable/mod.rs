@@ -28,7 +28,7 @@ mod tests;
 
 use std::io;
 
-pub use reader::{FrameReader, LastFrame, ReadOptions};
+pub use reader::{FrameReader, Held, LastFrame, ReadOptions};
 pub use table::Seekable;
 pub use walk::{End, Frames, end, first_side_tag, frames};
 pub use write::Writer;

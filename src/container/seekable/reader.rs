@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::frame::{FrameContent, decode_whole};
 use super::invalid;
 use super::table::Seekable;
-use crate::container::cache::Cache;
+use crate::container::cache::{Cache, Value};
 use crate::container::extent::Extent;
 use crate::container::read_at::ReadAt;
 
@@ -70,7 +70,71 @@ impl LastFrame {
     }
 }
 
+/// A part of a frame's content, which stays in memory as long as this does.
+pub struct Held {
+    content: Arc<FrameContent>,
+    range: Range<usize>,
+}
+
+impl Held {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // They were there when this was made, and a frame that somebody holds is not changed.
+        self.content.get(&self.range).unwrap_or_default()
+    }
+
+    /// Adds what follows directly behind this part in the same frame, if `next` does. Tells whether it did.
+    pub fn join(&mut self, next: &Held) -> bool {
+        let joined = self.range.start..next.range.end;
+        let follows =
+            self.is_of_frame(next) && self.range.end == next.range.start && self.content.holds(&joined);
+        if follows {
+            self.range = joined;
+        }
+        follows
+    }
+
+    /// Whether both keep the same frame in memory.
+    pub fn is_of_frame(&self, other: &Held) -> bool {
+        Arc::ptr_eq(&self.content, &other.content)
+    }
+
+    /// Bytes of memory that it keeps from being used for other things.
+    pub fn weight(&self) -> usize {
+        self.content.weight()
+    }
+}
+
 impl FrameReader {
+    /// Finds the content of an extent, and passes its parts to `sink`, in order, without copying them.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_at`].
+    pub fn hold(&self, extent: Extent, last: &mut LastFrame, sink: &mut impl FnMut(Held)) -> io::Result<()> {
+        if extent.pos.checked_add(extent.len).is_none_or(|end| end > self.file.size()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some((start, content)) = &last.0
+            && let Some(at) = extent.pos.checked_sub(*start).and_then(|at| usize::try_from(at).ok())
+            && let Some(range) = at.checked_add(extent.len as usize).map(|end| at..end)
+            && content.holds(&range)
+        {
+            sink(Held { content: Arc::clone(content), range });
+            return Ok(());
+        }
+        for (n, range) in self.file.frames_with(extent) {
+            // A frame can only be decompressed further while nobody else holds it.
+            *last = LastFrame::default();
+            let content = self.frame(n, range.clone())?;
+            if !content.holds(&range) {
+                return Err(invalid(format!("frame {n} of the zstd file is too short")));
+            }
+            *last = LastFrame(Some((self.file.frames[n].start, Arc::clone(&content))));
+            sink(Held { content, range });
+        }
+        Ok(())
+    }
+
     /// Reads as [`ReadAt::read_at`] does. It is quicker for a thread that reads many places close to one another, and
     /// passes the same `last` each time.
     ///

@@ -23,9 +23,17 @@ impl Differential {
     /// # Errors
     /// Fails where it is no differential, or cannot be read.
     pub fn open(input: Box<dyn Read + Send>) -> Result<Differential, Error> {
+        Differential::open_within(input, Limits::default())
+    }
+
+    /// As [`Differential::open`], with limits of its windows.
+    ///
+    /// # Errors
+    /// As [`Differential::open`].
+    pub(super) fn open_within(input: Box<dyn Read + Send>, limits: Limits) -> Result<Differential, Error> {
         let (_, stream) = container::decoder(input)
             .map_err(|source| Error::Io { what: "cannot read the differential".into(), source })?;
-        Differential::new(stream)
+        Ok(Differential { reader: Reader::new(stream, limits)?, checksums: true, file: None })
     }
 
     /// Reads the header of a differential that is not compressed.

@@ -1,0 +1,316 @@
+//! Several differentials of one full that are restored at about the same time, and read that full once.
+//!
+//! [`SharedBase`] is the full: what is decompressed of it, with the frames' checksums verified, serves all of them. A
+//! [`SharedStream`] is what one of them restores. Of a window it makes a list of pieces: parts of the full's frames and of the
+//! window's own data, which are not copied. The window's Adler-32 and the hash of the whole are computed over these pieces,
+//! before any of them leaves, so that everything is proved that [`Differential::restore`](super::Differential::restore)
+//! proves. Whoever reads the stream passes over what he needs not see.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::differential::Differential;
+use crate::container::seekable::{FrameReader, Held, LastFrame, ReadOptions};
+use crate::container::source::{self, Found, Refused};
+use crate::container::{Extent, Skip};
+use crate::matching::Error;
+use crate::matching::base::{Access, Base};
+use crate::text::{shown, told};
+use crate::vcdiff::{self, Inst, Item, Limits, Reader, TargetHasher, Window};
+
+/// Bytes of the full that are kept decompressed.
+const DECOMPRESSED: usize = 96 << 20;
+
+/// The longest window that is restored together with others, and the longest sections of one in all. Ours are no longer, and
+/// their sections are not compressed. What is otherwise is an error here, and must be restored alone.
+const MAX_WINDOW: usize = 8 << 20;
+const MAX_SECTIONS: u64 = 10 << 20;
+
+/// The most pieces of a window, and the most bytes of frames that they may keep in memory. What a window copies beyond that
+/// is copied to a buffer.
+const MAX_PIECES: usize = 1 << 15;
+const MAX_HELD: usize = 24 << 20;
+
+/// A full backup that several differentials copy from at about the same time.
+pub struct SharedBase {
+    base: Mutex<Base>,
+    content: FrameReader,
+}
+
+impl SharedBase {
+    /// Takes a full backup. The result is `None` where it has no map of ours: then each differential is restored alone.
+    pub fn new(base: Base) -> Option<Arc<SharedBase>> {
+        let Access::Mapped(map) = &base.access else { return None };
+        let options = ReadOptions { cache: DECOMPRESSED, checksums: true, fronts: false };
+        let content = map.file().reader(options);
+        Some(Arc::new(SharedBase { base: Mutex::new(base), content }))
+    }
+
+    /// Opens a differential of this full. `before` is called before each window, and may wait.
+    ///
+    /// # Errors
+    /// Fails where it cannot be opened, is none of this full, or is made in another way than ours.
+    pub fn open(
+        self: &Arc<Self>,
+        path: &Path,
+        before: impl FnMut(u64) + Send + 'static,
+    ) -> Result<SharedStream, Error> {
+        let io = |source| Error::Io { what: format!("cannot open {}", shown(path)), source };
+        let file: File = source::open(path, Found::ByName).map_err(|refused| match refused {
+            Refused::Io(source) => io(source),
+            refused => Error::Refused { path: path.to_owned(), refused },
+        })?;
+        let limits = Limits { window: MAX_WINDOW, sections: MAX_SECTIONS, ..Limits::default() };
+        let differential = Differential::open_within(Box::new(file), limits)?;
+        let header = differential.header();
+        // A warning is only for what has no checksum of the whole, which is restored alone.
+        let is_ours = header.end_record && differential.reader.header().secondary.is_none();
+        let base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        if base.accept_by_name(&header)?.is_some() || !is_ours {
+            return Err(Error::Internal("a differential of another program is restored alone"));
+        }
+        Ok(SharedStream {
+            shared: Arc::clone(self),
+            reader: differential.reader,
+            before: Box::new(before),
+            last: LastFrame::default(),
+            window: Window::default(),
+            made: Vec::new(),
+            pieces: VecDeque::new(),
+            at: 0,
+            hasher: TargetHasher::new(),
+            total: 0,
+            state: State::Begun,
+        })
+    }
+}
+
+/// What a differential restores, as a stream. Each window was proved before its first byte leaves; the end comes only once the
+/// whole was proved.
+pub struct SharedStream {
+    shared: Arc<SharedBase>,
+    reader: Reader<Box<dyn Read + Send>>,
+    before: Box<dyn FnMut(u64) + Send>,
+    last: LastFrame,
+    window: Window,
+    /// The content of the window, where it had to be copied.
+    made: Vec<u8>,
+    /// What is left of the window.
+    pieces: VecDeque<Piece>,
+    /// How many bytes of the first piece were read.
+    at: usize,
+    hasher: TargetHasher,
+    total: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Begun,
+    Ended,
+    Failed,
+}
+
+/// Bytes of a window, and where they are.
+enum Piece {
+    /// In a frame of the full.
+    Held(Held),
+    /// In the data of the window: where they begin, and how many they are.
+    New(usize, usize),
+    /// In the buffer that holds all of the window.
+    Made(usize),
+    /// Nowhere: one byte so often.
+    Run(u8, usize),
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Piece::Held(held) => held.bytes().len(),
+            Piece::New(_, len) | Piece::Made(len) | Piece::Run(_, len) => *len,
+        }
+    }
+}
+
+/// Why the pieces of a window are not listed.
+enum Unlisted {
+    /// It must be copied: it copies from itself, or from too many places.
+    ToCopy,
+    Failed(vcdiff::Error),
+}
+
+/// Lists the pieces of a window.
+fn list(window: &Window, content: &FrameReader, last: &mut LastFrame) -> Result<VecDeque<Piece>, Unlisted> {
+    let source = window.source.map_or(Extent::default(), |it| Extent::new(it.pos, it.len));
+    let (mut pieces, mut data, mut held) = (VecDeque::<Piece>::new(), 0, 0);
+    for inst in window.instructions() {
+        match inst.map_err(Unlisted::Failed)? {
+            inst if inst.is_empty() => data += usize::from(matches!(inst, Inst::Run { .. })),
+            Inst::Add { data: new } => {
+                pieces.push_back(Piece::New(data, new.len()));
+                data += new.len();
+            }
+            Inst::Run { byte, len } => {
+                pieces.push_back(Piece::Run(byte, len));
+                data += 1;
+            }
+            Inst::Copy { len, addr } => {
+                let pos = source.pos.saturating_add(addr);
+                if source.len.checked_sub(addr).is_none_or(|rest| rest < len as u64) {
+                    return Err(Unlisted::ToCopy);
+                }
+                let taken = content.hold(Extent::new(pos, len as u64), last, &mut |part| {
+                    if let Some(Piece::Held(before)) = pieces.back_mut() {
+                        if before.join(&part) {
+                            return;
+                        }
+                        held += if before.is_of_frame(&part) { 0 } else { part.weight() };
+                    } else {
+                        held += part.weight();
+                    }
+                    pieces.push_back(Piece::Held(part));
+                });
+                taken.map_err(|source| {
+                    Unlisted::Failed(vcdiff::Error::Base { window: window.index, pos, len, source })
+                })?;
+            }
+        }
+        if pieces.len() > MAX_PIECES || held > MAX_HELD {
+            return Err(Unlisted::ToCopy);
+        }
+    }
+    Ok(pieces)
+}
+
+impl SharedStream {
+    /// Goes on to the next window, and proves it. The state tells whether there was one.
+    fn next(&mut self) -> Result<(), Error> {
+        self.pieces.clear();
+        self.last = LastFrame::default();
+        (self.before)(self.total);
+        self.window = match self.reader.next_item()? {
+            Some(Item::Window(window)) => window,
+            Some(Item::End(record)) => {
+                record.check(&self.hasher.finish())?;
+                self.state = State::Ended;
+                // Nothing may follow.
+                return match self.reader.next_item()? {
+                    None => Ok(()),
+                    Some(_) => Err(Error::Internal("something follows the end record")),
+                };
+            }
+            None => {
+                self.state = State::Ended;
+                return Ok(());
+            }
+        };
+        self.pieces = match list(&self.window, &self.shared.content, &mut self.last) {
+            Ok(pieces) => pieces,
+            Err(Unlisted::Failed(error)) => return Err(error.into()),
+            Err(Unlisted::ToCopy) => {
+                let (shared, last) = (&self.shared, &mut self.last);
+                let adler = self.window.adler32.take();
+                let mut read = |pos: u64, buf: &mut [u8]| shared.content.read_near(pos, buf, last);
+                self.window.apply(&mut read, &mut self.made)?;
+                self.window.adler32 = adler;
+                VecDeque::from([Piece::Made(self.made.len())])
+            }
+        };
+        self.prove()
+    }
+
+    /// Computes the checksums of the window over its pieces.
+    fn prove(&mut self) -> Result<(), Error> {
+        let mut adler = simd_adler32::Adler32::new();
+        let mut run = Vec::new();
+        let mut len = 0;
+        for piece in &self.pieces {
+            let bytes = match piece {
+                Piece::Held(held) => held.bytes(),
+                Piece::New(at, len) => &self.window.data[*at..][..*len],
+                Piece::Made(len) => &self.made[..*len],
+                Piece::Run(byte, len) => {
+                    run.clear();
+                    run.resize(*len, *byte);
+                    &run
+                }
+            };
+            len += bytes.len();
+            self.hasher.update_with(bytes, &mut adler);
+        }
+        let (expected, found) = (self.window.adler32, adler.finish());
+        if len != self.window.target_len {
+            return Err(Error::Internal("the pieces of a window are not its length"));
+        }
+        self.total += len as u64;
+        match expected {
+            Some(expected) if expected != found => {
+                Err(vcdiff::Error::Checksum { window: self.window.index, expected, found }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes sure that there is a piece, if there is more. Tells whether there is.
+    fn fill(&mut self) -> io::Result<bool> {
+        while self.pieces.is_empty() {
+            match self.state {
+                State::Ended => return Ok(false),
+                State::Failed => {
+                    return Err(io::Error::other("the differential could not be restored"));
+                }
+                State::Begun => {}
+            }
+            if let Err(error) = self.next() {
+                self.state = State::Failed;
+                self.pieces.clear();
+                return Err(io::Error::new(io::ErrorKind::InvalidData, told(&error)));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Passes over bytes of the first piece.
+    fn advance(&mut self, n: usize) {
+        self.at += n;
+        if self.pieces.front().is_some_and(|piece| piece.len() <= self.at) {
+            self.pieces.pop_front();
+            self.at = 0;
+        }
+    }
+}
+
+impl Read for SharedStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() || !self.fill()? {
+            return Ok(0);
+        }
+        let Some(piece) = self.pieces.front() else { return Ok(0) };
+        let n = buf.len().min(piece.len() - self.at);
+        let part = self.at..self.at + n;
+        match piece {
+            Piece::Held(held) => buf[..n].copy_from_slice(&held.bytes()[part]),
+            Piece::New(start, _) => buf[..n].copy_from_slice(&self.window.data[*start..][part]),
+            Piece::Made(_) => buf[..n].copy_from_slice(&self.made[part]),
+            Piece::Run(byte, _) => buf[..n].fill(*byte),
+        }
+        self.advance(n);
+        Ok(n)
+    }
+}
+
+impl Skip for SharedStream {
+    fn skip(&mut self, n: u64) -> io::Result<u64> {
+        let mut left = n;
+        while left > 0 && self.fill()? {
+            let Some(piece) = self.pieces.front() else { break };
+            let step = (piece.len() - self.at).min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.advance(step);
+            left -= step as u64;
+        }
+        Ok(n - left)
+    }
+}
