@@ -3,6 +3,8 @@
 //! The rules are those of POSIX (pax and ustar) and of GNU tar's manual, "Basic Tar Format" and "Storing Sparse Files".
 //! The archives come from vzdump's `tar`, which is GNU tar in its pax or GNU format.
 
+pub mod salvage;
+
 use std::fmt;
 use std::io;
 

@@ -1,9 +1,9 @@
-//! What is left of a damaged backup: `vma extract --salvage`.
+//! What is left of a damaged backup: `vma extract --salvage`, `restore --salvage`.
 
 use std::ffi::OsStr;
 use std::io::Write;
 use std::ops::Range;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -11,14 +11,18 @@ use serde_json::{Value, json};
 
 use super::archive;
 use super::say::{count, say};
-use crate::container::salvage::{self, Pieces, Search};
+use crate::backup::tar::salvage as tar;
+use crate::container::salvage::{self, Piece, Pieces, Search};
 use crate::container::source::Found;
-use crate::matching::base::Base;
+use crate::matching::base::{Base, Nature};
 use crate::matching::restore::Wreck;
 use crate::matching::{BaseProblem, Error};
-use crate::text::{shown, told};
+use crate::text::{shown, shown_bytes, told};
 use crate::vcdiff::AppHeader;
 use crate::vma::{Made, Salvaged, SalvagedDisk};
+
+/// The most files that are unproved which are listed one by one.
+const LISTED: usize = 100;
 
 /// The end of a salvage that did not get everything.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +45,7 @@ pub(super) fn extract(
         let list = list
             .map(|path| made.file(path).with_context(|| format!("cannot make {}", shown(path))))
             .transpose()?;
-        let pieces = open(name, base)?;
+        let pieces = open(name, base, Search::Lookalikes)?;
         let salvaged =
             crate::vma::salvage(pieces, directory, only, made).with_context(|| shown_name.clone())?;
         anyhow::Ok((salvaged, list))
@@ -67,8 +71,100 @@ pub(super) fn extract(
     }))
 }
 
+/// Writes what is left of a container's backup as a tar archive.
+///
+/// # Errors
+/// Fails where nothing can be salvaged, or it is a VM's backup.
+pub(super) fn tar(
+    (name, base): (&OsStr, Option<&Path>),
+    out: &mut dyn Write,
+) -> anyhow::Result<tar::Salvaged> {
+    let shown_name = archive::shown(name);
+    // What looks like a further frame may be a file within the archive.
+    let mut open = || open(name, base, Search::Certain);
+    if let Some(Ok(Piece::Bytes { bytes, .. })) = open()?.next()
+        && Nature::of(&bytes) == Nature::Vma
+    {
+        bail!("{shown_name} is a VM's backup: pve-xdelta3 vma extract --salvage gets what is left of it");
+    }
+    tar::salvage(&mut open, out).with_context(|| shown_name.clone())
+}
+
+/// Tells what is lost of a container's backup; `list` is a new file that tells programs.
+///
+/// # Errors
+/// [`Incomplete`] where anything is lost or in doubt.
+pub(super) fn tell_tar(name: &OsStr, salvaged: &tar::Salvaged, list: Option<&Path>) -> anyhow::Result<()> {
+    for why in &salvaged.reasons {
+        say!("damage: {why}");
+    }
+    for tar::Partial { name, written, lost, why, .. } in &salvaged.partial {
+        let name = shown_bytes(name);
+        let told = match (written, why) {
+            (Some(written), _) => format!("the rest is {}", shown_bytes(written)),
+            (None, Some(why)) => format!("left out: {why}"),
+            (None, None) => "left out".to_owned(),
+        };
+        say!("{name}: lost, or not whole; {told}");
+        for Range { start, end } in lost {
+            say!("{name}: lost: {start} to {end}");
+        }
+    }
+    for (folder, members) in &salvaged.unproved {
+        let members = count(usize::try_from(*members).unwrap_or(usize::MAX), "member");
+        say!("{folder}: {members} found behind damage, whose places are not proved");
+    }
+    match salvaged.doubtful.len() {
+        0 => {}
+        members if members <= LISTED => {
+            salvaged.doubtful.iter().for_each(|path| say!("{}: unproved", shown_bytes(path)));
+        }
+        members => say!(
+            "unproved: {}, as the checksum that vouches for them is wrong or lost (--json lists them)",
+            count(members, "member")
+        ),
+    }
+    if let Some(path) = list {
+        let mut file = std::fs::OpenOptions::new();
+        let file = file.write(true).create_new(true).mode(0o600).open(path);
+        file.and_then(|mut file| {
+            writeln!(file, "{:#}", tar_as_json(salvaged)).and_then(|()| file.sync_all())
+        })
+        .with_context(|| format!("cannot write {}", shown(path)))?;
+    }
+    if salvaged.is_whole() {
+        return Ok(());
+    }
+    bail!(Incomplete(format!(
+        "{} is damaged: {} there{}, {} not whole, as listed above{}",
+        archive::shown(name),
+        count(usize::try_from(salvaged.whole).unwrap_or(usize::MAX), "member"),
+        if salvaged.doubtful.is_empty() { "" } else { " (not all of them proved)" },
+        salvaged.partial.len(),
+        if salvaged.unproved.is_empty() { "" } else { "; further files are lost whose names nobody knows" }
+    )))
+}
+
+fn tar_as_json(salvaged: &tar::Salvaged) -> Value {
+    let range = |r: &Range<u64>| json!({"from": r.start, "to": r.end});
+    let partial = |it: &tar::Partial| {
+        json!({
+            "name": shown_bytes(&it.name), "written": it.written.as_deref().map(shown_bytes),
+            "lost": it.lost.iter().map(range).collect::<Vec<_>>(), "why": it.why,
+        })
+    };
+    json!({
+        "whole": salvaged.is_whole(),
+        "members": salvaged.whole,
+        "partial": salvaged.partial.iter().map(partial).collect::<Vec<_>>(),
+        "unproved": salvaged.unproved,
+        "damage": salvaged.reasons,
+        "unproved_content": salvaged.doubtful.iter().map(|it| shown_bytes(it)).collect::<Vec<_>>(),
+    })
+}
+
 /// Opens what is left of an archive, full or differential.
-fn open(name: &OsStr, base: Option<&Path>) -> anyhow::Result<Pieces> {
+fn open(name: &OsStr, base: Option<&Path>, search: Search) -> anyhow::Result<Pieces> {
     let shown_name = archive::shown(name);
     let (base, found) = match base {
         Some(base) => (Some(base.to_owned()), Found::ByPerson),
@@ -83,7 +179,7 @@ fn open(name: &OsStr, base: Option<&Path>) -> anyhow::Result<Pieces> {
     }
     let file = archive::input(name, found)?;
     let Some(base) = base else {
-        return salvage::open(&file, Search::Lookalikes).with_context(|| format!("cannot read {shown_name}"));
+        return salvage::open(&file, search).with_context(|| format!("cannot read {shown_name}"));
     };
     let wreck = Wreck::open(&file).with_context(|| shown_name.clone())?;
     let base = open_base(&base, found, &wreck.header()).with_context(|| shown_name)?;

@@ -10,25 +10,27 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::archive;
-use super::exit::{BROKEN_PIPE, READ_ALL};
+use super::exit::{BROKEN_PIPE, INCOMPLETE, READ_ALL};
 use super::output::Destination;
 use super::progress::{Progress, Watched};
 use super::report::Report;
+use super::salvage::Incomplete;
 use super::say::{self, HELPER as NAME, say};
 use super::standard;
 use super::tar;
 use super::vma;
-use crate::container::source::{Found, Pass};
-use crate::container::{self, Compression, Kind};
-use crate::matching::base::{Access, Base, Nature};
-use crate::matching::restore::{self, Differential, Options};
+use crate::container::source::Found;
+use crate::container::{self, Compression};
+use crate::matching::base::{Access, Base};
+use crate::matching::restore::MAX_WINDOW;
 use crate::matching::{BaseProblem, Error, WINDOW, differential, full};
 use crate::text::{hex, shown, told};
 
 mod compose;
+mod restore;
 
 /// Differential backups of Proxmox VE: the program behind vzdump's compressor.
 #[derive(Parser)]
@@ -42,7 +44,7 @@ const AFTER_HELP: &str = "Without one of these commands pve-xdelta3 takes the co
 manual page has all of them, pve-xdelta3 -h the list).
 
 Exit status: 0 done; 1 failed, what was written is incomplete; 2 wrong usage; 3 compose: everything must be read; 4 \
-vma extract --salvage: something is lost or no longer proved, and the rest was written; 141 the \
+vma extract --salvage and restore --salvage: something is lost or no longer proved, and the rest was written; 141 the \
 reader of the output went away.";
 
 #[derive(Subcommand)]
@@ -60,7 +62,8 @@ its size), by which differentials are made without reading it again."
     #[command(long_about = compose::ABOUT)]
     Compose(compose::Args),
     /// Restore from a differential and its full backup, to standard output
-    Restore(RestoreArgs),
+    #[command(long_about = restore::ABOUT)]
+    Restore(restore::RestoreArgs),
     /// Look into a VM's backup, full or differential: list, config, verify, extract, create
     ///
     /// The commands and options are those of Proxmox' own `vma`.
@@ -146,7 +149,7 @@ struct DiffArgs {
     /// MiB to keep of a base that can only be read from the front (zstd without a seek table, gzip, xz, bzip2): changed
     /// data is looked for in these. Restoring takes as much memory, 256 MiB at most, and about 1 GiB below TMPDIR
     /// (/var/tmp) for data that moved further
-    #[arg(long, value_name = "MIB", default_value_t = WINDOW >> 20, value_parser = clap::value_parser!(u64).range(16..=restore::MAX_WINDOW >> 20))]
+    #[arg(long, value_name = "MIB", default_value_t = WINDOW >> 20, value_parser = clap::value_parser!(u64).range(16..=MAX_WINDOW >> 20))]
     window: u64,
     /// Write an ordinary full backup if the base cannot serve. If the base turns out damaged only later, nothing is
     /// made, and the reason is left in PATH.damaged
@@ -164,28 +167,6 @@ struct DiffArgs {
     report: ReportArg,
     #[command(flatten)]
     to: Destination,
-}
-
-#[derive(Args)]
-struct RestoreArgs {
-    /// Where no full backup is given, it is looked for beside FILE, by FILE's name, and both must be regular files. If
-    /// it is not there, or is another one, the same name with another compression (.zst, .lzo, .gz, .xz, none) will do
-    #[command(flatten)]
-    base: BaseArgs,
-    /// Use this base even if the differential's header says that it was made against another one, or does not say
-    /// against which
-    #[arg(long)]
-    any_base: bool,
-    /// MiB to keep of a base that can only be read from the front (zstd without a map, gzip, xz)
-    #[arg(long, value_name = "MIB", default_value_t = WINDOW >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    window: u64,
-    #[command(flatten)]
-    threads: Threads,
-    #[command(flatten)]
-    to: Destination,
-    /// The differential; - for standard input
-    #[arg(value_hint = ValueHint::FilePath)]
-    file: OsString,
 }
 
 /// The arguments that name the full backup.
@@ -267,7 +248,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Command::Full(args) => compress(args),
         Command::Diff(args) => diff(args),
         Command::Compose(args) => compose::run(args),
-        Command::Restore(args) => restore(args),
+        Command::Restore(args) => restore::run(args),
         Command::Vma(command) => {
             say::speak_as("pve-xdelta3 vma");
             return vma::run(command, &archive::open_named);
@@ -286,6 +267,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             match () {
                 () if e.is::<Usage>() => ExitCode::from(2),
                 () if compose::must_read_all(&e) => ExitCode::from(READ_ALL),
+                () if e.is::<Incomplete>() => ExitCode::from(INCOMPLETE),
                 () => ExitCode::FAILURE,
             }
         }
@@ -407,94 +389,12 @@ fn note_damage(base: &Path, found: &str) {
     }
 }
 
-fn restore(args: RestoreArgs) -> anyhow::Result<()> {
-    let name = archive::shown(&args.file);
-    let given = args.base.get();
-    let beside = archive::full_beside(Path::new(&args.file));
-    let found = match (&given, &beside) {
-        (Some((_, found)), _) => *found,
-        (None, Ok(_)) => Found::ByName,
-        (None, Err(_)) => Found::ByPerson,
-    };
-    let input = archive::input(&args.file, found)?;
-    let again = Pass::from_here(&input);
-    let delta = read_differential(input).with_context(|| name.clone())?.with(again);
-    let base = match given {
-        Some((base, _)) => Some(base),
-        None if delta.needs_base() => Some(beside?),
-        None => None,
-    };
-    let header = delta.header();
-    let open = |base: PathBuf| match args.any_base {
-        // Whoever accepts any base means the file of that name, not the same name with another compression.
-        true => Base::open_found(&base, found),
-        false => archive::open_in_any_form(&base, found, &header),
-    };
-    let base = base.map(open).transpose().with_context(|| name.clone())?;
-    let unchecked = match &base {
-        Some(base) if found == Found::ByName && !args.any_base => {
-            base.accept_by_name(&header).with_context(|| name.clone())?
-        }
-        _ => None,
-    };
-    let both = match &base {
-        Some(base) => format!("{name} (full backup {})", shown(&base.path)),
-        None => name,
-    };
-    let options =
-        Options { threads: args.threads.get(), window: args.window << 20, check_base: !args.any_base };
-    let mut read = vec![Path::new(&args.file)];
-    let path = base.as_ref().map(|base| base.path.clone());
-    read.extend(path.as_deref());
-    args.to.write(&read, |mut out| {
-        let size = base.as_ref().and_then(Base::size);
-        let progress = Progress::new(args.to.progress(!standard::is_file()), size);
-        let done = delta.restore(base, options, |bytes| {
-            progress.add(bytes.len() as u64);
-            out.write_all(bytes)
-        });
-        progress.end();
-        done.map(drop).context(both)
-    })?;
-    // The warning comes at the end: Proxmox VE reads the beginning for the guest's configuration, and takes any text
-    // for a failure.
-    if let Some(unchecked) = unchecked {
-        say!("{}: warning: {unchecked}", archive::shown(&args.file));
-    }
-    Ok(())
-}
-
-/// Reads a differential's header. A full backup that is given as a differential is refused in words that say so.
-fn read_differential(input: File) -> anyhow::Result<Differential> {
-    let (kind, content) = container::decoder(Box::new(input)).context("cannot read the differential")?;
-    let (found, content) = archive::beginning(content).context("cannot read the differential")?;
-    let unpacker = match kind {
-        Kind::Zstd => "zstd -d",
-        Kind::Lzop => "lzop -d",
-        Kind::Gzip => "gzip -d",
-        _ => "its decompressor",
-    };
-    match (found, kind) {
-        (Nature::Vma, Kind::Raw) => {
-            bail!("a full backup (VMA), not compressed: pve-xdelta3 vma extract unpacks its disks")
-        }
-        (Nature::Vma, _) => bail!(
-            "a full backup (VMA), no differential: {unpacker} decompresses it, pve-xdelta3 vma extract unpacks its disks"
-        ),
-        (Nature::Tar, Kind::Raw) => bail!("a full backup (tar), not compressed: tar -x unpacks it"),
-        (Nature::Tar, _) => {
-            bail!("a full backup (tar), no differential: {unpacker} decompresses it, tar -x unpacks it then")
-        }
-        _ => Ok(Differential::new(content)?),
-    }
-}
-
 fn identify(path: &Path, against: Option<&Path>) -> anyhow::Result<()> {
     standard::is_read()?;
     let base = Base::open(path)?.full()?;
     if let Some(name) = against {
         let input = File::open(name).with_context(|| format!("cannot open {}", shown(name)))?;
-        let delta = read_differential(input).with_context(|| shown(name))?;
+        let delta = restore::read_differential(input).with_context(|| shown(name))?;
         base.prove(&delta.header()).with_context(|| shown(name))?;
     }
     let how = match base.access {

@@ -4,6 +4,7 @@ mod dump;
 mod jobs;
 mod one_pass;
 mod restore;
+mod salvage;
 mod schedule;
 
 use std::ffi::OsStr;
