@@ -139,6 +139,7 @@ impl Work {
     fn restored(&self, tools: &Tools) -> anyhow::Result<Box<dyn Read + Send>> {
         let base = self.path(self.differential.base().as_str());
         (tools.open)(&self.path(self.differential.as_str()), Some(&base))
+            .map(|opened| opened as Box<dyn Read + Send>)
     }
 
     fn make(&self, was: Identity, tools: &Tools) -> anyhow::Result<Done> {

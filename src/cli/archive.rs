@@ -13,8 +13,9 @@ use clap::{Args, ValueHint};
 use super::say::say;
 use super::standard;
 use crate::backup::names::{DIFFERENTIAL, full_forms};
+use crate::backup::verify::Opened;
 use crate::container::source::{self, Found, Refused};
-use crate::container::{self, read_full};
+use crate::container::{self, ByReading, read_full};
 use crate::matching::base::{Base, Nature};
 use crate::matching::restore::{self, Options, SharedBase};
 use crate::matching::{Error, WINDOW};
@@ -44,13 +45,20 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Opens the content of a backup that was found in a directory, to be decoded by this many threads. `base` is the full
-/// backup of a differential.
+/// Opens the content of a backup that was found in a directory. `base` is the full backup of a differential.
 ///
 /// # Errors
 /// Fails as [`restore::open`] does.
-pub fn open(path: &Path, base: Option<&Path>, threads: usize) -> anyhow::Result<Box<dyn Read + Send>> {
-    open_found(path, base, Found::ByName, threads)
+pub fn open(path: &Path, base: Option<&Path>) -> anyhow::Result<Opened> {
+    open_with(path, base, processors())
+}
+
+/// As [`open`], to be decoded by this many threads.
+///
+/// # Errors
+/// Fails as [`restore::open`] does.
+pub fn open_with(path: &Path, base: Option<&Path>, threads: usize) -> anyhow::Result<Opened> {
+    Ok(Box::new(ByReading::new(open_found(path, base, Found::ByName, threads)?)))
 }
 
 /// Opens the full backup that several differentials need, to be read once for all of them. The result is `None` where each

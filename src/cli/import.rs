@@ -20,10 +20,10 @@ use super::results::ResultsFile;
 use super::say::{chat, say};
 use crate::backup::chain::Directory;
 use crate::backup::verified::{self, Outcome};
-use crate::backup::verify::{Task, Verdict, check, task};
+use crate::backup::verify::{Opened, Task, Verdict, check, task};
 use crate::backup::{BackupName, Differential};
-use crate::container;
 use crate::container::source::Found;
+use crate::container::{self, ByReading};
 use crate::matching::WINDOW;
 use crate::matching::restore::{self, Options};
 use crate::nbd::Throttle;
@@ -165,7 +165,7 @@ fn examine(dir: &Path, name: &BackupName, passed: &dyn Fn(u64), results: Option<
     let before = subject();
     let look = look::at(dir, name);
     let verdict = match &look {
-        Ok(_) => check(&task, &open, passed),
+        Ok(_) => check(&task, &open, false, passed),
         Err(error) => failed(&task, error),
     };
     let good = match verdict {
@@ -180,7 +180,7 @@ fn examine(dir: &Path, name: &BackupName, passed: &dyn Fn(u64), results: Option<
         say!("warning: the result is not kept: {}: {error}", shown(results));
     }
     let (result, error, bytes, content) = match verdict {
-        Verdict::Good { bytes, content } => ("ok", None, Some(bytes), Some(content.to_string())),
+        Verdict::Good { bytes, content, .. } => ("ok", None, Some(bytes), Some(content.to_string())),
         Verdict::Bad(reason) => ("failed", Some(reason), None, None),
         Verdict::Gone => ("gone", None, None, None),
     };
@@ -208,10 +208,11 @@ fn failed(task: &Task, error: &anyhow::Error) -> Verdict {
 }
 
 /// Opens the content of a backup. What the originals did not write down is in the table, and no warning.
-fn open(path: &Path, base: Option<&Path>) -> anyhow::Result<Box<dyn io::Read + Send>> {
+fn open(path: &Path, base: Option<&Path>) -> anyhow::Result<Opened> {
     let options = Options { threads: processors(), window: WINDOW, check_base: true };
     let base = base.map(|base| move |header: &AppHeader| open_in_any_form(base, Found::ByName, header));
-    restore::open(path, base, Found::ByName, options, drop).with_context(|| shown(path))
+    let stream = restore::open(path, base, Found::ByName, options, drop).with_context(|| shown(path))?;
+    Ok(Box::new(ByReading::new(stream)))
 }
 
 impl Report {

@@ -56,6 +56,11 @@ impl Progress {
         self.0.inc(bytes.min(left));
     }
 
+    /// Sets the number of bytes that are done.
+    pub fn reached(&self, bytes: u64) {
+        self.0.set_position(bytes);
+    }
+
     /// Prints a text in place of the bar, which is drawn again below it.
     pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         self.0.suspend(print)

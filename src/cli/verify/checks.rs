@@ -21,7 +21,7 @@ use crate::backup::verify::{ChainId, Open, Opened, Source, Task, Verdict, check}
 use crate::cli::archive;
 use crate::cli::progress::Progress;
 use crate::cli::say::chat;
-use crate::container::{self, ByReading};
+use crate::container;
 use crate::matching::restore::SharedBase;
 
 /// The most differentials of one full that are checked at the same time. Each takes some 30 MiB of memory.
@@ -61,7 +61,7 @@ pub(super) fn all(found: Found, args: &Args, notes: &Notes) -> anyhow::Result<Re
     let jobs = usize::try_from(args.jobs)?.min(chains.len()).max(1);
     let threads = (archive::processors() / jobs).max(1);
     let run = Run {
-        open: &move |path, base| Ok(Box::new(ByReading::new(archive::open(path, base, threads)?))),
+        open: &move |path, base| archive::open_with(path, base, threads),
         json: args.json,
         scheduled: args.scheduled,
         notes,

@@ -226,7 +226,8 @@ fn content(
     while extended {
         let (map, taken) = feed.exact(BLOCK)?;
         let Some(map) = map else {
-            let lost = Vec::from_iter([0..size]);
+            let mut lost = Vec::new();
+            add(&mut lost, 0..size);
             visitor.end(&member, Found { lost, cut: Some(0), proved: false })?;
             return Ok(Next::Search { aligned: taken == Taken::All });
         };
