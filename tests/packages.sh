@@ -46,8 +46,8 @@ if [ $# = 0 ]; then
 	rm -rf "$packages"
 	# Quick to build and to unpack: what is tested here is how they are installed, which happens often, and they have
 	# little data to deal with.
-	DEB_BUILD_OPTIONS=noopt DEB_CFLAGS_APPEND=-O0 DPKG_DEB_COMPRESSOR_TYPE=none \
-		debian/build.sh "$packages" >"$packages.log" 2>&1
+	DEB_BUILD_OPTIONS=noopt DEB_CFLAGS_APPEND=-O0 DPKG_DEB_COMPRESSOR_TYPE=gzip \
+		DPKG_DEB_COMPRESSOR_LEVEL=1 debian/build.sh "$packages" >"$packages.log" 2>&1
 fi || {
 	tail -40 "$packages.log"
 	echo "debian/build.sh failed: $packages.log"
