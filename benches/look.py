@@ -114,8 +114,16 @@ class Server:
         self.process.wait()
 
 
+class Row(dict):
+    """A row of figures, each told as soon as it is known."""
+
+    def __setitem__(self, name, value):
+        print(f"{name}: {value:.2f}", flush=True)
+        super().__setitem__(name, value)
+
+
 def disk(backup, restore):
-    row = {}
+    row = Row()
     server = Server(backup)
     server.connect()
     server.read(0, 512)
@@ -140,7 +148,8 @@ def disk(backup, restore):
 
 def container(backup, unpack):
     os.makedirs("all", exist_ok=True)
-    row = {"unpack": seconds(unpack)}
+    row = Row()
+    row["unpack"] = seconds(unpack)
     shutil.rmtree("all")
     for name in ("one file, first time", "one file, again"):
         row[name] = seconds([PROGRAM, "tar", "extract", backup, "20/500", "-C", "one"])

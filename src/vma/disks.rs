@@ -10,6 +10,8 @@ use crate::text::shown;
 
 /// Bits of a place that hold the mask; the rest is the position of the cluster's blocks in the archive.
 const MASK_BITS: u32 = 16;
+/// How many bytes are read at once where extents are short.
+const AHEAD: u64 = 64 << 10;
 /// Stands for a cluster that was not seen.
 const UNSEEN: u64 = u64::MAX;
 
@@ -114,14 +116,33 @@ impl Index {
     /// Fails where a header cannot be read or is damaged, or the last extent is cut short.
     pub fn walk(&mut self, content: &dyn ReadAt, mut at: u64) -> Result<(), Error> {
         let size = content.size();
+        let (mut ahead, mut ahead_at, mut is_small) = (Vec::new(), at, false);
         while at < size {
             let format = |defect| Error::Format { offset: at, defect };
-            let mut bytes = [0; EXTENT_HEADER];
             if size - at < EXTENT_HEADER as u64 {
                 return Err(Error::Truncated { offset: size, what: "an extent header" });
             }
-            content.read_at(at, &mut bytes).map_err(|source| Error::Read { offset: at, source })?;
+            let within = |ahead: &[u8], ahead_at: u64| {
+                ahead.get((at - ahead_at) as usize..).and_then(|rest| rest.first_chunk().copied())
+            };
+            let bytes: [u8; EXTENT_HEADER] = match within(&ahead, ahead_at) {
+                Some(bytes) => bytes,
+                None => {
+                    // Extents of zeros are headers alone, thousands of them in a row.
+                    ahead.resize(if is_small { AHEAD.min(size - at) as usize } else { EXTENT_HEADER }, 0);
+                    if content.read_at(at, &mut ahead).is_err() {
+                        // What lies behind the header may be damaged.
+                        ahead.resize(EXTENT_HEADER, 0);
+                        content
+                            .read_at(at, &mut ahead)
+                            .map_err(|source| Error::Read { offset: at, source })?;
+                    }
+                    ahead_at = at;
+                    within(&ahead, at).unwrap_or([0; EXTENT_HEADER])
+                }
+            };
             let head = ExtentHeader::parse(&bytes).map_err(format)?;
+            is_small = (head.data_len() as u64) < AHEAD / 4;
             if head.uuid != self.header.uuid {
                 return Err(format(Defect::ForeignExtent));
             }
