@@ -162,10 +162,14 @@ impl Work {
         fs::read_to_string(self.path("err")).unwrap()
     }
 
-    /// Flips bits in the middle of a file.
+    /// Flips bits in a file, in places so far apart that not all of them are in a part of its map.
     pub fn damage(&self, name: &str, at: u64) {
         let mut bytes = fs::read(self.path(name)).unwrap();
-        bytes[at as usize..][..16].iter_mut().for_each(|b| *b = !*b);
+        let len = bytes.len();
+        for at in [0, 150_000, 300_000].map(|more| at as usize + more).into_iter().filter(|at| at + 16 < len)
+        {
+            bytes[at..][..16].iter_mut().for_each(|b| *b = !*b);
+        }
         // Other tests read the same file under another name.
         fs::remove_file(self.path(name)).unwrap();
         fs::write(self.path(name), bytes).unwrap();

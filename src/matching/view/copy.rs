@@ -42,7 +42,8 @@ const ENDING: &str = ".copy";
 /// A copy that was not used for so long is removed, and what a killed program left is after a day.
 const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 const LEFT: Duration = Duration::from_secs(24 * 3600);
-/// So much of the file system stays free: a copy is no reason to fill a disk.
+/// So many bytes of the file system stay free, or this share of a small one: a copy is no reason to fill a disk.
+const FREE: u64 = 2 << 30;
 const FREE_SHARE: u64 = 20;
 /// After so many bytes the room is looked at again.
 const LOOK: u64 = 64 << 20;
@@ -311,8 +312,9 @@ impl Room<'_> {
 
     fn look(&self) -> io::Result<()> {
         let fs = rustix::fs::fstatvfs(self.file)?;
-        if fs.f_bavail < fs.f_blocks / FREE_SHARE {
-            let text = format!("less than {} % of the file system would stay free", 100 / FREE_SHARE);
+        let least = FREE.min(fs.f_blocks.saturating_mul(fs.f_frsize) / FREE_SHARE);
+        if fs.f_bavail.saturating_mul(fs.f_frsize) < least {
+            let text = format!("less than {} MiB of the file system would stay free", least >> 20);
             return Err(io::Error::new(io::ErrorKind::StorageFull, text));
         }
         Ok(())
