@@ -2,6 +2,8 @@
 
 #[path = "consolidate/add_map.rs"]
 mod add_map;
+#[path = "consolidate/doubts.rs"]
+mod doubts;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

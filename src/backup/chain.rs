@@ -48,13 +48,18 @@ pub struct Directory {
     sizes: HashMap<String, u64>,
     /// The names of the regular files whose endings say that they belong to a backup.
     beside: HashSet<String>,
+    /// The names that end in `.protected`, of files of any kind.
+    protected: HashSet<String>,
 }
 
 /// The ending of the note that is left beside a damaged full.
 pub(super) const DAMAGED: &str = ".damaged";
 
 /// The endings of the files that lie beside backups.
-const BESIDE: [&str; 4] = [".log", ".notes", ".protected", DAMAGED];
+const BESIDE: [&str; 4] = [".log", ".notes", PROTECTED, DAMAGED];
+
+/// The ending of the mark of protection.
+const PROTECTED: &str = ".protected";
 
 impl Directory {
     /// Reads a directory, but not the folders in it. Files that are no backups are ignored. A backup must be a regular
@@ -63,7 +68,7 @@ impl Directory {
         let (mut fulls, mut differentials, mut unusable) =
             (Vec::new(), Vec::<Differential>::new(), Vec::new());
         let (mut packed, mut leftovers, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut sizes, mut beside) = (HashMap::new(), HashSet::new());
+        let (mut sizes, mut beside, mut protected) = (HashMap::new(), HashSet::new(), HashSet::new());
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -78,6 +83,9 @@ impl Directory {
             let parsed = BackupName::parse(name.as_bytes());
             if parsed.is_none() && !looks_like_differential(name.as_bytes()) {
                 let Some(text) = name.to_str() else { continue };
+                if text.ends_with(PROTECTED) {
+                    protected.insert(text.to_owned());
+                }
                 if let Some(full) = Full::parse_packed(text) {
                     if let Entry::File(size) = look(&entry) {
                         sizes.insert(text.to_owned(), size);
@@ -135,7 +143,7 @@ impl Directory {
         damaged.sort_by_cached_key(order);
         let leftovers = unfinished::look_at(leftovers);
         let path = path.to_owned();
-        Ok(Directory { path, chains, orphans, unusable, leftovers, damaged, sizes, beside })
+        Ok(Directory { path, chains, orphans, unusable, leftovers, damaged, sizes, beside, protected })
     }
 
     /// Makes the value for a directory without backups.
@@ -149,6 +157,7 @@ impl Directory {
             damaged: Vec::new(),
             sizes: HashMap::new(),
             beside: HashSet::new(),
+            protected: HashSet::new(),
         }
     }
 
@@ -160,6 +169,12 @@ impl Directory {
     /// Tells whether a regular file of this name lies beside the backups: a log, notes, or a mark of protection.
     pub fn has_beside(&self, name: &str) -> bool {
         self.beside.contains(name)
+    }
+
+    /// Tells whether Proxmox VE refuses to remove a backup. It asks only whether there is something of the mark's name, so a
+    /// symbolic link or a folder protects, too.
+    pub fn is_protected(&self, backup: &BackupName) -> bool {
+        self.protected.contains(&backup.protected_name())
     }
 
     /// Lists the differentials that cannot be restored without the full of this name, oldest first.

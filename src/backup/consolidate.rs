@@ -13,7 +13,7 @@
 
 mod spare;
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -89,7 +89,16 @@ impl Work {
         let was = Identity::of(&differential)
             .with_context(|| format!("cannot look at {}", shown(&differential)))?;
         self.allowed()?;
-        let there = full_forms(self.full.as_str()).into_iter().find(|form| self.is_there(form));
+        for (old, _) in self.beside().iter().filter(|(old, _)| !old.ends_with(".log")) {
+            self.is_file(old)?;
+        }
+        let mut there = None;
+        for form in full_forms(self.full.as_str()) {
+            if self.is_there(&form)? {
+                there = Some(form);
+                break;
+            }
+        }
         if let Some(there) = there {
             if there == self.full.as_str() && self.is_empty(&there) {
                 // A killed program left it: where a file system cannot rename to a name that is still free, an empty file takes
@@ -104,8 +113,33 @@ impl Work {
         tools.made.all_or_nothing(|| self.make(was, tools))
     }
 
-    fn is_there(&self, name: &str) -> bool {
-        self.path(name).symlink_metadata().is_ok()
+    /// Tells whether there is something of this name, whatever it is.
+    fn is_there(&self, name: &str) -> anyhow::Result<bool> {
+        Ok(self.look(name)?.is_some())
+    }
+
+    /// Tells whether there is a regular file of this name.
+    ///
+    /// # Errors
+    /// Fails where there is something else.
+    fn is_file(&self, name: &str) -> anyhow::Result<bool> {
+        match self.look(name)? {
+            Some(it) if !it.is_file() => {
+                bail!(
+                    "{name} is no regular file, so that it cannot be kept: put the file itself there, or remove it"
+                )
+            }
+            it => Ok(it.is_some()),
+        }
+    }
+
+    /// Looks at what has this name. Only where the file system says so, there is nothing: any other answer is none.
+    fn look(&self, name: &str) -> anyhow::Result<Option<Metadata>> {
+        match self.path(name).symlink_metadata() {
+            Ok(it) => Ok(Some(it)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot look at {}", shown(self.path(name)))),
+        }
     }
 
     fn is_empty(&self, name: &str) -> bool {
@@ -191,13 +225,12 @@ impl Work {
 
     fn copy(&self, old: &str, new: &str, made: &Made, how: Beside) -> anyhow::Result<()> {
         let (from, to) = (self.path(old), self.path(new));
-        let is_file = from.symlink_metadata().is_ok_and(|it| it.is_file());
-        if !is_file || (how == Beside::Missing && self.is_there(new)) {
+        if !self.is_file(old)? || (how == Beside::Missing && self.is_there(new)?) {
             return Ok(());
         }
         let cannot = || format!("cannot copy {} to {}", shown(&from), shown(&to));
         let mut source = open(&from, Found::ByName).with_context(cannot)?;
-        if self.is_there(new) {
+        if self.is_there(new)? {
             // The full backup itself is not there yet, so this is what a killed program left.
             fs::remove_file(&to).with_context(cannot)?;
         }

@@ -310,7 +310,7 @@ fn of(guests: &mut BTreeMap<Guest, GuestBackups>, guest: Guest) -> &mut GuestBac
 
 fn backup(directory: &Directory, name: BackupName, results: &OfDirectory) -> Backup {
     let size = directory.size_of(name.as_str());
-    let is_protected = directory.has_beside(&name.protected_name());
+    let is_protected = directory.is_protected(&name);
     let notes = name.notes_name();
     let notes = directory.has_beside(&notes).then(|| first_line(&directory.path.join(notes))).flatten();
     let full = match &name {

@@ -233,6 +233,7 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
     };
     let mut report = Report { ok: 0, failed: 0, unneeded: Vec::new() };
     let mut end = 0;
+    let (mut replaced, mut failed) = (Vec::new(), Vec::new());
     for ((job, size), number) in jobs.iter().zip(sizes).zip(1..) {
         progress.at(job.differential.as_str(), Some((number, jobs.len())));
         let begun = Instant::now();
@@ -240,6 +241,7 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
         if let (Ok(done), Some(results)) = (&result, &results) {
             note(results, &job.dir, &done.full);
         }
+        if result.is_ok() { &mut replaced } else { &mut failed }.push(job);
         end += size;
         progress.reached(end);
         let finding = Finding::new(job, result, begun.elapsed().as_secs_f64());
@@ -251,7 +253,7 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
         progress.suspend(|| chat(&mut io::stdout(), format!("{line}\n").as_bytes()))?;
     }
     progress.end();
-    report.unneeded = unneeded(&jobs, args.remove_full);
+    report.unneeded = unneeded(&replaced, &failed, args.remove_full);
     let text = match args.json {
         true => serde_json::to_string(&report)? + "\n",
         false => {
@@ -281,14 +283,17 @@ pub(super) fn note(results: &Path, dir: &Path, full: &Full) {
     }
 }
 
-/// Finds the full backups that no differential needs any more, and removes them if that is wanted.
-fn unneeded(jobs: &[Job], remove: bool) -> Vec<Unneeded> {
-    let mut dirs: Vec<&Path> = jobs.iter().map(|job| job.dir.as_path()).collect();
+/// Finds the full backups that no differential needs any more, and removes them if that is wanted. Those of differentials that
+/// could not be `replaced` are left out.
+fn unneeded(replaced: &[&Job], failed: &[&Job], remove: bool) -> Vec<Unneeded> {
+    let mut dirs: Vec<&Path> = replaced.iter().map(|job| job.dir.as_path()).collect();
     dirs.dedup();
     let mut found = Vec::new();
     for dir in dirs {
-        let of_dir = jobs.iter().filter(|job| job.dir == dir);
-        let needed: Vec<Full> = of_dir.map(|job| job.differential.base().clone()).collect();
+        let of_dir = replaced.iter().filter(|job| job.dir == dir).map(|job| job.differential.base());
+        // A directory may be named in two ways, so that the one of a failure is not asked for.
+        let has_failed = |full: &Full| failed.iter().any(|job| job.differential.base().is_content_of(full));
+        let needed: Vec<Full> = of_dir.filter(|full| !has_failed(full)).cloned().collect();
         let spare = match consolidate::spare(dir, &needed) {
             Ok(spare) => spare,
             Err(error) => {
@@ -296,8 +301,16 @@ fn unneeded(jobs: &[Job], remove: bool) -> Vec<Unneeded> {
                 continue;
             }
         };
-        for Spare { full, size, is_protected } in spare {
+        for Spare { full, size, is_protected, doubt } in spare {
             let file = full.as_str().to_owned();
+            if let Some(doubt) = doubt {
+                // Where nothing is to be removed, it is no news that it stays.
+                if remove {
+                    let error = Some(doubt.to_string());
+                    found.push(Unneeded { file, size, protected: is_protected, removed: false, error });
+                }
+                continue;
+            }
             let result = (remove && !is_protected).then(|| consolidate::remove(dir, &full));
             let removed = matches!(result, Some(Ok(())));
             let error = result.and_then(Result::err).map(|error| told(error.as_ref()));

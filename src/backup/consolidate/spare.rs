@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
 
 use crate::backup::chain::Directory;
-use crate::backup::names::{BackupName, Full};
-use crate::backup::unfinished::State;
+use crate::backup::names::{BackupName, DIFFERENTIAL, Full, full_forms};
+use crate::backup::unfinished::{Leftover, State};
+use crate::text::shown;
 
 /// A full backup that no differential needs any more.
 #[derive(Debug)]
@@ -19,6 +21,36 @@ pub struct Spare {
     pub size: u64,
     /// Whether Proxmox VE refuses to remove it.
     pub is_protected: bool,
+    /// What speaks against removing it all the same.
+    pub doubt: Option<Doubt>,
+}
+
+/// A file or folder that is named as a differential of a full backup, but cannot be used as one: a symbolic link, one that was
+/// compressed anew with xz, one that is being copied. What it is to somebody cannot be known here.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0} is named as a differential of it, though it cannot be used as it is: restore or rename it, or remove it"
+)]
+pub struct Doubt(String);
+
+impl Doubt {
+    /// Looks for one. The names are read anew.
+    fn find(dir: &Path, full: &Full, leftovers: &[Leftover]) -> io::Result<Option<Doubt>> {
+        let starts = full_forms(full.as_str()).into_iter().map(|form| form + DIFFERENTIAL);
+        let starts: Vec<String> = starts.collect();
+        for entry in fs::read_dir(dir)? {
+            let name = entry?.file_name();
+            let bytes = name.as_bytes();
+            // What lies beside a differential needs nothing; nor does what nobody will finish.
+            let is_beside =
+                [".notes", ".protected", ".log"].iter().any(|end| bytes.ends_with(end.as_bytes()));
+            let is_left = leftovers.iter().any(|it| it.state == State::Left && name == it.file.name.as_str());
+            if starts.iter().any(|it| bytes.starts_with(it.as_bytes())) && !is_beside && !is_left {
+                return Ok(Some(Doubt(shown(&name))));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Finds those of the fulls `needed` before, in any compression, that no differential needs any more, and no backup that is
@@ -36,13 +68,16 @@ pub fn spare(dir: &Path, needed: &[Full]) -> io::Result<Vec<Spare>> {
     };
     let fulls = directory.chains.iter().map(|chain| &chain.full);
     let spare = fulls.filter(|full| needed.iter().any(|it| it.is_content_of(full)) && !is_used(full));
-    Ok(spare
-        .map(|full| Spare {
-            full: full.clone(),
-            size: directory.size_of(full.as_str()),
-            is_protected: directory.has_beside(&BackupName::Full(full.clone()).protected_name()),
+    spare
+        .map(|full| {
+            Ok(Spare {
+                full: full.clone(),
+                size: directory.size_of(full.as_str()),
+                is_protected: directory.is_protected(&BackupName::Full(full.clone())),
+                doubt: Doubt::find(dir, full, &directory.leftovers)?,
+            })
         })
-        .collect())
+        .collect()
 }
 
 /// Removes a full backup that nothing needs any more, and the files beside it. Whether that is so is looked up once more.
@@ -54,11 +89,13 @@ pub fn remove(dir: &Path, full: &Full) -> anyhow::Result<()> {
     match spare(dir, std::slice::from_ref(full))?.into_iter().find(|it| it.full == *full) {
         None => bail!("is needed again, or gone"),
         Some(Spare { is_protected: true, .. }) => bail!("is protected"),
+        Some(Spare { doubt: Some(doubt), .. }) => bail!(doubt),
         Some(_) => {}
     }
     fs::remove_file(dir.join(full.as_str()))?;
     let damaged = format!("{}.damaged", full.as_str());
-    for beside in [name.log_name(), name.notes_name(), name.protected_name(), damaged] {
+    // It was not protected: a mark that somebody makes now is left, to tell that it came too late.
+    for beside in [name.log_name(), name.notes_name(), damaged] {
         match fs::remove_file(dir.join(&beside)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("{beside} stays"));
