@@ -20,6 +20,16 @@ pub fn size(header: &[u8; BLOCK]) -> Option<u64> {
     number(&header[124..136])
 }
 
+/// Reads a number of a header that may be negative, as times may be: base 256 in two's complement, or octal digits.
+pub fn signed(field: &[u8]) -> Option<i64> {
+    if field[0] != 0xff {
+        return number(field).and_then(|n| i64::try_from(n).ok());
+    }
+    let (high, low) = field.split_last_chunk::<8>()?;
+    let n = i64::from_be_bytes(*low);
+    (n < 0 && high.iter().all(|byte| *byte == 0xff)).then_some(n)
+}
+
 /// Reads a number of a header: octal digits between blanks and NULs or, where the first bit is set, base 256.
 pub fn number(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {

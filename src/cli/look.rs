@@ -68,8 +68,8 @@ pub(super) fn open(path: &Path, base: Option<&Path>, quiet: bool) -> anyhow::Res
     })
 }
 
-/// The most bytes of kept headers that are read back: those of some million files.
-const MAX_KEPT: u64 = 2 << 30;
+/// The most bytes of headers that are kept: those of some 100,000 files. Larger archives are walked over each time.
+const MAX_KEPT: u64 = 256 << 20;
 /// The name under which they are kept.
 const HEADERS: &str = "headers";
 
@@ -92,12 +92,35 @@ pub(super) fn files(archive: &archive::Archive, quiet: bool) -> anyhow::Result<(
     }
     let progress = Progress::new(!quiet, Some(view.size()));
     progress.at(&format!("reading the names in {}", archive.shown()), None);
-    let mut kept = Vec::new();
+    let mut kept = Kept { bytes: Vec::new(), is_whole: true };
     let tree = files::walk(&Counted { content: &*view, progress: progress.clone() }, &mut kept);
     progress.end();
     let tree = tree.with_context(|| archive.shown())?;
-    view.save(&store, HEADERS, &kept);
+    if kept.is_whole {
+        view.save(&store, HEADERS, &kept.bytes);
+    }
     Ok((content, tree))
+}
+
+/// Headers in memory, until they are too many.
+struct Kept {
+    bytes: Vec<u8>,
+    is_whole: bool,
+}
+
+impl std::io::Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if (self.bytes.len() + bytes.len()) as u64 > MAX_KEPT {
+            (self.bytes, self.is_whole) = (Vec::new(), false);
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Shows how far a content is read.
@@ -150,6 +173,8 @@ pub(super) fn disks(archive: &archive::Archive, quiet: bool) -> anyhow::Result<D
         return Err(anyhow::Error::new(error).context(archive.shown()));
     }
     if ends != Some((len, view.size())) {
+        // One of them at a time, as each takes memory for all clusters.
+        drop(told);
         told = index()?;
         told.walk(&peeking, len).with_context(|| archive.shown())?;
     }

@@ -55,11 +55,15 @@ pub enum Command {
     },
     /// Write files and folders out of the backup
     ///
-    /// As root with owners, modes, times, extended attributes and ACLs, as tar has them; as another user with modes, times and
-    /// the attributes that users may set. Hard links stay linked, and holes of sparse files stay holes. Nothing that exists
-    /// is replaced, and nothing is written outside of DIR, whatever the archive holds: no link is followed.
+    /// As root with owners, modes, times, extended attributes (user.*, security.capability) and ACLs, as tar has them; as another
+    /// user with modes, times and the attributes that users may set. Hard links stay linked, and holes of sparse files stay
+    /// holes. Nothing that exists is replaced or changed, and nothing is written outside of DIR, whatever the archive holds: no
+    /// link is followed.
     ///
-    /// What cannot be written is named, the rest is written all the same, and the exit status is 1 then.
+    /// A guest's programs may be set to run with root's rights. As root, extract backups of guests that you do not trust into a
+    /// folder that only you can enter.
+    ///
+    /// What cannot be written or set is named, the rest is written all the same, and the exit status is 1 then.
     Extract {
         /// The archive to read.
         #[command(flatten)]
@@ -112,6 +116,7 @@ impl Command {
                 let (content, tree) = look::files(&archive, quiet)?;
                 let nodes = nodes(&tree, &archive, &paths)?;
                 let cannot = || format!("cannot write to {}", shown(&directory));
+                let is_new = !directory.exists();
                 fs::create_dir_all(&directory).with_context(cannot)?;
                 let into = File::open(&directory).with_context(cannot)?;
                 if !into.metadata().with_context(cannot)?.is_dir() {
@@ -121,6 +126,7 @@ impl Command {
                     archive: &content,
                     tree: &tree,
                     into: into.as_fd(),
+                    is_new,
                     as_root: rustix::process::geteuid().is_root(),
                     devices,
                 };

@@ -7,14 +7,15 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
-    fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
+    fchmod, fchown, fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, symlinkat,
+    unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -45,7 +46,9 @@ pub struct Extraction<'a> {
     pub tree: &'a Tree,
     /// The folder to write to.
     pub into: BorrowedFd<'a>,
-    /// Whether owners, special modes and all extended attributes are set, which only root can.
+    /// Whether that folder was made for this, so that it gets the owner and mode of the folder that was archived.
+    pub is_new: bool,
+    /// Whether owners, special modes, capabilities and ACLs are set, which only root can.
     pub as_root: bool,
     /// Whether device files are made.
     pub devices: bool,
@@ -92,8 +95,8 @@ struct Work<'a, 'b> {
     /// Folders that were made, each behind the one that it is in. What they are beside folders is set last of all: what is made in
     /// them changes their times, and they may be read-only.
     folders: Vec<Node>,
-    /// Where the files lie that hard links lead to, by the nodes of these.
-    written: HashMap<Node, Node>,
+    /// Where the files lie that were written, by the numbers of their members.
+    written: HashMap<usize, Node>,
     done: &'b mut dyn FnMut(&[u8]),
     problem: &'b mut dyn FnMut(Problem),
 }
@@ -113,9 +116,11 @@ fn open_folder(parent: BorrowedFd, name: &[u8]) -> io::Result<OwnedFd> {
     })
 }
 
-fn make_folder(parent: BorrowedFd, name: &[u8], mode: u32) -> io::Result<OwnedFd> {
+/// Makes a folder, if it is not there, and opens it. The result also tells whether it was made.
+fn make_folder(parent: BorrowedFd, name: &[u8], mode: u32) -> io::Result<(OwnedFd, bool)> {
     match mkdirat(parent, os(name), Mode::from_raw_mode(mode)) {
-        Ok(()) | Err(Errno::EXIST) => open_folder(parent, name),
+        Ok(()) => Ok((open_folder(parent, name)?, true)),
+        Err(Errno::EXIST) => Ok((open_folder(parent, name)?, false)),
         Err(errno) => Err(errno.into()),
     }
 }
@@ -146,7 +151,7 @@ impl Work<'_, '_> {
         let mut above: Vec<Node> = above.filter(|at| *at != 0).collect();
         above.reverse();
         for at in above {
-            folder = make_folder(folder.as_fd(), tree.name(at), 0o777)?;
+            (folder, _) = make_folder(folder.as_fd(), tree.name(at), 0o777)?;
         }
         Ok(folder)
     }
@@ -168,8 +173,8 @@ impl Work<'_, '_> {
             }
             Kind::File => self.file(folder, name, member),
             Kind::Symlink => symlinkat(os(&member.link), folder, os(name))
-                .map_err(io::Error::from)
-                .and_then(|()| self.attributes_at(folder, name, member)),
+                .map(|()| Made::from(self.attributes_at(folder, name, member)))
+                .map_err(io::Error::from),
             Kind::Fifo => self.special(folder, name, member, FileType::Fifo, (0, 0)),
             Kind::Character(..) | Kind::Block(..) if !self.e.devices => {
                 Err(io::Error::other("it is a device file, which is made with --devices only"))
@@ -181,10 +186,23 @@ impl Work<'_, '_> {
                 self.special(folder, name, member, FileType::BlockDevice, (major, minor))
             }
         };
+        if let Some((file, _)) = tree.file(node) {
+            self.ended(node, file, result);
+        }
+    }
+
+    /// Notes where a file lies, and tells how its writing ended.
+    fn ended(&mut self, node: Node, file: usize, result: io::Result<Made>) {
         match result {
-            Ok(()) => {
-                self.written.insert(node, node);
-                (self.done)(&member.name);
+            Ok(made) => {
+                self.written.entry(file).or_insert(node);
+                match made {
+                    Made::Whole => {
+                        let name = self.name(node);
+                        (self.done)(&name);
+                    }
+                    Made::Without(error) => self.failed(node, &error),
+                }
             }
             Err(error) => self.failed(node, &error),
         }
@@ -194,14 +212,15 @@ impl Work<'_, '_> {
     fn within(&mut self, parent: BorrowedFd, node: Node, member: Option<&Member>) {
         let tree = self.e.tree;
         let own = match node {
-            0 => parent.try_clone_to_owned(),
+            0 => parent.try_clone_to_owned().map(|own| (own, self.e.is_new)),
             _ => make_folder(parent, tree.name(node), if member.is_some() { 0o700 } else { 0o777 }),
         };
-        let own = match own {
+        let (own, is_new) = match own {
             Ok(own) => own,
             Err(error) => return self.failed(node, &error),
         };
-        if member.is_some() {
+        // What was there already is not replaced, nor is what it has beside its content.
+        if member.is_some() && is_new {
             self.folders.push(node);
         }
         for (_, child) in tree.within(node) {
@@ -225,15 +244,14 @@ impl Work<'_, '_> {
         }
     }
 
-    fn file(&self, folder: BorrowedFd, name: &[u8], member: &Member) -> io::Result<()> {
+    fn file(&self, folder: BorrowedFd, name: &[u8], member: &Member) -> io::Result<Made> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(openat(folder, os(name), flags, Mode::RUSR | Mode::WUSR)?);
-        let written = self.copy(&file, member).and_then(|()| self.attributes(file.as_fd(), member));
         // What is not whole is no file of the backup.
-        if written.is_err() {
+        self.copy(&file, member).inspect_err(|_| {
             let _ = unlinkat(folder, os(name), AtFlags::empty());
-        }
-        written
+        })?;
+        Ok(Made::from(self.attributes(file.as_fd(), member)))
     }
 
     fn copy(&self, file: &File, member: &Member) -> io::Result<()> {
@@ -254,38 +272,48 @@ impl Work<'_, '_> {
         Ok(())
     }
 
-    /// Sets what a file or folder has beside its content.
+    /// Sets what a file or folder has beside its content. What cannot be set does not keep the rest from being set.
     fn attributes(&self, file: BorrowedFd, member: &Member) -> io::Result<()> {
+        let mut wrong = Wrong::default();
         // A change of the owner takes special modes and capabilities away.
         if self.e.as_root {
-            fchown(file, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)))?;
+            wrong.owner(fchown(file, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid))));
         }
-        fchmod(file, self.mode(member))?;
-        let Details { xattrs, acls, .. } =
-            details(&**self.e.archive, member).map_err(|e| io::Error::other(crate::text::told(&e)))?;
-        let wrong = |name: &[u8], why: &str| {
-            io::Error::other(format!("its extended attribute {} {why}", crate::text::shown_bytes(name)))
-        };
-        for (name, value) in &xattrs {
-            if self.e.as_root || name.starts_with(b"user.") {
-                fsetxattr(file, os(name), value, XattrFlags::empty())
-                    .map_err(|errno| wrong(name, &format!("cannot be set: {errno}")))?;
+        // Other owners' programs shall not run with the rights of ours.
+        wrong.note("its mode cannot be set", fchmod(file, self.mode(member, wrong.is_empty())));
+        match details(&**self.e.archive, member) {
+            Ok(Details { xattrs, acls, .. }) => {
+                for (name, value) in xattrs.iter().filter(|(name, _)| self.is_set(name)) {
+                    let what =
+                        || format!("its extended attribute {} cannot be set", crate::text::shown_bytes(name));
+                    wrong.note(&what(), fsetxattr(file, os(name), value, XattrFlags::empty()));
+                }
+                for (text, name) in acls.iter().zip(acl::NAMES) {
+                    let Some(text) = text.as_ref().filter(|_| self.e.as_root) else { continue };
+                    match acl::attribute(text) {
+                        Some(value) => {
+                            let set = fsetxattr(file, name, &value, XattrFlags::empty());
+                            wrong.note("its ACL cannot be set", set);
+                        }
+                        None => wrong.0.push("its ACL cannot be understood".to_owned()),
+                    }
+                }
             }
+            Err(error) => wrong.0.push(crate::text::told(&error)),
         }
-        for (text, name) in acls.iter().zip(acl::NAMES) {
-            if let Some(text) = text.as_ref().filter(|_| self.e.as_root) {
-                let value =
-                    acl::attribute(text).ok_or_else(|| wrong(name.as_bytes(), "cannot be understood"))?;
-                fsetxattr(file, name, &value, XattrFlags::empty())
-                    .map_err(|errno| wrong(name.as_bytes(), &format!("cannot be set: {errno}")))?;
-            }
-        }
-        Ok(futimens(file, &times(member))?)
+        wrong.note("its time cannot be set", futimens(file, &times(member)));
+        wrong.told()
     }
 
-    fn mode(&self, member: &Member) -> Mode {
+    /// Whether an extended attribute is set: those that Proxmox VE's own restore sets. Others of `security` and `trusted` are of
+    /// the host that they were made on.
+    fn is_set(&self, name: &[u8]) -> bool {
+        name.starts_with(b"user.") || self.e.as_root && name == b"security.capability"
+    }
+
+    fn mode(&self, member: &Member, is_owned: bool) -> Mode {
         // Whoever is not root would give others the rights of his own.
-        Mode::from_raw_mode(member.mode & if self.e.as_root { 0o7777 } else { 0o777 })
+        Mode::from_raw_mode(member.mode & if self.e.as_root && is_owned { 0o7777 } else { 0o777 })
     }
 
     fn special(
@@ -295,29 +323,54 @@ impl Work<'_, '_> {
         member: &Member,
         kind: FileType,
         (major, minor): (u32, u32),
-    ) -> io::Result<()> {
+    ) -> io::Result<Made> {
         mknodat(folder, os(name), kind, Mode::RUSR | Mode::WUSR, makedev(major, minor))?;
-        self.attributes_at(folder, name, member)
+        Ok(Made::from(self.special_attributes(folder, name, member, kind)))
     }
 
-    /// Sets the owner and the time of what cannot be opened.
+    /// Sets the owner, the mode and the time of a FIFO or device. Its own descriptor is used, since its owner might put a link
+    /// to something else under its name.
+    fn special_attributes(
+        &self,
+        folder: BorrowedFd,
+        name: &[u8],
+        member: &Member,
+        kind: FileType,
+    ) -> io::Result<()> {
+        let own = openat(folder, os(name), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        if FileType::from_raw_mode(fstat(&own)?.st_mode) != kind {
+            return Err(io::Error::other("somebody put something else in its place"));
+        }
+        let mut wrong = Wrong::default();
+        let mode = Mode::from_raw_mode(member.mode & 0o777);
+        let set = chmodat(CWD, format!("/proc/self/fd/{}", own.as_raw_fd()), mode, AtFlags::empty());
+        wrong.note("its mode cannot be set", set);
+        if self.e.as_root {
+            let (uid, gid) = (Uid::from_raw(member.uid), Gid::from_raw(member.gid));
+            wrong.owner(chownat(&own, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH));
+        }
+        let set = utimensat(folder, os(name), &times(member), AtFlags::SYMLINK_NOFOLLOW);
+        wrong.note("its time cannot be set", set);
+        wrong.told()
+    }
+
+    /// Sets the owner and the time of a symbolic link.
     fn attributes_at(&self, folder: BorrowedFd, name: &[u8], member: &Member) -> io::Result<()> {
         let (name, link) = (os(name), AtFlags::SYMLINK_NOFOLLOW);
+        let mut wrong = Wrong::default();
         if self.e.as_root {
-            chownat(folder, name, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)), link)?;
+            let (uid, gid) = (Uid::from_raw(member.uid), Gid::from_raw(member.gid));
+            wrong.owner(chownat(folder, name, Some(uid), Some(gid), link));
         }
-        if member.kind != Kind::Symlink {
-            chmodat(folder, name, self.mode(member), AtFlags::empty())?;
-        }
-        Ok(utimensat(folder, name, &times(member), link)?)
+        wrong.note("its time cannot be set", utimensat(folder, name, &times(member), link));
+        wrong.told()
     }
 
     /// Makes the hard links. Where the file that they lead to was not asked for, the first of them becomes that file.
     fn links(&mut self) {
         for node in std::mem::take(&mut self.links) {
             let tree = self.e.tree;
-            let Some(member) = tree.member(node) else { continue };
-            let Some((target, file)) = tree.target(member) else {
+            let Some((target, file)) = tree.file(node) else {
                 self.failed(
                     node,
                     &io::Error::other("the file that it is another name of is not in the archive"),
@@ -329,20 +382,51 @@ impl Work<'_, '_> {
                 match self.written.get(&target) {
                     Some(there) => {
                         let from = self.folder_of(*there)?;
-                        Ok(linkat(from, os(tree.name(*there)), folder, os(name), AtFlags::empty())?)
+                        linkat(from, os(tree.name(*there)), folder, os(name), AtFlags::empty())?;
+                        Ok(Made::Whole)
                     }
                     None if file.kind == Kind::File => self.file(folder.as_fd(), name, file),
                     None => Err(io::Error::other("what it is another name of was not made")),
                 }
             });
-            match result {
-                Ok(()) => {
-                    self.written.entry(target).or_insert(node);
-                    (self.done)(&member.name);
-                }
-                Err(error) => self.failed(node, &error),
-            }
+            self.ended(node, target, result);
         }
+    }
+}
+
+/// How the writing of a file ended.
+enum Made {
+    /// It is as in the archive.
+    Whole,
+    /// Its content is, but this could not be set.
+    Without(io::Error),
+}
+
+impl From<io::Result<()>> for Made {
+    fn from(attributes: io::Result<()>) -> Made {
+        attributes.map_or_else(Made::Without, |()| Made::Whole)
+    }
+}
+
+/// What could not be set of a file.
+#[derive(Default)]
+struct Wrong(Vec<String>);
+
+impl Wrong {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn note(&mut self, what: &str, result: rustix::io::Result<()>) {
+        self.0.extend(result.err().map(|errno| format!("{what}: {errno}")));
+    }
+
+    fn owner(&mut self, result: rustix::io::Result<()>) {
+        self.note("its owner cannot be set", result);
+    }
+
+    fn told(self) -> io::Result<()> {
+        if self.0.is_empty() { Ok(()) } else { Err(io::Error::other(self.0.join("; "))) }
     }
 }
 

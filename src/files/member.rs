@@ -151,7 +151,7 @@ impl Pax {
             b"SCHILY.acl.default" => self.details.acls[1] = Some(value.to_vec()),
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.details.xattrs.push((name.to_vec(), value.to_vec()));
+                    self.details.xattrs.push((decoded(name), value.to_vec()));
                 }
             }
         }
@@ -216,7 +216,7 @@ fn member(
         let bytes = &block[range];
         bytes[..bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len())].to_vec()
     };
-    let small = |range: std::ops::Range<usize>| number(&block[range]).map(|n| n as u32);
+    let small = |range: std::ops::Range<usize>| number(&block[range]).and_then(|n| u32::try_from(n).ok());
     let mut name = pax.path.take().unwrap_or_else(|| {
         // The prefix is POSIX' own; in GNU's format other fields stand there.
         match (&block[257..263], field(345..500)) {
@@ -276,9 +276,9 @@ fn member(
         kind,
         link,
         mode: small(100..108).unwrap_or(0) & 0o7777,
-        uid: pax.uid.or_else(|| small(108..116)).unwrap_or(0),
-        gid: pax.gid.or_else(|| small(116..124)).unwrap_or(0),
-        mtime: pax.mtime.or_else(|| number(&block[136..148]).map(|s| (s as i64, 0))).unwrap_or((0, 0)),
+        uid: pax.uid.or_else(|| small(108..116)).ok_or("a member's owner is no number of 32 bits")?,
+        gid: pax.gid.or_else(|| small(116..124)).ok_or("a member's group is no number of 32 bits")?,
+        mtime: pax.mtime.or_else(|| Some((tar::signed(&block[136..148])?, 0))).unwrap_or((0, 0)),
         size,
         at: headers.at,
         data: headers.at + headers.bytes.len() as u64,
@@ -315,6 +315,22 @@ pub(super) fn clean(name: &mut Vec<u8>) -> bool {
     let escapes = parts.clone().any(|part| part == b"..");
     *name = parts.collect::<Vec<_>>().join(&b'/');
     escapes
+}
+
+/// The name of an extended attribute, in which GNU tar writes `%` and `=` as `%25` and `%3D`.
+fn decoded(name: &[u8]) -> Vec<u8> {
+    let mut rest = name;
+    let mut decoded = Vec::new();
+    while let Some((&first, behind)) = rest.split_first() {
+        let (byte, taken) = match &rest[..rest.len().min(3)] {
+            b"%3D" => (b'=', 3),
+            b"%25" => (b'%', 3),
+            _ => (first, 1),
+        };
+        decoded.push(byte);
+        rest = if taken == 1 { behind } else { &rest[taken..] };
+    }
+    decoded
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {
@@ -368,9 +384,9 @@ mod tests {
     #[test]
     fn records_are_read() {
         let mut pax = Pax::default();
-        pax.read(b"12 path=a/b\n27 SCHILY.xattr.user.k=v=1\n").unwrap();
+        pax.read(b"12 path=a/b\n33 SCHILY.xattr.user.k%3D%25=v=1\n").unwrap();
         assert_eq!(pax.path, Some(b"a/b".to_vec()));
-        assert_eq!(pax.details.xattrs, [(b"user.k".to_vec(), b"v=1".to_vec())]);
+        assert_eq!(pax.details.xattrs, [(b"user.k=%".to_vec(), b"v=1".to_vec())]);
         for wrong in
             [&b"12 path=a/b"[..], b"99 path=a/b\n", b"x", b"5 ab\n", b"10 size=x\n", b"0 \n", b"1 \n"]
         {

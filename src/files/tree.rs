@@ -22,23 +22,28 @@ pub struct Tree {
 #[derive(Default)]
 struct Entry {
     member: Option<usize>,
+    /// The member that has the content; for a hard link the one that bore the name which it leads to when it came.
+    file: Option<usize>,
     parent: Node,
     name: Vec<u8>,
     within: HashMap<Vec<u8>, Node>,
 }
 
-/// The bytes of memory that a member takes beside its name, and a node.
-const MEMBER: u64 = 2 * size_of::<Member>() as u64 + 3 * size_of::<Entry>() as u64 + 64;
+/// The bytes of memory that a member takes beside its name, and a node. Lists grow by doubling.
+const MEMBER: u64 = 2 * size_of::<Member>() as u64 + 64;
+const NODE: u64 = 2 * size_of::<Entry>() as u64 + 112;
+/// The most bytes of memory for the members of any archive, and of an archive's length for further ones.
+const MOST: u64 = 2 << 30;
 /// The most components of a name.
 const MAX_DEPTH: usize = 1024;
 
 impl Tree {
     /// Begins a tree for an archive of `size` bytes.
     pub(super) fn new(size: u64) -> Tree {
-        // Each member takes at least 512 bytes of the archive.
+        // A member takes at least 512 bytes of the archive, and all that takes less memory than this.
         Tree {
             members: Vec::new(),
-            budget: Budget::of(size),
+            budget: Budget::of(size.saturating_mul(4).min(MOST + size / 4)),
             nodes: vec![Entry::default()],
             astray: Vec::new(),
         }
@@ -47,7 +52,7 @@ impl Tree {
     pub(super) fn push(&mut self, member: Member) -> Result<(), Error> {
         let depth = member.name.iter().filter(|b| **b == b'/').count() + 1;
         // Folders that have no member of their own take memory, too.
-        let room = MEMBER + 3 * (member.name.len() + member.link.len()) as u64;
+        let room = MEMBER + (member.name.len() + member.link.len()) as u64;
         let malformed = |what| Error::Malformed { offset: member.at, what };
         self.budget
             .take(room)
@@ -64,7 +69,7 @@ impl Tree {
                 Some(next) => *next,
                 None => {
                     self.budget
-                        .take(2 * size_of::<Entry>() as u64 + 2 * part.len() as u64)
+                        .take(NODE + 2 * part.len() as u64)
                         .map_err(|_| malformed("there are too many folders for the archive's length"))?;
                     let next = self.nodes.len();
                     self.nodes.push(Entry { parent: node, name: part.to_vec(), ..Entry::default() });
@@ -73,6 +78,10 @@ impl Tree {
                 }
             };
         }
+        self.nodes[node].file = match member.kind {
+            Kind::HardLink => self.find(&member.link).and_then(|target| self.nodes[target].file),
+            _ => Some(n),
+        };
         self.nodes[node].member = Some(n);
         self.members.push(member);
         Ok(())
@@ -151,19 +160,11 @@ impl Tree {
         parts.into_iter().try_fold(0, |node, part| self.child(node, part))
     }
 
-    /// Finds the file that a hard link leads to, also through further ones.
-    pub fn target<'a>(&'a self, member: &Member) -> Option<(Node, &'a Member)> {
-        let mut name = &member.link;
-        // A row of links that is longer goes round in a circle.
-        for _ in 0..64 {
-            let node = self.find(name)?;
-            let found = self.member(node)?;
-            match found.kind {
-                Kind::HardLink => name = &found.link,
-                Kind::Folder => return None,
-                _ => return Some((node, found)),
-            }
-        }
-        None
+    /// The file that a node is a name of: the number of its member, and the member. It is the node's own member but for a hard
+    /// link, which may come before another file of the name that it leads to. None where that is not in the archive.
+    pub fn file(&self, node: Node) -> Option<(usize, &Member)> {
+        let n = self.nodes[node].file?;
+        Some((n, &self.members[n]))
+            .filter(|(_, file)| self.nodes[node].member == Some(n) || file.kind != Kind::Folder)
     }
 }

@@ -12,38 +12,52 @@ use crate::container::{ReadAt, Sparse};
 use crate::files::{FileContent, Kind, Member, Tree, Xattrs, xattrs};
 use crate::text::told;
 
-/// The files of a container's backup. Their numbers are those of the tree's nodes; a hard link has that of its file.
+/// The files of a container's backup. Their numbers are those of the tree's nodes; all names of a file have the same.
 pub struct Container {
     archive: Arc<dyn ReadAt>,
     tree: Tree,
-    /// How many names the files have that have more than one.
-    links: HashMap<Node, u32>,
+    /// The names of the files that have more than one, by the numbers of their members.
+    links: HashMap<usize, Names>,
     /// The owner of folders that the archive does not have.
     owner: (u32, u32),
+}
+
+struct Names {
+    count: u32,
+    /// The one whose number all of them have.
+    node: Node,
 }
 
 impl Container {
     /// Takes an archive and its members.
     pub fn new(archive: Arc<dyn ReadAt>, tree: Tree) -> Container {
         let mut links = HashMap::new();
-        for node in 0..tree.nodes() {
-            let target = tree.member(node).filter(|m| m.kind == Kind::HardLink).and_then(|m| tree.target(m));
-            if let Some((target, _)) = target {
-                *links.entry(target).or_insert(1) += 1;
+        let is_link = |node| tree.member(node).is_some_and(|member| member.kind == Kind::HardLink);
+        let nodes = |links| (0..tree.nodes()).filter(move |node| is_link(*node) == links);
+        for (node, (file, _)) in nodes(true).filter_map(|node| Some((node, tree.file(node)?))) {
+            links.entry(file).or_insert(Names { count: 0, node }).count += 1;
+        }
+        for (node, (file, _)) in nodes(false).filter_map(|node| Some((node, tree.file(node)?))) {
+            if let Some(names) = links.get_mut(&file) {
+                *names = Names { count: names.count + 1, node };
             }
         }
         let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Container { archive, tree, links, owner }
     }
 
-    /// The node of the file that a node is a name of.
-    fn real(&self, node: Node) -> Option<Node> {
-        match self.tree.member(node) {
-            Some(member) if member.kind == Kind::HardLink => {
-                self.tree.target(member).map(|(target, _)| target)
-            }
-            _ => Some(node),
-        }
+    fn names(&self, node: Node) -> Option<&Names> {
+        self.tree.file(node).and_then(|(file, _)| self.links.get(&file))
+    }
+
+    /// The node whose number the file has that a node is a name of.
+    fn real(&self, node: Node) -> Node {
+        self.names(node).map_or(node, |names| names.node)
+    }
+
+    /// The member with what a node is; a hard link to nothing is a file that cannot be read.
+    fn file(&self, node: Node) -> Option<&Member> {
+        self.tree.file(node).map(|(_, file)| file).or_else(|| self.tree.member(node))
     }
 }
 
@@ -74,7 +88,7 @@ impl Source for Container {
         if node >= self.tree.nodes() {
             return None;
         }
-        let Some(member) = self.tree.member(node) else {
+        let Some(member) = self.file(node) else {
             let (uid, gid) = self.owner;
             let (kind, mtime) = (FileType::Directory, SystemTime::UNIX_EPOCH);
             return Some(Attributes {
@@ -99,7 +113,7 @@ impl Source for Container {
             size,
             held: member.held(),
             mtime: time(member.mtime),
-            links: self.links.get(&node).copied().unwrap_or(1),
+            links: self.names(node).map_or(1, |names| names.count),
             device,
         })
     }
@@ -108,7 +122,7 @@ impl Source for Container {
         (folder < self.tree.nodes())
             .then(|| self.tree.child(folder, name))
             .flatten()
-            .and_then(|node| self.real(node))
+            .map(|node| self.real(node))
     }
 
     fn parent(&self, folder: Node) -> Node {
@@ -120,7 +134,7 @@ impl Source for Container {
             return Vec::new();
         }
         let within = self.tree.within(folder).into_iter();
-        within.filter_map(|(name, node)| Some((name.to_vec(), self.real(node)?))).collect()
+        within.map(|(name, node)| (name.to_vec(), self.real(node))).collect()
     }
 
     fn link(&self, node: Node) -> Option<Vec<u8>> {
@@ -129,8 +143,10 @@ impl Source for Container {
     }
 
     fn open(&self, node: Node) -> io::Result<Arc<dyn Sparse>> {
-        let member = (node < self.tree.nodes()).then(|| self.tree.member(node)).flatten();
-        let member = member.filter(|m| m.kind == Kind::File).ok_or(io::ErrorKind::InvalidInput)?;
+        let member = (node < self.tree.nodes()).then(|| self.file(node)).flatten();
+        let member = member.filter(|m| m.kind == Kind::File);
+        let member =
+            member.ok_or_else(|| io::Error::other("what it is another name of is not in the backup"))?;
         let content = FileContent::open(&self.archive, member);
         content
             .map(|content| Arc::new(content) as Arc<dyn Sparse>)
@@ -138,7 +154,7 @@ impl Source for Container {
     }
 
     fn xattrs(&self, node: Node) -> io::Result<Xattrs> {
-        match (node < self.tree.nodes()).then(|| self.tree.member(node)).flatten() {
+        match (node < self.tree.nodes()).then(|| self.file(node)).flatten() {
             Some(member) if matches!(member.kind, Kind::File | Kind::Folder) => {
                 xattrs(&*self.archive, member).map_err(|error| io::Error::other(told(&error)))
             }

@@ -256,6 +256,74 @@ fn hostile_archives_stay_inside() {
 }
 
 #[test]
+fn a_hard_link_leads_to_the_file_that_bore_the_name_then() {
+    let work = Work::new();
+    fs::create_dir(work.path("in")).unwrap();
+    fs::write(work.path("in/a"), "one").unwrap();
+    fs::hard_link(work.path("in/a"), work.path("in/b")).unwrap();
+    work.run("tar", &["-cf", "twice.tar", "-C", "in", "a", "b"]);
+    fs::write(work.path("in/new"), "two").unwrap();
+    fs::rename(work.path("in/new"), work.path("in/a")).unwrap();
+    work.run("tar", &["-rf", "twice.tar", "-C", "in", "a"]);
+    fs::create_dir(work.path("theirs")).unwrap();
+    work.run("tar", &["-xf", "twice.tar", "-C", "theirs"]);
+    work.run(PROGRAM, &["tar", "extract", "twice.tar", "-C", "ours"]);
+    for name in ["a", "b"] {
+        let content = |folder: &str| fs::read_to_string(work.path(&format!("{folder}/{name}"))).unwrap();
+        assert_eq!(content("ours"), content("theirs"), "{name}");
+    }
+    // One that comes before its file leads nowhere.
+    fs::write(work.path("early.tar"), [header("b", b'1', "a", 0), file("a", "late"), END.to_vec()].concat())
+        .unwrap();
+    let err = fails(&work.output(PROGRAM, &["tar", "extract", "early.tar", "-C", "early"]));
+    assert!(err.contains("b: the file that it is another name of is not in the archive"), "{err}");
+    assert!(work.path("early/a").exists() && !work.path("early/b").exists());
+}
+
+#[test]
+fn a_file_stays_where_something_beside_its_content_cannot_be_set() {
+    let work = Work::new();
+    let acl = "SCHILY.acl.access=no ACL\n";
+    let archive = [pax(&format!("{} {acl}", acl.len() + 3)), file("kept", "whole"), END.to_vec()].concat();
+    fs::write(work.path("acl.tar"), archive).unwrap();
+    let output = work.output(PROGRAM, &["tar", "extract", "acl.tar", "-C", "out"]);
+    assert_eq!(fs::read(work.path("out/kept")).unwrap(), b"whole");
+    // Who is not root sets no ACLs.
+    if rustix::process::geteuid().is_root() {
+        let err = fails(&output);
+        assert!(err.contains("kept: its ACL cannot be understood"), "{err}");
+    }
+}
+
+#[test]
+fn folders_that_are_there_stay_as_they_are() {
+    let work = Work::new();
+    let archive = [header("", b'5', "", 0), header("etc", b'5', "", 0), file("etc/new", "x"), END.to_vec()];
+    fs::write(work.path("open.tar"), archive.concat()).unwrap();
+    fs::create_dir_all(work.path("out/etc")).unwrap();
+    let mode = |name: &str| fs::metadata(work.path(name)).unwrap().permissions().mode() & 0o7777;
+    for name in ["out", "out/etc"] {
+        fs::set_permissions(work.path(name), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    work.run(PROGRAM, &["tar", "extract", "open.tar", "-C", "out"]);
+    assert_eq!((mode("out"), mode("out/etc"), mode("out/etc/new")), (0o700, 0o700, 0o755));
+    work.run(PROGRAM, &["tar", "extract", "open.tar", "-C", "made"]);
+    assert_eq!((mode("made"), mode("made/etc")), (0o755, 0o755));
+}
+
+#[test]
+fn many_hard_links_are_no_attack() {
+    let work = Work::new();
+    let mut archive = file("first", "x");
+    for n in 0..60_000 {
+        archive.extend(header(&format!("new/1700000000.M{n}P123.host.example.org:2,S"), b'1', "first", 0));
+    }
+    archive.extend(END);
+    fs::write(work.path("links.tar"), archive).unwrap();
+    assert_eq!(work.run(PROGRAM, &["tar", "list", "links.tar"]).lines().count(), 60_001);
+}
+
+#[test]
 fn malformed_archives_are_refused() {
     let work = Work::new();
     let huge = u64::MAX / 2;
