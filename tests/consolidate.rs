@@ -4,6 +4,8 @@
 mod add_map;
 #[path = "consolidate/doubts.rs"]
 mod doubts;
+#[path = "consolidate/ends.rs"]
+mod ends;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

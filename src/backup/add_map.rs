@@ -10,7 +10,8 @@
 //! could be another one's later. In the file itself it goes wherever that goes. The new file takes the old one's place in one
 //! step, when all of it was read back from the disk and is what the old one holds; whatever ends the program, one of both is there.
 //! Notes, protection and log belong to the name, so they stay as they are. Differentials that were made against the old file are
-//! restored from the new one as from any full that was compressed anew.
+//! restored from the new one as from any full that was compressed anew. Only those that were made against it when it had another
+//! map want that very file, or one without a map: there, nothing is changed.
 
 use std::fs;
 use std::path::Path;
@@ -57,18 +58,40 @@ pub fn add_map(dir: &Path, full: &Full, tools: &Tools) -> anyhow::Result<Option<
     let unfinished = dir.join(&own);
     tools.made.all_or_nothing(|| {
         let stream = (tools.open)(&path, None)?;
-        let mut written = writing::write(&unfinished, full.format(), was, stream, tools)?;
+        let mut written = writing::write(&unfinished, full.format(), was, &is_quiet, stream, tools)?;
         // A job that began meanwhile relies on the old file until its end.
         is_quiet()?;
+        serves_its_differentials(dir, full, &unfinished, tools)?;
         if Identity::of(&path).ok() != Some(was) {
             bail!("it was removed or replaced meanwhile: nothing was changed");
         }
         // From here on a signal leaves the old file or the new one, and perhaps the new one under its first name.
-        tools.made.keep();
-        fs::rename(&unfinished, &path).with_context(|| {
-            format!("{} is complete, but cannot be renamed to {}", shown(&unfinished), shown(&path))
-        })?;
+        if let Err(error) = tools.made.keep_after(|| fs::rename(&unfinished, &path)) {
+            // Unless the old one is there for certain, the new one is not removed.
+            if path.symlink_metadata().is_err() {
+                tools.made.keep();
+            }
+            return Err(error)
+                .with_context(|| format!("cannot rename {} to {}", shown(&unfinished), shown(&path)));
+        }
         written.warnings.extend(writing::sync(dir).err().map(|error| format!("{error:#}")));
         Ok(Some(written.done(full.clone())))
     })
+}
+
+/// Refuses the new file where a differential could not be restored from it.
+fn serves_its_differentials(dir: &Path, full: &Full, new: &Path, tools: &Tools) -> anyhow::Result<()> {
+    let directory = Directory::scan(dir).with_context(|| format!("cannot read {}", shown(dir)))?;
+    let chains = directory.chains.iter().filter(|chain| chain.full.is_content_of(full));
+    for differential in chains.flat_map(|chain| &chain.differentials) {
+        let name = differential.as_str();
+        (tools.fits)(new, &dir.join(name)).with_context(|| {
+            format!(
+                "{name} could not be restored any more, as it wants the full backup with the map that it had then, or \
+                 without one: make it a full backup first (pve-diff-backup consolidate), or leave this one as it is; \
+                 nothing was changed"
+            )
+        })?;
+    }
+    Ok(())
 }

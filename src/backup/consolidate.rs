@@ -25,6 +25,7 @@ use super::names::{BackupName, Differential, Full, Guest, full_forms};
 use super::unfinished::name_here;
 use super::verify::walk;
 use super::writing::{self, Done, Identity, Refused, Sum, Tools};
+use crate::container::read_full;
 use crate::container::source::{Found, open};
 use crate::text::shown;
 use crate::vma::{Made, rename_to_free};
@@ -92,25 +93,28 @@ impl Work {
         for (old, _) in self.beside().iter().filter(|(old, _)| !old.ends_with(".log")) {
             self.is_file(old)?;
         }
-        let mut there = None;
-        for form in full_forms(self.full.as_str()) {
-            if self.is_there(&form)? {
-                there = Some(form);
-                break;
-            }
-        }
-        if let Some(there) = there {
+        if let Some(there) = self.taken()? {
             if there == self.full.as_str() && self.is_empty(&there) {
                 // A killed program left it: where a file system cannot rename to a name that is still free, an empty file takes
                 // the name first.
                 fs::remove_file(self.path(&there))
                     .with_context(|| format!("cannot remove the empty {there}"))?;
             } else {
-                return self.finish(&there, was, tools);
+                return tools.made.all_or_nothing(|| self.finish(&there, was, tools));
             }
         }
         writing::has_room(&self.dir, self.both_sizes())?;
         tools.made.all_or_nothing(|| self.make(was, tools))
+    }
+
+    /// Looks for what has the new full backup's name, in any compression.
+    fn taken(&self) -> anyhow::Result<Option<String>> {
+        for form in full_forms(self.full.as_str()) {
+            if self.is_there(&form)? {
+                return Ok(Some(form));
+            }
+        }
+        Ok(None)
     }
 
     /// Tells whether there is something of this name, whatever it is.
@@ -153,6 +157,10 @@ impl Work {
             bail!(taken());
         }
         let path = self.path(there);
+        // What the killed program wrote may be in memory only, and the differential is to go.
+        let file = open(&path, Found::ByName).with_context(taken)?;
+        writing::to_disk(&file).with_context(|| format!("cannot write {}", shown(&path)))?;
+        writing::sync(&self.dir)?;
         let (new, old) = (Sum::default(), Sum::default());
         let stream = (tools.open)(&path, None).map_err(|error| error.context(taken()))?;
         let (bytes, content) = walk(new.of(stream, &tools.passed), self.full.format())
@@ -162,9 +170,10 @@ impl Work {
         if new.get() != old.get() {
             bail!(taken());
         }
-        let mut warnings = self.copy_beside(tools.made, Beside::Missing)?;
+        let Copied { mut warnings, stay } = self.copy_beside(tools.made)?;
+        writing::sync(&self.dir)?;
         tools.made.keep();
-        warnings.extend(self.remove_differential(was)?);
+        warnings.extend(self.remove_differential(was, &stay)?);
         let stored = path.metadata().map_or(0, |it| it.len());
         Ok(Done { full: self.full.clone(), bytes, content, stored, warnings })
     }
@@ -178,22 +187,51 @@ impl Work {
 
     fn make(&self, was: Identity, tools: &Tools) -> anyhow::Result<Done> {
         let stem = self.full.as_str().strip_suffix(".zst").unwrap_or(self.full.as_str());
-        let unfinished = self.path(name_here(stem));
-        let mut written = writing::write(&unfinished, self.full.format(), was, self.restored(tools)?, tools)?;
-        written.warnings.extend(self.copy_beside(tools.made, Beside::Anew)?);
+        let own = name_here(stem);
+        let unfinished = self.path(&own);
+        let undisturbed = || self.undisturbed(&own, was);
+        let stream = self.restored(tools)?;
+        let mut written = writing::write(&unfinished, self.full.format(), was, &undisturbed, stream, tools)?;
+        undisturbed()?;
+        let Copied { warnings, stay } = self.copy_beside(tools.made)?;
+        written.warnings.extend(warnings);
+        let target = self.path(self.full.as_str());
+        // From here on a signal leaves both.
+        if let Err(error) = tools.made.keep_after(|| rename_to_free(&unfinished, &target)) {
+            match self.is_there(self.full.as_str()) {
+                Ok(false) => {}
+                // The copies belong to what has the name now. The differential is still there, so that the file is not needed.
+                Ok(true) => {
+                    tools.made.keep();
+                    let _unimportant = fs::remove_file(&unfinished);
+                }
+                Err(_) => tools.made.keep(),
+            }
+            return Err(error).with_context(|| {
+                format!("cannot rename {} to {}: the differential stays", shown(&unfinished), shown(&target))
+            });
+        }
+        writing::sync(&self.dir)?;
+        written.warnings.extend(self.remove_differential(was, &stay)?);
+        // The file counts as being written until here.
+        Ok(written.done(self.full.clone()))
+    }
+
+    /// Finds what happened since the file `own` was made: another node may have begun the same, or have done it. As both look
+    /// after they have made their files, one at least sees the other's.
+    fn undisturbed(&self, own: &str, was: Identity) -> anyhow::Result<()> {
+        let directory =
+            Directory::scan(&self.dir).with_context(|| format!("cannot read {}", shown(&self.dir)))?;
+        writing::is_quiet(&directory, self.full.guest(), Some(own))?;
+        if let Some(there) = self.taken()? {
+            bail!(
+                "{there} was made meanwhile, perhaps by another node: nothing was changed; the same command compares both"
+            );
+        }
         if Identity::of(&self.path(self.differential.as_str())).ok() != Some(was) {
             bail!("the differential was removed or replaced meanwhile: nothing was made of it");
         }
-        let target = self.path(self.full.as_str());
-        // From here on a signal leaves both.
-        tools.made.keep();
-        rename_to_free(&unfinished, &target).with_context(|| {
-            format!("{} is complete, but cannot be renamed to {}", shown(&unfinished), shown(&target))
-        })?;
-        writing::sync(&self.dir)?;
-        written.warnings.extend(self.remove_differential(was)?);
-        // The file counts as being written until here.
-        Ok(written.done(self.full.clone()))
+        Ok(())
     }
 
     /// The names of the files beside the differential, and what they are called beside the full backup.
@@ -209,28 +247,38 @@ impl Work {
 
     /// Copies the mark of protection, the notes and the log, before the full backup has its name: it is never there without
     /// them. Only the log may be missing in the end.
-    fn copy_beside(&self, made: &Made, how: Beside) -> anyhow::Result<Vec<String>> {
-        let mut warnings = Vec::new();
+    fn copy_beside(&self, made: &Made) -> anyhow::Result<Copied> {
+        let mut all = Copied::default();
         for (old, new) in self.beside() {
-            let copied = self.copy(&old, &new, made, how);
+            let copied = self.copy(&old, &new, made);
             match copied {
                 Err(error) if old.ends_with(".log") => {
-                    warnings.push(format!("the log {old} could not be copied: {error:#}"));
+                    all.warnings.push(format!("the log {old} stays, as it could not be copied: {error:#}"));
+                    all.stay.push(old);
                 }
                 copied => copied?,
             }
         }
-        Ok(warnings)
+        Ok(all)
     }
 
-    fn copy(&self, old: &str, new: &str, made: &Made, how: Beside) -> anyhow::Result<()> {
+    fn copy(&self, old: &str, new: &str, made: &Made) -> anyhow::Result<()> {
         let (from, to) = (self.path(old), self.path(new));
-        if !self.is_file(old)? || (how == Beside::Missing && self.is_there(new)?) {
+        if !self.is_file(old)? {
             return Ok(());
         }
         let cannot = || format!("cannot copy {} to {}", shown(&from), shown(&to));
         let mut source = open(&from, Found::ByName).with_context(cannot)?;
         if self.is_there(new)? {
+            if self.is_there(self.full.as_str())? {
+                // It belongs to the full backup. A mark protects whatever is in it.
+                if old.ends_with(".protected")
+                    || (self.is_file(new)? && is_same(&from, &to).with_context(cannot)?)
+                {
+                    return Ok(());
+                }
+                bail!("{old} and {new} differ: put what is wanted of both into {new}, and remove {old}");
+            }
             // The full backup itself is not there yet, so this is what a killed program left.
             fs::remove_file(&to).with_context(cannot)?;
         }
@@ -242,7 +290,7 @@ impl Work {
 
     /// Removes the differential, after the files beside it: if this is interrupted, the differential is still there, and the
     /// same command ends the work.
-    fn remove_differential(&self, was: Identity) -> anyhow::Result<Vec<String>> {
+    fn remove_differential(&self, was: Identity, stay: &[String]) -> anyhow::Result<Vec<String>> {
         let path = self.path(self.differential.as_str());
         let left = || format!("{} is complete, but {} stays", self.full.as_str(), self.differential.as_str());
         if Identity::of(&path).ok() != Some(was) {
@@ -252,21 +300,35 @@ impl Work {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             result => result,
         };
-        for (old, _) in self.beside() {
-            gone(fs::remove_file(self.path(&old))).with_context(left)?;
+        for (old, _) in self.beside().iter().filter(|(old, _)| !stay.contains(old)) {
+            gone(fs::remove_file(self.path(old))).with_context(left)?;
         }
         gone(fs::remove_file(&path)).with_context(left)?;
         Ok(writing::sync(&self.dir).err().map(|error| format!("{error:#}")).into_iter().collect())
     }
 }
 
-/// Which of the files beside a backup are copied.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Beside {
-    /// All of them.
-    Anew,
-    /// Those that are not there yet.
-    Missing,
+/// What came of copying the files beside a differential.
+#[derive(Default)]
+struct Copied {
+    warnings: Vec<String>,
+    /// The files that must not be removed with the differential, as there is no copy of them.
+    stay: Vec<String>,
+}
+
+/// Compares two files.
+fn is_same(one: &Path, other: &Path) -> anyhow::Result<bool> {
+    let (mut one, mut other) = (open(one, Found::ByName)?, open(other, Found::ByName)?);
+    let mut bytes = [[0; 1 << 13]; 2];
+    loop {
+        let read = [read_full(&mut one, &mut bytes[0])?, read_full(&mut other, &mut bytes[1])?];
+        if bytes[0][..read[0]] != bytes[1][..read[1]] {
+            return Ok(false);
+        }
+        if read[0] == 0 {
+            return Ok(true);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use indicatif::DecimalBytes;
 use serde::Serialize;
 
 use super::archive::{self, processors};
-use super::consolidate::{has_map, note, with_map};
+use super::consolidate::{fits, has_map, note, with_map};
 use super::exit::Exit;
 use super::places::{backup_name, directory, missing, needs_root, scan};
 use super::progress::Progress;
@@ -144,6 +144,7 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
         open: &archive::open,
         compress: &with_map(processors()),
         has_map: &has_map,
+        fits: &fits,
         passed,
         made: &made,
     };

@@ -23,10 +23,11 @@ use crate::backup::offsite::Wanted;
 use crate::backup::verified::{self, Outcome, Subject};
 use crate::backup::writing::{Done, Passed, Tools};
 use crate::backup::{BackupName, Differential, Full};
-use crate::container::source::Found;
+use crate::container::source::{self, Found};
 use crate::container::{self, Compression};
 use crate::matching::base::Base;
 use crate::matching::full;
+use crate::matching::restore;
 use crate::nbd::Throttle;
 use crate::text::{shown, told};
 use crate::vma::Made;
@@ -228,6 +229,7 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
         open: &archive::open,
         compress: &with_map(processors()),
         has_map: &has_map,
+        fits: &fits,
         passed,
         made: &made,
     };
@@ -273,6 +275,14 @@ pub(super) fn with_map(threads: usize) -> impl Fn(Box<dyn Read + Send>, File) ->
 /// Tells whether a full backup has a map.
 pub(super) fn has_map(path: &Path) -> anyhow::Result<bool> {
     Ok(Base::open_found(path, Found::ByName)?.full()?.form == "map")
+}
+
+/// Refuses a full backup that a differential was not made against, as far as both tell.
+pub(super) fn fits(full: &Path, differential: &Path) -> anyhow::Result<()> {
+    let base = Base::open_found(full, Found::ByName)?;
+    let delta = restore::Differential::open(Box::new(source::open(differential, Found::ByName)?))?;
+    base.check(&delta.header())?;
+    Ok(())
 }
 
 /// Notes that the full backup was read to its end and is good.

@@ -82,6 +82,13 @@ impl Made {
         self.lock().clear();
     }
 
+    /// Does the last step, after which everything stays. A signal that comes meanwhile waits for its end. If it fails, all that
+    /// was made is still to be removed.
+    pub(crate) fn keep_after<T, E>(&self, step: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let mut made = self.lock();
+        step().inspect(|_| made.clear())
+    }
+
     /// Renames a file or directory that was made.
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut made = self.lock();

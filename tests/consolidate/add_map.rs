@@ -9,7 +9,7 @@ use super::{COMPRESSIONS, Dump};
 
 impl Dump {
     /// A full backup as vzdump itself makes it, with two differentials against it, notes and protection.
-    fn stock(is_vm: bool) -> Dump {
+    pub fn stock(is_vm: bool) -> Dump {
         let ours = Dump::new(is_vm, COMPRESSIONS[0]);
         let content = ours.content(&ours.full);
         fs::write(ours.path("content"), content).unwrap();

@@ -8,7 +8,7 @@ mod identity;
 mod sum;
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -38,6 +38,8 @@ pub struct Tools<'a> {
     pub compress: Compress<'a>,
     /// Tells whether a full backup has a map.
     pub has_map: &'a dyn Fn(&Path) -> anyhow::Result<bool>,
+    /// Refuses a full backup, the first path, that a differential, the second one, was not made against.
+    pub fits: &'a dyn Fn(&Path, &Path) -> anyhow::Result<()>,
     /// Is called with the number of bytes whenever some were read. Each backup is read twice, or both once.
     pub passed: Passed,
     /// The files that are removed unless the work comes to its end, also where a signal ends the program.
@@ -148,29 +150,36 @@ impl Written {
 }
 
 /// Writes `stream` to `unfinished` as a full backup with a map, gives it the owner, permissions and time of `was`, and reads
-/// it back.
+/// it back. `undisturbed` is called as soon as the file is there, which others see then.
 ///
 /// # Errors
 /// Fails where something cannot be read or written, where the stream is no whole archive, and where what is read back is not
-/// what was written.
+/// what was written; and as `undisturbed` does.
 pub(super) fn write(
     unfinished: &Path,
     format: Format,
     was: Identity,
+    undisturbed: &dyn Fn() -> anyhow::Result<()>,
     stream: Box<dyn Read + Send>,
     tools: &Tools,
 ) -> anyhow::Result<Written> {
     let file = claim(unfinished, tools.made)?;
+    undisturbed()?;
     let cannot = || format!("cannot write {}", shown(unfinished));
     let given = Sum::default();
     (tools.compress)(Box::new(given.of(stream, &tools.passed)), file.try_clone().with_context(cannot)?)?;
     let warnings = was.give(&file);
-    file.sync_all().with_context(cannot)?;
-    // What is read back is to come from the disk, not from memory.
-    let _ = fadvise(&file, 0, None, Advice::DontNeed);
+    to_disk(&file).with_context(cannot)?;
     let (bytes, content) = read_back(unfinished, format, given.get(), tools)?;
     let stored = file.metadata().map_or(0, |it| it.len());
     Ok(Written { _file: file, bytes, content, stored, warnings })
+}
+
+/// Makes sure that a file is on the disk, and that what is read of it next comes from there, not from memory.
+pub(super) fn to_disk(file: &File) -> io::Result<()> {
+    file.sync_all()?;
+    let _ = fadvise(file, 0, None, Advice::DontNeed);
+    Ok(())
 }
 
 /// Makes the file under the name of an unfinished backup. What a killed program of this node left there is replaced.
