@@ -173,6 +173,15 @@ for my $id (100, 200) {
     is(read_file("$dump/$theirs"), "other\n", '... that stays as it is');
     is(scalar(grep { /\.dat\z/ } names()), 0, '... and nothing of this one');
 
+    # 2b. A link whose answer got lost, as over NFS, is found to be there already: it is this backup.
+    fresh();
+    backup($id, 0);
+    meanwhile(':', 'for left in *.dat; do ln "$left" "${left%.vcdiff.*}.vcdiff.zst"; done');
+    my $linked = backup($id, 1);
+    ok($linked->{ok}, "$id: the name is given already") or diag($linked->{out});
+    is(scalar(grep { /differential.*zst\z/ } archives()), 1, '... the backup is there');
+    is(scalar(grep { /\.dat\z/ } names()), 0, '... and its first name gone');
+
     # 3. A differential whose full is away is nobody's to remove, but the administrator's.
     fresh();
     backup($id, $_) for 0, 1;

@@ -266,17 +266,28 @@ sub finish_backup {
 sub _give_name {
     my ($from, $to) = @_;
 
-    if (link($from, $to)) {
+    my $is_linked = link($from, $to);
+    my $is_there = !$is_linked && ($!{EEXIST} || -e $to || -l $to);
+
+    # over NFS a link whose answer is lost is asked for again, and is there already: our own
+    if ($is_linked || ($is_there && _is_same($from, $to))) {
         unlink($from) or warn "cannot remove '$from' - $!\n";
         return;
     }
     die
         "'$to' exists already: another node has made a backup of the same second; this one is not kept\n"
-        if $!{EEXIST} || -e $to || -l $to;
+        if $is_there;
 
     # not all file systems know links
     rename($from, $to) or die "unable to rename '$from' to '$to' - $!\n";
     return;
+}
+
+# Whether two names are of one file.
+sub _is_same {
+    my ($one, $other) = map { [lstat($_)] } @_;
+
+    return @$one && @$other && $one->[0] == $other->[0] && $one->[1] == $other->[1];
 }
 
 # What the helper noted, undef without it.
