@@ -8,6 +8,7 @@ use warnings;
 no warnings qw(once); # variables of the stand-ins
 
 use Cwd qw(abs_path);
+use Fcntl qw(:flock);
 use File::Basename qw(dirname);
 use File::Temp qw(tempdir);
 use Test::More;
@@ -101,6 +102,7 @@ chmod 0755, "$dir/program";
 {
     no warnings qw(once);
     $PVE::VZDump::Differential::API::PROGRAM = "$dir/program";
+    $PVE::VZDump::Differential::API::LOCKS = $dir;
 }
 
 sub call {
@@ -152,6 +154,20 @@ is_deeply(
     [sort "$dir/program", qw(verify --all --quiet --), map { "$dir/dump/$_" } @{ $names{101} }],
     '... for the backups of those guests that one may back up'
 );
+is(call('POST verify', storage => 'local'), 'UPID:diffverify', 'another, when that is over');
+{
+    my $path = "$dir/pve-diff-backup-verify-local.lock";
+    open(my $lock, '>>', $path) or die "no lock '$path'\n";
+    flock($lock, LOCK_EX | LOCK_NB) or die "'$path' is held\n";
+    like(
+        dies('POST verify', storage => 'local'),
+        qr/verified already/,
+        '... but none beside one that runs'
+    );
+    (undef, $err) = task();
+    like($err, qr/verified already/, '... nor does a task that was started at once');
+}
+is(scalar(@PVE::RPCEnvironment::WORKERS), 0, '... and nothing is started');
 like($printed, qr/OK    $_ /, "... and tells: $_") for @{ $names{101} };
 my %found = map { $_->{volid} => $_ } @{ call('GET verified', storage => 'local') };
 is_deeply([sort keys %found], [map { "local:backup/$_" } @{ $names{101} }], 'what is verified');
@@ -193,12 +209,14 @@ like(
     dies('POST consolidate', volume => "local:backup/$names{101}->[1]"),
     qr/Permission check failed/, 'another\'s backup too'
 );
+mkdir "$dir/snippets" or die;
+write_file("$dir/snippets/$names{102}->[1]", 'x');
 like(
     dies('POST consolidate', volume => $_),
     qr/no access|no volume|no backup|no file|does not exist|Permission/, "refused: $_"
     )
     for 'local:backup/../../etc/passwd', 'local:backup/--help', "$volid/x", '/etc/passwd',
-    "other:backup/$names{102}->[1]",
+    "other:backup/$names{102}->[1]", "local:snippets/$names{102}->[1]",
     'local:backup/vzdump-qemu-102-2026_11_20-01_00_00.vma.zst--differential-2026_11_29-01_00_00.vcdiff';
 is(scalar(@PVE::RPCEnvironment::WORKERS), 0, '... and starts nothing');
 
@@ -212,7 +230,7 @@ for my $case (
     ['nothing but a complaint', 'echo "so \033[31m<b>" >&2; exit 1', qr/so \\x1b\[31m\\x3cb\\x3e$/],
     [
         'too much',
-        'yes 0123456789012345678901234567890123456789012345678901234567890123 | head -n 1200000',
+        'yes 0123456789012345678901234567890123456789012345678901234567890123 | head -n 140000',
         qr/too long/
     ],
 ) {

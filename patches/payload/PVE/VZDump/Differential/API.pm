@@ -5,6 +5,7 @@ package PVE::VZDump::Differential::API;
 use strict;
 use warnings;
 
+use Fcntl qw(:DEFAULT :flock);
 use File::Basename qw(basename dirname);
 
 use PVE::JSONSchema qw(get_standard_option);
@@ -39,14 +40,19 @@ my ($PARENT, $PATH) = ('PVE::API2::Nodes::Nodeinfo', 'pve-diff-backup');
 # How long the program may take to answer, less than pveproxy waits for a node.
 my $TIMEOUT = 25;
 
-# What an answer may hold: that of 100000 backups.
-my $MAX_ANSWER = 64 * 1024 * 1024;
+# What an answer may hold: that of 10000 backups.  Once read it takes a worker ten times as much memory.
+my $MAX_ANSWER = 8 * 1024 * 1024;
 
 # What is kept of a line in a task's log, and of a text that is passed on.
 my $MAX_LINE = 2000;
 
 # How many backups one task verifies: their names must fit on a command line.
 my $MAX_FILES = 5000;
+
+# Where the lock of each storage that is verified lies: only root can write there.  A package variable
+# like that of the program.
+our $LOCKS;
+$LOCKS = '/run' if !defined($LOCKS);
 
 =head1 SUBS
 
@@ -141,6 +147,10 @@ sub _check_owner {
     my ($rpcenv, $user, $cfg) = _context();
     PVE::Storage::check_volume_access($rpcenv, $user, $cfg, undef, $volid);
     my ($storeid) = PVE::Storage::parse_volume_id($volid);
+
+    # a snippet may have the name of a backup
+    my ($type) = PVE::Storage::parse_volname($cfg, $volid);
+    die "'" . shown($volid) . "' is no backup\n" if ($type // '') ne 'backup';
     my $info = parse_name(basename($volid)) // die "'" . shown($volid) . "' is no backup\n";
     $rpcenv->check($user, "/storage/$storeid", ['Datastore.AllocateSpace']);
     $rpcenv->check($user, "/vms/$info->{vmid}", ['VM.Backup']);
@@ -156,6 +166,18 @@ sub _file_of {
     my $info = parse_name(basename($path // ''));
     die "'" . shown($volid) . "' is no file of a backup\n" if !$info || !defined($dir);
     return "$dir/$info->{name}";
+}
+
+# The lock of a storage, held as long as the handle is: each verification reads all of it.
+sub _lock {
+    my ($storeid) = @_;
+
+    my ($name) = $storeid =~ /\A([\w.-]+)\z/ or die "'" . shown($storeid) . "' is no storage\n";
+    my $path = "$LOCKS/pve-diff-backup-verify-$name.lock";
+    sysopen(my $lock, $path, O_RDWR | O_CREAT, oct('600')) or die "cannot open '$path' - $!\n";
+    return $lock if flock($lock, LOCK_EX | LOCK_NB);
+    die "cannot lock '$path' - $!\n" if !$!{EWOULDBLOCK};
+    die "backups on '$name' are being verified already: wait for that task, or stop it\n";
 }
 
 my $node = get_standard_option('pve-node');
@@ -403,10 +425,15 @@ __PACKAGE__->register_method({
             die "there are no backups that you could verify\n" if !@files;
             die scalar(@files) . " backups are too many for one task: choose a guest\n"
                 if @files > $MAX_FILES;
+            _lock($storeid); # only to refuse at once: the task takes it for as long as it runs
             return $rpcenv->fork_worker(
                 'diffverify',
                 defined($vmid) ? $vmid : $storeid,
-                $user, sub { _run('verify', '--all', '--quiet', '--', @files) },
+                $user,
+                sub {
+                    my $lock = _lock($storeid);
+                    _run('verify', '--all', '--quiet', '--', @files);
+                },
             );
         },
     });

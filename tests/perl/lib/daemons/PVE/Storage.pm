@@ -37,7 +37,15 @@ sub parse_volume_id {
 sub path {
     my ($cfg, $volid) = @_;
 
-    return $volid =~ m!\Alocal:backup/(.+)\z!s ? "$DIR/dump/$1" : '/dev/x';
+    return $volid =~ m!\Alocal:(backup|snippets)/(.+)\z!s
+        ? "$DIR/" . ($1 eq 'backup' ? 'dump' : $1) . "/$2"
+        : '/dev/x';
+}
+
+sub parse_volname {
+    my ($cfg, $volid) = @_;
+
+    return $volid =~ m!\A\w+:(\w+)/([^/]+)\z! ? ($1, $2) : die "no volume name\n";
 }
 
 sub volume_list {
