@@ -311,5 +311,18 @@ askedFor('verified').answer([{ volid: volumes[0].volid, at: 3000, good: 1 }]);
 same('read anew, the same guest\'s backups are others', backups.store.getRange().map(function (one) { return one.data.checkedAt; }),
     [3000, undefined]);
 same('nothing had to be warned of', warnings, []);
+// answers of another shape than ours end in a list as well, and the mask goes
+var mask;
+chains.setLoading = function (is) { mask = is; };
+[[function () { return [null]; }, 'nas (pve1), local (pve1)'], [function () { return volumes; }, 'nas (pve1)']].forEach(function (one, at) {
+    requests = [];
+    button(page, 'Reload').handler();
+    check('the list is masked while it is read', mask === true);
+    askedFor('nas/content').refuse(500, 'away');
+    askedFor('local/content').answer(one[0]());
+    if (at) { askedFor('verified').answer([null]); }
+    check('what cannot be read masks no list', mask === false);
+    same('... and is named', [chains.store.getRange().length, chains.down('#unread').text], [at, 'Not read: ' + one[1]]);
+});
 
 print('1..' + count);

@@ -1192,31 +1192,33 @@
                 }
                 me.setLoading(true);
                 Ext.Array.each(storages, function (storage) {
+                    var unreadable = function () {
+                        unread.push(storage.storage + ' (' + storage.node + ')');
+                        show();
+                    };
                     Proxmox.Utils.API2Request({
                         url: '/nodes/' + storage.node + '/storage/' + storage.storage + '/content',
                         params: { content: 'backup' },
                         method: 'GET',
-                        failure: function () {
-                            unread.push(storage.storage + ' (' + storage.node + ')');
-                            show();
-                        },
-                        success: function (response) {
+                        failure: unreadable,
+                        success: softly('a list that cannot be read', function (response) {
                             var found = sumUp(storage.node, storage.storage, response.result.data);
-                            Ext.Array.each(found, function (row) {
+                            var named = Ext.Array.map(found, function (row) {
                                 var guest = PVE.data.ResourceStore.findRecord('vmid', row.guest.split('/')[1], 0, false, true, true);
                                 row.id += '/' + storage.node;
                                 row.name = (guest && guest.data.name) || '';
-                                rows.push(row);
+                                return row;
                             });
+                            rows = rows.concat(named);
                             if (!found.length) {
                                 show();
                                 return;
                             }
                             ask(storage.node, 'verified', { storage: storage.storage }, function (results) {
-                                addVerified(found, results);
+                                softly('results that cannot be read', addVerified)(found, results);
                                 show();
                             }, show);
-                        },
+                        }, unreadable),
                     });
                 });
             },
