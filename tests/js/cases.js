@@ -99,7 +99,7 @@ var list = function (rows) {
         items: [{
             xtype: 'proxmoxStdRemoveButton',
             handler: function (button, event, record) { removed.push(record.data.volid); },
-            getUrl: function (record) { return '/remove/' + record.data.volid; },
+            getUrl: function (record) { return '/nodes/pve1/storage/local/content/' + record.data.volid; },
             confirmMsg: function () { return 'Sure?'; },
             self: { prototype: { handler: function (button, event, record) { removed.push(record.data.volid); } } },
         }],
@@ -142,6 +142,10 @@ check('yes alone asks the server for the full only', removed.length === 1 && req
 question = remove(grid, 0);
 question.window.down('field[name=removeDifferentials]').value = true;
 question.answer('yes');
+var look = asked();
+same('with a tick the server is asked what is there', [look.method, look.url, requests.length],
+    ['GET', '/nodes/pve1/storage/local/content', 0]);
+look.answer(volumes);
 var first = asked();
 check('with a tick the first differential goes first', first.method === 'DELETE' && first.url.indexOf(differential(21)) > 0 &&
     removed.length === 0, first.url);
@@ -153,8 +157,27 @@ same('... and the full last', removed, ['local:backup/' + FULL]);
 question = remove(grid, 0);
 question.window.down('field[name=removeDifferentials]').value = true;
 question.answer('yes');
+asked().answer(volumes);
 asked().refuse(500, 'no');
 check('after a refusal nothing else goes', removed.length === 0 && requests.length === 0 && messages[messages.length - 1].text === 'no');
+var isProtected = Ext.apply({}, volumes[0], { 'protected': 1 });
+var another = Ext.apply({}, volumes[1], { volid: 'local:backup/' + differential(23) });
+[['a protected full', [isProtected].concat(volumes.slice(1))], ['one more differential', volumes.concat(another)],
+    ['one less', volumes.slice(0, 2)], ['a full that is gone', volumes.slice(1)], ['no list', null], ['another answer', [null]],
+].forEach(function (one) {
+    question = remove(grid, 0);
+    question.window.down('field[name=removeDifferentials]').value = true;
+    question.answer('yes');
+    asked().answer(one[1]);
+    check('nothing goes where the server has ' + one[0], removed.length === 0 && requests.length === 0 &&
+        /Nothing was removed/.test(messages[messages.length - 1].text), messages);
+});
+warnings = [];
+question = remove(grid, 0);
+question.window.down('field[name=removeDifferentials]').value = true;
+question.answer('yes');
+asked().refuse(500, 'away');
+check('nor where it does not tell', removed.length === 0 && requests.length === 0 && messages[messages.length - 1].text === 'away');
 volumes[1]['protected'] = 1;
 question = remove(list(volumes), 0);
 check('with a protected one it is not offered', question.window.down('field[name=removeDifferentials]').disabled === true);

@@ -46,6 +46,7 @@
             '{0} and {1} more': '{0} und {1} weitere',
             'Remove these {0} as well': 'Auch diese {0} entfernen',
             '{0} of them are protected': '{0} davon sind geschützt',
+            'Nothing was removed: the full backup is protected, or the list is out of date.': 'Nichts wurde entfernt: die volle Sicherung ist geschützt, oder die Liste ist veraltet.',
             'needed by {0}': 'nötig für {0}',
             'its full backup is missing': 'volle Sicherung fehlt',
             Guest: 'Gast',
@@ -130,6 +131,7 @@
             '{0} and {1} more': '{0} et {1} de plus',
             'Remove these {0} as well': 'Supprimer aussi ces {0}',
             '{0} of them are protected': '{0} d\'entre elles sont protégées',
+            'Nothing was removed: the full backup is protected, or the list is out of date.': 'Rien n\'a été supprimé : la sauvegarde complète est protégée, ou la liste n\'est plus à jour.',
             'needed by {0}': 'requise par {0}',
             'its full backup is missing': 'sauvegarde complète manquante',
             Guest: 'Invité',
@@ -214,6 +216,7 @@
             '{0} and {1} more': '{0} y {1} más',
             'Remove these {0} as well': 'Eliminar también estas {0}',
             '{0} of them are protected': '{0} de ellas están protegidas',
+            'Nothing was removed: the full backup is protected, or the list is out of date.': 'No se ha eliminado nada: la copia completa está protegida, o la lista ya no es actual.',
             'needed by {0}': 'necesaria: {0}',
             'its full backup is missing': 'falta su copia completa',
             Guest: 'Huésped',
@@ -298,6 +301,7 @@
             '{0} and {1} more': '{0} e altri {1}',
             'Remove these {0} as well': 'Rimuovere anche questi {0}',
             '{0} of them are protected': '{0} di essi sono protetti',
+            'Nothing was removed: the full backup is protected, or the list is out of date.': 'Nulla è stato rimosso: il backup completo è protetto, o l\'elenco non è più attuale.',
             'needed by {0}': 'serve a {0}',
             'its full backup is missing': 'manca il suo backup completo',
             Guest: 'Guest',
@@ -381,6 +385,7 @@
             '{0} and {1} more': '{0} 以及另外 {1} 个',
             'Remove these {0} as well': '同时删除这 {0} 个',
             '{0} of them are protected': '其中 {0} 个受保护',
+            'Nothing was removed: the full backup is protected, or the list is out of date.': '未移除任何内容：完整备份受保护，或列表已过时。',
             'needed by {0}': '被 {0} 个需要',
             'its full backup is missing': '缺少其完整备份',
             Guest: '客户机',
@@ -1380,11 +1385,58 @@
         });
     };
 
+    // Calls done where the server still has what the list shows: the full, which is not protected, and these differentials of
+    // it and no others.  Else failed gets why not, in HTML: no differential may go for a full that stays.
+    var checkList = function (button, full, records, done, failed) {
+        var refuse = function () {
+            failed(Ext.htmlEncode(text('Nothing was removed: the full backup is protected, or the list is out of date.')));
+        };
+        var isAsShown = function (volumes) {
+            var id = parse(full.data.volid).id;
+            var isThere = false;
+            var isProtected = false;
+            var needing = [];
+            Ext.Array.each(volumes, function (volume) {
+                var info = parse(volume.volid);
+                if (info && info.id === id) {
+                    isThere = isThere || volume.volid === full.data.volid;
+                    isProtected = isProtected || !!volume['protected'];
+                    info.base && needing.push(volume.volid);
+                }
+            });
+            var shown = Ext.Array.map(records, function (record) {
+                return record.data.volid;
+            });
+            return isThere && !isProtected && needing.sort().join() === shown.sort().join();
+        };
+        var list = /^\/nodes\/[^\/]+\/storage\/[^\/]+\/content(?=\/)/.exec(button.getUrl(full));
+        if (!list) {
+            refuse();
+            return;
+        }
+        Proxmox.Utils.API2Request({
+            url: list[0],
+            params: { content: 'backup' },
+            method: 'GET',
+            failure: function (response) {
+                failed(response.htmlStatus);
+            },
+            success: function (response) {
+                softly('a list that cannot be read', isAsShown)(response.result.data) ? done() : refuse();
+            },
+        });
+    };
+
     // Removes the differentials one after another, then calls done; the first failure ends it, and nothing else goes.
-    var removeAll = function (button, records, done) {
+    var removeAll = function (button, full, records, done) {
         var urls = Ext.Array.map(records, function (record) {
             return button.getUrl(record);
         });
+        var failed = function (reason) {
+            Ext.Msg.hide();
+            Ext.Msg.alert(text('Error'), reason);
+            Ext.callback(button.callback, button.scope, [{}, false, {}], 0, button);
+        };
         var next = function (at) {
             if (at === urls.length) {
                 Ext.Msg.hide();
@@ -1394,14 +1446,12 @@
             Ext.Msg.updateProgress(at / urls.length, at + '/' + urls.length);
             removeOne(urls[at], function () {
                 next(at + 1);
-            }, function (reason) {
-                Ext.Msg.hide();
-                Ext.Msg.alert(text('Error'), reason);
-                Ext.callback(button.callback, button.scope, [{}, false, {}], 0, button);
-            });
+            }, failed);
         };
         Ext.Msg.show({ title: text('Please wait...'), closable: false, progress: true, progressText: '0/' + urls.length });
-        next(0);
+        checkList(button, full, records, function () {
+            next(0);
+        }, failed);
     };
 
     // Up to 6.4 the server adds to a task's error in which line of its code it was passed on.
@@ -1442,7 +1492,7 @@
                     });
                 };
                 if (answer === 'yes') {
-                    box.getValue() ? removeAll(button, records, full) : full();
+                    box.getValue() ? removeAll(button, record, records, full) : full();
                 }
             },
         });
