@@ -363,6 +363,20 @@ fn no_error_repeats_its_cause() {
     assert_eq!(variant("transparent", "#[from] io::Error"), 0);
 }
 
+/// A text that goes on in the next line of the source ends with `\`; where that is lost, it has the blanks of the indent.
+#[test]
+fn no_text_has_an_indent_within() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = walkdir::WalkDir::new(src).into_iter().map(|entry| entry.unwrap().into_path());
+    for path in files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let mut texts =
+            text.lines().map(str::trim).filter(|line| line.contains('"') && !line.starts_with("//"));
+        let found = texts.find(|line| line.contains(&" ".repeat(16)));
+        assert_eq!(found, None, "{}", path.display());
+    }
+}
+
 #[test]
 fn the_reader_sees_circles_and_what_is_handed_on() {
     let file = |text: &str| without_tests(tokens(text));

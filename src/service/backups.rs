@@ -162,12 +162,14 @@ impl StorageHealth {
         let (shown, full) = (DecimalBytes(next), DecimalBytes(all_full));
         match self.free {
             Some(free) if free < next => self.complaints.push(format!(
-                "{} are free, and the next backups of {guests} guest(s) take about {shown}, as the last ones and how they grew                  tell. Make room, or keep fewer: pve-diff-backup chains {} shows what takes how much",
+                "{} are free, and the next backups of {guests} guest(s) take about {shown}, as the last ones and how they grew \
+                 tell. Make room, or keep fewer: pve-diff-backup chains {} shows what takes how much",
                 DecimalBytes(free),
                 self.storage
             )),
             Some(free) if free < all_full => self.notes.push(format!(
-                "{} are free: enough for the next backups of {guests} guest(s) ({shown}), not for a full backup of each                  ({full}). Make room before they are due on the same day",
+                "{} are free: enough for the next backups of {guests} guest(s) ({shown}), not for a full backup of each \
+                 ({full}). Make room before they are due on the same day",
                 DecimalBytes(free)
             )),
             _ => {}
@@ -184,7 +186,8 @@ impl StorageHealth {
         let slow = slow.count();
         if slow > 0 {
             self.notes.push(format!(
-                "the newest full backups of {slow} guest(s) have no map, as they are not compressed with zstd: differentials                  against them take longer, and are larger where data moved. Choose ZSTD in the job"
+                "the newest full backups of {slow} guest(s) have no map, as they are not compressed with zstd: differentials \
+                 against them take longer, and are larger where data moved. Choose ZSTD in the job"
             ));
         }
     }
