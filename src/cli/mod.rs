@@ -188,7 +188,8 @@ pub enum Command {
     /// was. Of each storage that keeps backups, the room that is free is compared with what the next backups will take, as those
     /// that are there tell; what its kind of file system or mount does to backups is worth knowing.
     ///
-    /// It is fit for a report of a bug: guests are told by their numbers, servers, users and passwords not at all.
+    /// It is meant for reports of bugs: guests are told by their numbers, and this program adds no name of a server, user or
+    /// password. Errors are passed on as Proxmox VE's logs have them, though, and may name such: read before you publish it.
     ///
     /// The exit code is 0 where nothing is to be done, else 1.
     Doctor(installer::doctor::Args),
