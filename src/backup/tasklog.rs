@@ -36,7 +36,7 @@ pub struct Run {
     pub share: Option<String>,
     /// How long it took: `00:01:02`.
     pub took: Option<String>,
-    /// Why it failed.
+    /// Why it failed. A run with neither this nor [`Run::took`] has no end in the log: it goes on, or it was killed.
     pub error: Option<String>,
 }
 
@@ -62,7 +62,7 @@ pub fn runs(log: &str) -> Vec<(Guest, Run)> {
                 is_within = false;
             }
         } else if let Some(took) = text.strip_prefix(&format!("Finished Backup of VM {} (", guest.vmid)) {
-            run.took = took.strip_suffix(')').map(str::to_owned);
+            run.took = Some(took.strip_suffix(')').unwrap_or(took).to_owned());
             is_within = false;
         } else {
             run.learn(text, level == "WARN");
@@ -79,6 +79,11 @@ fn guest(text: &str) -> Option<Guest> {
 }
 
 impl Run {
+    /// Whether the log tells how it ended.
+    pub fn has_end(&self) -> bool {
+        self.took.is_some() || self.error.is_some()
+    }
+
     fn learn(&mut self, text: &str, is_warning: bool) {
         let word = |text: &str| Some(text.to_owned());
         if let Some(started) = text.strip_prefix("Backup started at ") {
@@ -191,6 +196,9 @@ TASK ERROR: job errors
         let failed = of(102);
         assert_eq!((&failed.error, &failed.took), (&text("no space left"), &None));
         assert_eq!(failed.reason, text("the last one, 'y', is 7 days old"));
+        assert!(found.iter().all(|(_, run)| run.has_end()));
+        let killed = LOG.split("INFO: Finished Backup of VM 101").next().unwrap();
+        assert_eq!(runs(killed).iter().map(|(_, run)| run.has_end()).collect::<Vec<_>>(), [true, false]);
         let stock = of(103);
         assert_eq!((stock.made, &stock.stored), (None, &text("1.02GB")));
     }

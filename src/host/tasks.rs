@@ -1,7 +1,8 @@
 //! Tells from Proxmox VE's log of tasks how backup jobs ended.
 //!
 //! `/var/log/pve/tasks/index` has a line for each task that ended, `UPID END STATUS`, and a task's own log lies beside it in a
-//! folder named by the last digit of its start (PVE::Tools, upid_decode).
+//! folder named by the last digit of its start (PVE::Tools, upid_decode). An index of more than 50000 bytes is renamed to
+//! `index.1`, over the one before, and a new one is begun (PVE::RESTEnvironment, active_workers).
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,7 +14,8 @@ use crate::text::escaped;
 /// Where the logs lie, relative to the root.
 const TASKS: &str = "var/log/pve/tasks";
 
-/// How much of the index is read, from its end, in bytes. That is some ten thousand tasks.
+/// How much of each of the two indexes is read, from its end, in bytes. Proxmox VE keeps them below some 50000 bytes each, a
+/// thousand tasks or so together.
 const MAX_INDEX: u64 = 2 << 20;
 
 /// How much of a task's log is read, in bytes.
@@ -46,13 +48,14 @@ pub struct Failed {
 /// Finds the jobs whose last run since `since` (seconds since 1970) failed. Only those are looked at for whose command line
 /// `concerns` is true. Logs that cannot be read are passed over.
 pub fn failed(root: &Root, since: u64, concerns: impl Fn(&str) -> bool) -> Vec<Failed> {
-    let index = read_end(root, &format!("{TASKS}/index"), MAX_INDEX).unwrap_or_default();
+    let index = index(root);
     let mut seen = BTreeSet::new();
     let mut failed = Vec::new();
     // The newest comes last.
     for task in index.lines().rev().filter_map(parse).take_while(|task| task.end >= since) {
         let log = format!("{TASKS}/{}/{}", task.folder, task.upid);
-        let Ok(text) = read_begin(root, &log, MAX_LOG) else { continue };
+        let Ok(bytes) = read_begin(root, &log, MAX_LOG) else { continue };
+        let text = String::from_utf8_lossy(&bytes);
         let Some((_, job)) = text.lines().find_map(|line| line.split_once(STARTS)) else { continue };
         if !concerns(job) || !seen.insert(in_order(job)) || is_good(task.status) {
             continue;
@@ -73,23 +76,43 @@ pub fn failed(root: &Root, since: u64, concerns: impl Fn(&str) -> bool) -> Vec<F
 pub struct Log {
     /// When the task ended, in seconds since 1970.
     pub end: u64,
+    /// How Proxmox VE says the task ended, in a text that is fit to be shown.
+    pub status: String,
+    /// The log itself, relative to the root.
+    pub path: String,
     /// What the log says, up to its 4 MiB-th byte.
     pub text: String,
+    /// Whether the log says more than that.
+    pub is_cut: bool,
 }
 
 /// Passes the logs of the backup tasks that ended since `since` (seconds since 1970) to `look`, the newest first, as long as it
 /// returns true and no more than [`MAX_LOGS`] bytes were read. Logs that cannot be read are passed over.
 pub fn logs(root: &Root, since: u64, mut look: impl FnMut(Log) -> bool) {
-    let index = read_end(root, &format!("{TASKS}/index"), MAX_INDEX).unwrap_or_default();
+    let index = index(root);
     let mut left = MAX_LOGS;
     for task in index.lines().rev().filter_map(parse).take_while(|task| task.end >= since) {
-        let log = format!("{TASKS}/{}/{}", task.folder, task.upid);
-        let Ok(text) = read_begin(root, &log, MAX_LONG_LOG.min(left)) else { continue };
-        left -= text.len().min(left as usize) as u64;
-        if !look(Log { end: task.end, text }) || left == 0 {
+        let path = format!("{TASKS}/{}/{}", task.folder, task.upid);
+        let max = MAX_LONG_LOG.min(left);
+        // One byte more tells whether there is more.
+        let Ok(mut bytes) = read_begin(root, &path, max + 1) else { continue };
+        let is_cut = bytes.len() as u64 > max;
+        bytes.truncate(max as usize);
+        left -= bytes.len() as u64;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if !look(Log { end: task.end, status: shown(task.status), path, text, is_cut }) || left == 0 {
             return;
         }
     }
+}
+
+/// Reads the lines of the tasks that ended, the newest last.
+fn index(root: &Root) -> String {
+    let read = |name: &str| read_end(root, &format!("{TASKS}/{name}"), MAX_INDEX).unwrap_or_default();
+    // In this order nothing is missed where the index is renamed in between; then it is in both.
+    let index = read("index");
+    let before = read("index.1");
+    if before.starts_with(&index) { before } else { format!("{before}\n{index}") }
 }
 
 /// The options of a job in a fixed order. Proxmox VE writes them in an order that differs from run to run.
@@ -141,10 +164,10 @@ fn open(root: &Root, path: &str) -> io::Result<std::fs::File> {
     std::fs::File::open(path)
 }
 
-fn read_begin(root: &Root, path: &str, max: u64) -> io::Result<String> {
+fn read_begin(root: &Root, path: &str, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(root, path)?.take(max).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
 }
 
 fn read_end(root: &Root, path: &str, max: u64) -> io::Result<String> {
@@ -195,5 +218,20 @@ mod tests {
         assert_eq!(failed_job.error.as_deref(), Some("ERROR: Backup of VM 2 failed - no room"));
         assert!(dir.path().join(&failed_job.log).exists());
         assert_eq!(failed(&root, 0x6000_0006, |_| true).len(), 1, "vzdump 3");
+        // What Proxmox VE renames is remembered, alone and with a new index behind it.
+        std::fs::rename(tasks.join("index"), tasks.join("index.1")).unwrap();
+        assert_eq!(failed(&root, 0, |job| job.contains("--fullbackup")), found);
+        let upid = "UPID:pve:00000001:00000002:60000008:vzdump:1:root@pam:";
+        let text = format!("INFO: {STARTS}vzdump 2 --fullbackup 7\n");
+        std::fs::create_dir_all(tasks.join("8")).unwrap();
+        std::fs::write(tasks.join("8").join(upid), text).unwrap();
+        std::fs::write(tasks.join("index"), format!("{upid} 60000008 OK\n")).unwrap();
+        assert_eq!(failed(&root, 0, |job| job.contains("--fullbackup")), []);
+        let mut count = 0;
+        logs(&root, 0, |_| {
+            count += 1;
+            true
+        });
+        assert_eq!(count, 8, "each backup once");
     }
 }

@@ -53,9 +53,10 @@ pub fn examine(host: &Host, listener: &dyn Listener) -> anyhow::Result<Health> {
     let seen = options::look(host.root());
     let storages = backups::look_at_all(host.root());
     let complaints = complaints(host, &view, &standing, &seen, &storages)?;
-    let guests = runs::last(host.root(), recent());
+    let (guests, unread) = runs::last(host.root(), recent());
     let storages = storages.unwrap_or_default();
     let mut notes = runs::notes(&guests);
+    notes.extend(unread);
     notes.extend(storages.iter().flat_map(|storage| storage.notes.clone()));
     Ok(Health { seen, complaints, guests, storages, notes })
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::backup::names::Guest;
 use crate::backup::tasklog::{self, Made, Run};
-use crate::host::{Root, tasks};
+use crate::host::{Root, hint, tasks};
 use crate::text::escaped;
 
 /// The number of backups of a guest that are told, the last ones.
@@ -51,11 +51,27 @@ pub struct GuestRuns {
     pub runs: Vec<GuestRun>,
 }
 
-/// Reads the logs of the tasks that ended since `since`, in seconds since 1970.
-pub(super) fn last(root: &Root, since: u64) -> Vec<GuestRuns> {
+/// Reads the logs of the tasks that ended since `since`, in seconds since 1970. Returns what they tell of each guest, and what
+/// they do not tell, in words.
+pub(super) fn last(root: &Root, since: u64) -> (Vec<GuestRuns>, Vec<String>) {
     let mut guests: BTreeMap<Guest, Vec<GuestRun>> = BTreeMap::new();
+    let mut unread = Vec::new();
     tasks::logs(root, since, |log| {
-        for (guest, run) in tasklog::runs(&log.text).into_iter().rev() {
+        if log.is_cut {
+            unread.push(format!(
+                "{} is too long to be read whole: what became of backups behind its byte {} is not told here",
+                hint::file(&log.path),
+                log.text.len()
+            ));
+        }
+        for (guest, mut run) in tasklog::runs(&log.text).into_iter().rev() {
+            if !run.has_end() {
+                // How the one ended at which the log was cut is said behind that.
+                if log.is_cut {
+                    continue;
+                }
+                run.error = Some(format!("the log ends before the backup did ({})", log.status));
+            }
             let runs = guests.entry(guest).or_default();
             if runs.len() < KEPT {
                 runs.push(GuestRun::of(run));
@@ -63,7 +79,8 @@ pub(super) fn last(root: &Root, since: u64) -> Vec<GuestRuns> {
         }
         true
     });
-    guests.into_iter().map(|(guest, runs)| GuestRuns { guest: guest.to_string(), runs }).collect()
+    let guests = guests.into_iter().map(|(guest, runs)| GuestRuns { guest: guest.to_string(), runs });
+    (guests.collect(), unread)
 }
 
 impl GuestRun {

@@ -248,6 +248,16 @@ fn doctor_tells_how_the_last_backups_went() {
             .unwrap()
             .contains("The last run of `vzdump 100 101 --storage nas --fullbackup 7` failed")
     );
+    // A killed backup has no end in its log, and is no good one; its long log is told of.
+    task(6000, &of("102 (qemu)", "INFO: full backup: 'x' is 7 days old\n"));
+    let doctor = host.run(&["doctor"]).code(1);
+    let killed = "* Guest qemu/102: the last backup failed: the log ends before the backup did (job errors)";
+    assert!(doctor.out.contains(killed), "{doctor:?}");
+    assert!(!doctor.out.contains("too long to be read whole"), "{doctor:?}");
+    task(5000, &of("103 (qemu)", &"INFO: progress\n".repeat(300_000)));
+    let doctor = host.run(&["doctor"]).code(1);
+    assert!(doctor.out.contains("is too long to be read whole: what became of backups behind"), "{doctor:?}");
+    assert!(!doctor.out.contains("Guest qemu/103"), "{doctor:?}");
     // Logs of any size and content are read to a bound, and harm nothing.
     host.write(
         "var/log/pve/tasks/index",
