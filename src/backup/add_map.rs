@@ -14,6 +14,7 @@
 //! map want that very file, or one without a map: there, nothing is changed.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -42,8 +43,11 @@ pub fn add_map(dir: &Path, full: &Full, tools: &Tools) -> anyhow::Result<Option<
         return Ok(None);
     }
     let damaged = format!("{}.damaged", full.as_str());
-    if dir.join(&damaged).symlink_metadata().is_ok() {
-        bail!("it was found damaged, see {damaged}: a map would make it look as if it were good");
+    let note = dir.join(&damaged);
+    match note.symlink_metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot look at {}", shown(&note))),
+        Ok(_) => bail!("it was found damaged, see {damaged}: a map would make it look as if it were good"),
     }
     let stem = full.as_str().strip_suffix(".zst").unwrap_or(full.as_str());
     let own = name_here(stem);

@@ -178,3 +178,22 @@ fn a_map_is_no_other_than_the_one_that_differentials_know() {
     let ran = dump.ours(&["add-map", &dump.full]);
     assert_eq!(ran.code, Some(0), "{}", ran.out);
 }
+
+/// Where the file system does not tell whether there is a note of damage or a full of that name, nothing is done.
+#[test]
+fn an_error_is_not_taken_for_an_absent_file() {
+    let dump = Dump::stock(true);
+    let (before, bytes) = (dump.names(), fs::read(dump.path(&dump.full)).unwrap());
+    let damaged = format!("./{}.damaged", dump.full);
+    let taken = format!("./{}", dump.made(22));
+    for (path, args) in [(&damaged, ["add-map", &dump.full]), (&taken, ["consolidate", &dump.days[1]])] {
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-P", path, "-e", "inject=statx:error=EIO"]);
+        command.arg(env!("CARGO_BIN_EXE_pve-diff-backup")).args(args);
+        let ran = Ran::new(command.current_dir(dump.dir.path()));
+        let told = format!("cannot look at {path}: Input/output error");
+        assert!(ran.code == Some(1) && ran.out.contains(&told), "{}{}", ran.out, ran.err);
+        assert_eq!(dump.names(), before);
+        assert!(fs::read(dump.path(&dump.full)).unwrap() == bytes);
+    }
+}
