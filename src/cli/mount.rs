@@ -1,6 +1,7 @@
 //! `pve-xdelta3 vma mount` and `pve-xdelta3 tar mount`: backups as read-only file systems.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -77,6 +78,11 @@ pub(super) fn run(args: &Args, what: What) -> anyhow::Result<()> {
     let background = std::env::var_os(BACKGROUND).is_some();
     if !args.directory.is_dir() {
         bail!("{} is no folder: make it first", shown(&args.directory));
+    }
+    // At the end the folder is unmounted, whatever is there then.
+    let device = |path: &Path| std::fs::metadata(path).map(|m| m.dev()).ok();
+    if device(&args.directory) != device(&args.directory.join("..")) {
+        bail!("something is mounted at {} already: name another folder", shown(&args.directory));
     }
     if !args.foreground && !background {
         let started =

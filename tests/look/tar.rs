@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use pve_diff_backup::container::ReadAt;
 use pve_diff_backup::files::{FileContent, read, walk, xattrs};
+use pve_diff_backup::vcdiff::{WindowBuilder, write_header};
 
 use super::work::{PROGRAM, Random, Work};
 
@@ -321,6 +322,31 @@ fn many_hard_links_are_no_attack() {
     archive.extend(END);
     fs::write(work.path("links.tar"), archive).unwrap();
     assert_eq!(work.run(PROGRAM, &["tar", "list", "links.tar"]).lines().count(), 60_001);
+}
+
+#[test]
+fn a_window_that_copies_from_its_own_end_does_not_hang() {
+    let work = Work::new();
+    let (adds, copies) = (100_000, 20_000);
+    let size = 5 * adds + 5 * copies;
+    let mut window = WindowBuilder::new();
+    window.add(&header("file", b'0', "", size as u64));
+    let mut content = Vec::new();
+    for n in 0..adds + copies {
+        window.add(&[n as u8]);
+        window.copy_target(if n < adds { 0 } else { 512 + 5 * adds - 4 }, 4);
+        content.extend([n as u8]);
+        content.extend(if n < adds { *b"file" } else { content[5 * adds - 4..5 * adds].try_into().unwrap() });
+    }
+    window.run(0, size.next_multiple_of(512) - size + 1024);
+    let mut delta = write_header(Some(b"x//"), None);
+    window.finish(None, &mut delta);
+    fs::write(work.path("far.vcdiff"), &delta).unwrap();
+    // Seconds of processor time, of which it needs less than one.
+    let command = format!("ulimit -t 60 && exec {PROGRAM} tar extract far.vcdiff -C out");
+    let output = work.output("bash", &["-c", &command]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(fs::read(work.path("out/file")).unwrap() == content);
 }
 
 #[test]

@@ -63,6 +63,11 @@ impl Base {
         }
     }
 
+    /// Whether this is the very file, not only the same content, that a differential with this header was made against.
+    pub fn is_same_file(&self, header: &AppHeader) -> bool {
+        header.base_form.as_deref() == Some(self.form) && header.base_identity == Some(self.identity)
+    }
+
     /// Refuses a base that is not certainly the one that a differential with this header was made against, so that another
     /// file with the same content may be deleted. Where [`Base::check`] merely finds no difference, that is no proof.
     ///
@@ -70,7 +75,7 @@ impl Base {
     /// As [`Base::check`], and [`BaseProblem::Unproved`].
     pub fn prove(&self, header: &AppHeader) -> Result<(), Error> {
         self.check(header)?;
-        let same_file = header.base_form.as_deref() == Some(self.form) && header.base_identity.is_some();
+        let same_file = self.is_same_file(header);
         let same_content = header.base_head.is_some() && header.base_len.is_some() && self.size().is_some();
         match (same_file || same_content) && !header.damaged {
             true => Ok(()),

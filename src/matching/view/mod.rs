@@ -5,8 +5,9 @@
 //! it is read once, and a copy that can be read at any position is kept in a cache of the user's (`copy`). Of a
 //! differential the windows are kept there, and indexed by the positions of the target that they rebuild (`windows`).
 //!
-//! Nothing that is read is unproved: frames of the base and of copies have checksums, and so have windows. Only
-//! [`View::peek`] leaves the windows' out of account, for readers of what proves itself.
+//! What is read is proved by the checksums that the backup has: those of frames of the base and of copies, and of windows. An
+//! uncompressed full has none, nor has a window that was made without. Only [`View::peek`] leaves the windows' out of account,
+//! for readers of what proves itself.
 
 mod copy;
 mod headers;

@@ -18,7 +18,7 @@ use crate::budget::Budget;
 use crate::container::ReadAt;
 use crate::container::cache::{Cache, Value};
 use crate::container::source::Found;
-use crate::matching::base::{Base, Proof, Stream};
+use crate::matching::base::{Base, Stream};
 use crate::matching::map::MapReader;
 use crate::matching::{BaseProblem, Error};
 use crate::text::{shown, told};
@@ -31,6 +31,9 @@ const STORED: usize = 16 << 20;
 const SLOT: usize = 256;
 /// How often copies from a window itself are followed to where they come from.
 const MAX_ROW: usize = 8;
+/// How many instructions are decoded to follow some of them, for each byte of a window's instructions. A hostile window could
+/// make each of its copies begin anew at its front.
+const STEPS: usize = 4;
 /// Bytes of an entry of the stored index.
 const ENTRY: usize = 16;
 
@@ -44,7 +47,8 @@ pub(super) struct Windows {
     base: Option<Readable>,
     /// The base, where it has a map.
     pub map: Option<Arc<MapReader>>,
-    /// Whether the base is certainly the right one, and has checksums itself: then what is copied from it needs no other.
+    /// Whether the base is the very file that the differential was made against, and has checksums itself: then what is copied
+    /// from it needs no other.
     trusted: bool,
     /// What is known of each window.
     known: Vec<AtomicU8>,
@@ -102,7 +106,7 @@ impl Windows {
                     Found::ByPerson => base.check(&header).map(drop)?,
                     Found::ByName => base.accept_by_name(&header)?.map_or((), opening.warn),
                 }
-                certain = base.check(&header)? == Proof::Content;
+                certain = base.is_same_file(&header);
                 Some(readable(base.full()?, opening)?)
             }
         };
@@ -245,7 +249,8 @@ impl Windows {
             let mut bytes = had.map(|had: Rebuilt| had.0).unwrap_or_default();
             let mut read = |pos: u64, buf: &mut [u8]| self.of_base(None, pos, buf);
             let applied = window.0.apply(&mut read, &mut bytes);
-            if let Err(vcdiff::Error::Base { .. }) = &applied {
+            // A storage that is away for a moment is no damage.
+            if matches!(&applied, Err(vcdiff::Error::Base { source, .. }) if source.kind() == io::ErrorKind::InvalidData) {
                 self.known[n].store(DAMAGED, Ordering::Release);
             }
             applied.map_err(|error| self.damaged(n, &error))?;
@@ -257,7 +262,7 @@ impl Windows {
     }
 
     /// Follows the instructions of window `n` that make a range of it. The result is `false` where they copy from the window
-    /// itself in a long row, so that all of it must be rebuilt.
+    /// itself in a long row or often, so that all of it must be rebuilt.
     fn follow(
         &self,
         n: usize,
@@ -266,7 +271,8 @@ impl Windows {
         part: &mut [u8],
     ) -> io::Result<bool> {
         let parsed = self.parse(n)?;
-        self.followed(&parsed.0, range.clone(), headers, part, MAX_ROW)
+        let mut steps = STEPS * parsed.0.inst.len();
+        self.followed(&parsed.0, range.clone(), headers, part, (MAX_ROW, &mut steps))
     }
 
     fn followed(
@@ -275,7 +281,7 @@ impl Windows {
         range: Range<usize>,
         headers: Option<&Headers>,
         part: &mut [u8],
-        row: usize,
+        (row, steps): (usize, &mut usize),
     ) -> io::Result<bool> {
         let n = window.index as usize;
         let segment = window.source.map_or((0, 0), |source| (source.pos, source.len));
@@ -284,6 +290,10 @@ impl Windows {
             if at >= range.end {
                 break;
             }
+            if *steps == 0 {
+                return Ok(false);
+            }
+            *steps -= 1;
             let inst = inst.map_err(|error| self.damaged(n, &error))?;
             let end = at + inst.len();
             if end > range.start {
@@ -303,7 +313,8 @@ impl Windows {
                         let Some(start) = inside.filter(|start| start + inst.len() <= at && row > 0) else {
                             return Ok(false);
                         };
-                        if !self.followed(window, start + from..start + to, headers, out, row - 1)? {
+                        let again = start + from..start + to;
+                        if !self.followed(window, again, headers, out, (row - 1, &mut *steps))? {
                             return Ok(false);
                         }
                     }
