@@ -14,6 +14,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use pve_diff_backup::vma::{Config, Device, Header, Order, write_archive};
@@ -26,6 +27,9 @@ const COMPRESSIONS: [(&str, &str); 4] = [("zstd", ".zst"), ("lzo", ".lzo"), ("gz
 /// log.
 struct Dump {
     dir: TempDir,
+    /// The guest's number. Every folder has another one, as a file of the same name that is open anywhere on this machine counts
+    /// as a running backup.
+    guest: String,
     full: String,
     days: [String; 2],
     /// What the differentials restore to.
@@ -34,13 +38,16 @@ struct Dump {
 
 impl Dump {
     fn new(is_vm: bool, (compression, extension): (&str, &str)) -> Dump {
-        let stem = if is_vm { "vzdump-qemu-101" } else { "vzdump-lxc-100" };
+        static GUESTS: AtomicU32 = AtomicU32::new(1001);
+        let guest = GUESTS.fetch_add(1, Ordering::Relaxed).to_string();
+        let stem = format!("vzdump-{}-{guest}", if is_vm { "qemu" } else { "lxc" });
         let form = if is_vm { "vma" } else { "tar" };
         let full = format!("{stem}-2026_11_20-01_00_02.{form}{extension}");
         let content = |day| if is_vm { machine(day) } else { container(day) };
         let days =
             [21, 22].map(|day| format!("{full}--differential-2026_11_{day}-01_00_02.vcdiff{extension}"));
-        let dump = Dump { dir: tempfile::tempdir().unwrap(), full, days, contents: [content(2), content(3)] };
+        let contents = [content(2), content(3)];
+        let dump = Dump { dir: tempfile::tempdir().unwrap(), guest, full, days, contents };
         dump.compressor(&["full", "--compress", compression], &content(1), &dump.full);
         let base = format!("--stored-base={}", dump.path(&dump.full).display());
         for (name, content) in dump.days.iter().zip(&dump.contents) {
@@ -202,10 +209,11 @@ fn all_of_a_guest_and_then_the_old_full_can_go() {
     for remove in [false, true] {
         let dump = Dump::new(true, COMPRESSIONS[0]);
         // Another guest's, which is not touched.
-        let other = dump.full.replace("-101-", "-1010-");
+        let other = dump.full.replace(&format!("-{}-", dump.guest), &format!("-{}0-", dump.guest));
         fs::copy(dump.path(&dump.full), dump.path(&other)).unwrap();
         dump.write(&format!("{}.notes", dump.full), "the old one");
-        let mut args = vec!["consolidate", "--json", "--all-of", "qemu/101", "."];
+        let guest = format!("qemu/{}", dump.guest);
+        let mut args = vec!["consolidate", "--json", "--all-of", &guest, "."];
         args.extend(remove.then_some("--remove-full"));
         let ran = dump.ours(&args);
         let [first, second, report] = &ran.json()[..] else { panic!("{}", ran.out) };
@@ -232,7 +240,7 @@ fn all_of_a_guest_and_then_the_old_full_can_go() {
 fn a_protected_full_stays() {
     let dump = Dump::new(false, COMPRESSIONS[0]);
     dump.write(&format!("{}.protected", dump.full), "");
-    let ran = dump.ours(&["consolidate", "--remove-full", "--all-of", "100", "."]);
+    let ran = dump.ours(&["consolidate", "--remove-full", "--all-of", &dump.guest, "."]);
     assert_eq!(ran.code, Some(0));
     let text = format!("SPARE {} (", dump.full);
     assert!(ran.out.contains(&text) && ran.out.contains("but it is protected"), "{}", ran.out);
@@ -262,12 +270,12 @@ fn what_cannot_be_done_changes_nothing() {
     with(&new, &fs::read(dump.path(&dump.full)).unwrap(), taken);
     with(&new.replace(".zst", ".lzo"), b"", taken);
     // A backup of the guest is being made, or may be.
-    let running = "vzdump-qemu-101-2026_11_23-01_00_02.vma.dat";
+    let running = &format!("vzdump-qemu-{}-2026_11_23-01_00_02.vma.dat", dump.guest);
     let writer = File::create(dump.path(running)).unwrap();
     refused(&format!("a backup of this guest is being made ({running})"), 1);
     drop(writer);
     refused(&format!("{running} is unfinished, of an unknown program"), 1);
-    fs::rename(dump.path(running), dump.path(running.replace("101", "102"))).unwrap();
+    fs::rename(dump.path(running), dump.path(running.replace(&dump.guest, "102"))).unwrap();
     // The full is missing, cut, or another one; the differential is damaged.
     let full = fs::read(dump.path(&dump.full)).unwrap();
     fs::remove_file(dump.path(&dump.full)).unwrap();

@@ -81,7 +81,7 @@ fn what_cannot_have_a_map_stays_as_it_was() {
         assert_eq!(dump.names(), names, "{text}");
         assert!(fs::read(dump.path(full)).unwrap() == bytes, "{text}");
     };
-    let running = "vzdump-qemu-101-2026_11_23-01_00_02.vma.dat";
+    let running = &format!("vzdump-qemu-{}-2026_11_23-01_00_02.vma.dat", dump.guest);
     let writer = File::create(dump.path(running)).unwrap();
     refused(&format!("a backup of this guest is being made ({running})"));
     drop(writer);

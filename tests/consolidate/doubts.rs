@@ -49,7 +49,7 @@ fn whatever_has_the_name_protects() {
     {
         let dump = Dump::new(true, COMPRESSIONS[0]);
         make(&dump.path(format!("{}.protected", dump.full))).unwrap();
-        let ran = dump.ours(&["consolidate", "--remove-full", "--all-of", "101", "."]);
+        let ran = dump.ours(&["consolidate", "--remove-full", "--all-of", &dump.guest, "."]);
         assert!(dump.names().contains(&dump.full), "{}", ran.out);
         assert!(ran.code == Some(0) && ran.out.contains("but it is protected"), "{}", ran.out);
 

@@ -174,7 +174,7 @@ fn a_map_is_no_other_than_the_one_that_differentials_know() {
     assert!(dump.names() == before && fs::read(dump.path(&dump.full)).unwrap() == bytes);
     assert_eq!(dump.ours(&["verify", "--all", "."]).code, Some(0));
     // As it says: afterwards there is nothing in the way.
-    assert_eq!(dump.ours(&["consolidate", "--all-of", "101", "."]).code, Some(0));
+    assert_eq!(dump.ours(&["consolidate", "--all-of", &dump.guest, "."]).code, Some(0));
     let ran = dump.ours(&["add-map", &dump.full]);
     assert_eq!(ran.code, Some(0), "{}", ran.out);
 }
