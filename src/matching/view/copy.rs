@@ -85,14 +85,23 @@ impl ReadAt for CopyReader {
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
         self.content.read_at(pos, buf).map_err(|error| match &self.path {
             // It can be made anew, which it is the next time.
-            Some(path) if error.kind() == io::ErrorKind::InvalidData && fs::remove_file(path).is_ok() => {
-                let text =
-                    format!("its copy {} was damaged, and is removed: try again ({error})", shown(path));
-                io::Error::new(error.kind(), text)
+            Some(path) if error.kind() == io::ErrorKind::InvalidData => {
+                let text = match fs::remove_file(path).or_else(gone) {
+                    Ok(()) => "was damaged, and is removed: try again".to_owned(),
+                    Err(why) => {
+                        format!("is damaged, and cannot be removed ({why}): remove it, and try again")
+                    }
+                };
+                io::Error::new(error.kind(), format!("its copy {} {text} ({error})", shown(path)))
             }
             _ => error,
         })
     }
+}
+
+/// Another read may have found the damage first.
+fn gone(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 /// What identifies a file.
