@@ -768,10 +768,10 @@ fn a_base_that_goes_while_it_is_used_makes_no_differential() {
             let mut child =
                 command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             let mut stdin = child.stdin.take().unwrap();
-            // More than a pipe holds: it is read, so the base was opened before.
-            stdin.write_all(&day[..1 << 20]).unwrap();
+            // More than a pipe of ours holds, 1 MiB: it is read, so the base was opened before.
+            stdin.write_all(&day[..2 << 20]).unwrap();
             mishap(&base);
-            let rest = day[1 << 20..].to_vec();
+            let rest = day[2 << 20..].to_vec();
             let writer = std::thread::spawn(move || drop(stdin.write_all(&rest)));
             let output = child.wait_with_output().unwrap();
             writer.join().unwrap();
