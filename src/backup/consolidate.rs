@@ -308,7 +308,7 @@ impl Work {
     }
 }
 
-/// What came of copying the files beside a differential.
+/// Tells how the files beside a differential (notes, protection, log) were copied to its full backup.
 #[derive(Default)]
 struct Copied {
     warnings: Vec<String>,

@@ -19,9 +19,9 @@ pub struct Spare {
     pub full: Full,
     /// The size of its file in bytes.
     pub size: u64,
-    /// Whether Proxmox VE refuses to remove it.
+    /// It is protected, so that Proxmox VE refuses to remove it.
     pub is_protected: bool,
-    /// What speaks against removing it all the same.
+    /// A file that may need it all the same; it is not removed then.
     pub doubt: Option<Doubt>,
 }
 
@@ -57,7 +57,7 @@ impl Doubt {
 /// being made or may be.
 ///
 /// # Errors
-/// Where the directory cannot be read.
+/// Fails where the directory cannot be read.
 pub fn spare(dir: &Path, needed: &[Full]) -> io::Result<Vec<Spare>> {
     let directory = Directory::scan(dir)?;
     let is_used = |full: &Full| {
@@ -83,7 +83,7 @@ pub fn spare(dir: &Path, needed: &[Full]) -> io::Result<Vec<Spare>> {
 /// Removes a full backup that nothing needs any more, and the files beside it. Whether that is so is looked up once more.
 ///
 /// # Errors
-/// Where it is needed or protected meanwhile, or cannot be removed.
+/// Fails where the full backup is needed or protected meanwhile, or cannot be removed.
 pub fn remove(dir: &Path, full: &Full) -> anyhow::Result<()> {
     let name = BackupName::Full(full.clone());
     match spare(dir, std::slice::from_ref(full))?.into_iter().find(|it| it.full == *full) {

@@ -18,7 +18,7 @@ use crate::vma::{BLOCK, CLUSTER, Cluster, Device};
 /// The most clusters that are remembered because they came before the partition table.
 const EARLY: usize = 4096;
 
-/// What lies on a disk.
+/// Describes what was recognised on a disk: its partition table, and the file systems in the partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
     /// The name of the disk, such as `scsi0`.
