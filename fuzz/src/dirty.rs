@@ -1,17 +1,12 @@
 //! Differentials of dirty blocks: what an NBD server sends, the base's list of clusters, the last differential.
 
 use std::io::{Cursor, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 
-use pve_diff_backup::container::{self, Compression};
 use pve_diff_backup::matching::base::Base;
-use pve_diff_backup::matching::compose::{self, Disk, Previous};
 use pve_diff_backup::matching::{Error, restore};
-use pve_diff_backup::nbd::{self, Client, Limits};
 use pve_diff_backup::vma;
 
-use super::{Shared, file, seeds};
+use super::seeds::dirty::{composed, connect, differential, full as good_full};
 
 /// The most bytes that a socket certainly takes before anybody reads them.
 const MAX_SENT: usize = 64 << 10;
@@ -43,22 +38,13 @@ pub fn nbd(data: &[u8]) -> bool {
     })
 }
 
-/// Connects to a server that sends these bytes, and then closes the connection. The other end of it is returned too, as
-/// the client's questions must go somewhere.
-fn connect(bytes: &[u8]) -> (Result<Client, nbd::Error>, UnixStream) {
-    let (ours, mut theirs) = UnixStream::pair().expect("two sockets");
-    theirs.write_all(bytes).expect("room in a socket");
-    theirs.shutdown(std::net::Shutdown::Write).expect("a socket of our own");
-    (Client::over(ours, "disk", Some("b"), Limits::default()), theirs)
-}
-
 /// Behind a byte that tells which: a full backup, or the last differential against a good one. What is made of it and
 /// restored is a good archive.
 pub fn compose(data: &[u8]) -> bool {
     let Some((which, data)) = data.split_first() else { return false };
     let (full, previous) = match which % 2 {
-        0 => (data.to_vec(), seeds::dirty::differential(None)),
-        _ => (seeds::dirty::full(), data.to_vec()),
+        0 => (data.to_vec(), differential(None)),
+        _ => (good_full(), data.to_vec()),
     };
     let mut path = tempfile::NamedTempFile::new().expect("a temporary file");
     path.write_all(&full).expect("a written file");
@@ -82,26 +68,4 @@ pub fn compose(data: &[u8]) -> bool {
         Err(_) => return false,
     }
     true
-}
-
-/// Makes a differential against a full backup of the seeds' VM, of which a block of each disk is dirty.
-///
-/// # Errors
-/// Those of the program.
-pub(super) fn composed(full: &Path, previous: Option<&[u8]>) -> Result<Vec<u8>, Error> {
-    let base = Base::open(full)?;
-    let mut servers = Vec::new();
-    let disks = seeds::dirty::exports().into_iter().map(|(name, sent)| {
-        Disk::new(&name, || {
-            let (client, server) = connect(&sent);
-            servers.push(server);
-            client
-        })
-    });
-    let disks = disks.collect::<Result<_, _>>()?;
-    let previous = previous.map(|bytes| Previous::new(Path::new("previous"), file(bytes)));
-    let delta = Shared::default();
-    let out = container::encoder(Box::new(delta.clone()), Compression::None, 1).expect("no compression");
-    compose::prepare(base, disks, previous)?.write(seeds::dirty::configs(), 1, out, || Ok(()))?;
-    Ok(delta.take())
 }

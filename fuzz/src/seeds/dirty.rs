@@ -1,15 +1,18 @@
 //! A small VM with a dirty block on each disk, as QEMU exports it.
 
 use std::io::{Cursor, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use pve_diff_backup::container::{self, Compression};
 use pve_diff_backup::matching::base::Base;
-use pve_diff_backup::matching::{differential, full as matching_full};
+use pve_diff_backup::matching::compose::{self, Disk, Previous};
+use pve_diff_backup::matching::{Error, differential, full as matching_full};
+use pve_diff_backup::nbd::{self, Client, Limits};
 use pve_diff_backup::vma::{Config, Device, Header, Order, write_archive};
 
-use super::super::Shared;
-use super::super::dirty::composed;
+use super::super::{Shared, file};
 
 /// The block of each disk that is dirty.
 const DIRTY: std::ops::Range<usize> = 4096..8192;
@@ -143,4 +146,35 @@ fn chunk(kind: u16, cookie: u64, data: &[u8]) -> Vec<u8> {
     out.extend((data.len() as u32).to_be_bytes());
     out.extend(data);
     out
+}
+
+/// Connects to a server that sends these bytes, and then closes the connection. The other end of it is returned too, as
+/// the client's questions must go somewhere.
+pub fn connect(bytes: &[u8]) -> (Result<Client, nbd::Error>, UnixStream) {
+    let (ours, mut theirs) = UnixStream::pair().expect("two sockets");
+    theirs.write_all(bytes).expect("room in a socket");
+    theirs.shutdown(std::net::Shutdown::Write).expect("a socket of our own");
+    (Client::over(ours, "disk", Some("b"), Limits::default()), theirs)
+}
+
+/// Makes a differential against a full backup of the seeds' VM, of which a block of each disk is dirty.
+///
+/// # Errors
+/// Those of the program.
+pub fn composed(full: &Path, previous: Option<&[u8]>) -> Result<Vec<u8>, Error> {
+    let base = Base::open(full)?;
+    let mut servers = Vec::new();
+    let disks = exports().into_iter().map(|(name, sent)| {
+        Disk::new(&name, || {
+            let (client, server) = connect(&sent);
+            servers.push(server);
+            client
+        })
+    });
+    let disks = disks.collect::<Result<_, _>>()?;
+    let previous = previous.map(|bytes| Previous::new(Path::new("previous"), file(bytes)));
+    let delta = Shared::default();
+    let out = container::encoder(Box::new(delta.clone()), Compression::None, 1).expect("no compression");
+    compose::prepare(base, disks, previous)?.write(configs(), 1, out, || Ok(()))?;
+    Ok(delta.take())
 }
