@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::bail;
@@ -11,8 +10,8 @@ use indicatif::DecimalBytes;
 use serde::Serialize;
 
 use super::archive::{self, processors};
-use super::consolidate::{fits, has_map, note, with_map};
 use super::exit::Exit;
+use super::fulls::{fits, has_map, note, passed, with_map};
 use super::places::{backup_name, directory, missing, needs_root, scan};
 use super::progress::Progress;
 use super::results::ResultsFile;
@@ -20,9 +19,8 @@ use super::say::{chat, count, say};
 use super::signals::remove_on_signals;
 use crate::backup::add_map::add_map;
 use crate::backup::names::Compression;
-use crate::backup::writing::{Done, Passed, Tools};
+use crate::backup::writing::{Done, Tools};
 use crate::backup::{BackupName, Full};
-use crate::nbd::Throttle;
 use crate::text::{shown, told};
 use crate::vma::Made;
 
@@ -132,20 +130,12 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
     let results = args.results.path(root);
     // How long the content is, nobody knows: it is read to its end, and then read back.
     let progress = Progress::new(!args.quiet, None);
-    let throttle = args.bwlimit.map(|kib| Throttle::new(kib.saturating_mul(1024)));
-    let bar = progress.clone();
-    let passed: Passed = Arc::new(move |bytes| {
-        bar.add(bytes);
-        if let Some(throttle) = &throttle {
-            throttle.take(bytes);
-        }
-    });
     let tools = Tools {
         open: &archive::open,
         compress: &with_map(processors()),
         has_map: &has_map,
         fits: &fits,
-        passed,
+        passed: passed(&progress, args.bwlimit),
         made: &made,
     };
     let mut report = Report::default();

@@ -1,10 +1,8 @@
 //! `pve-diff-backup consolidate` makes differentials full backups of their own.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::bail;
@@ -13,6 +11,7 @@ use serde::Serialize;
 
 use super::archive::{self, processors};
 use super::exit::Exit;
+use super::fulls::{fits, has_map, note, passed, with_map};
 use super::places::{backup_name, directory, missing, needs_root, scan};
 use super::progress::Progress;
 use super::results::ResultsFile;
@@ -20,20 +19,11 @@ use super::say::{chat, count, say};
 use super::signals::remove_on_signals;
 use crate::backup::consolidate::{self, Spare, Work};
 use crate::backup::offsite::Wanted;
-use crate::backup::verified::{self, Outcome, Subject};
-use crate::backup::writing::{Done, Passed, Tools};
+use crate::backup::writing::{Done, Tools};
 use crate::backup::{BackupName, Differential, Full};
-use crate::container::source::{self, Found};
-use crate::container::{self, Compression};
-use crate::matching::base::Base;
-use crate::matching::full;
-use crate::matching::restore;
-use crate::nbd::Throttle;
+use crate::container;
 use crate::text::{shown, told};
 use crate::vma::Made;
-
-/// The level of zstd, as for the full backups of jobs.
-const LEVEL: i32 = 3;
 
 /// The arguments of the command.
 #[derive(Debug, clap::Args)]
@@ -217,20 +207,12 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
     let results = args.results.path(root);
     let sizes: Vec<u64> = jobs.iter().map(Job::expected).collect();
     let progress = Progress::new(!args.quiet, Some(sizes.iter().sum()));
-    let throttle = args.bwlimit.map(|kib| Throttle::new(kib.saturating_mul(1024)));
-    let bar = progress.clone();
-    let passed: Passed = Arc::new(move |bytes| {
-        bar.add(bytes);
-        if let Some(throttle) = &throttle {
-            throttle.take(bytes);
-        }
-    });
     let tools = Tools {
         open: &archive::open,
         compress: &with_map(processors()),
         has_map: &has_map,
         fits: &fits,
-        passed,
+        passed: passed(&progress, args.bwlimit),
         made: &made,
     };
     let mut report = Report { ok: 0, failed: 0, unneeded: Vec::new() };
@@ -265,32 +247,6 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<ExitCode> {
     };
     chat(&mut io::stdout(), text.as_bytes())?;
     Ok(report.exit().into())
-}
-
-/// Compresses a stream into a file as a full backup with a map.
-pub(super) fn with_map(threads: usize) -> impl Fn(Box<dyn Read + Send>, File) -> anyhow::Result<()> {
-    move |stream, file| Ok(full::compress(stream, file, Compression::Zstd(LEVEL), threads)?)
-}
-
-/// Tells whether a full backup has a map.
-pub(super) fn has_map(path: &Path) -> anyhow::Result<bool> {
-    Ok(Base::open_found(path, Found::ByName)?.full()?.form == "map")
-}
-
-/// Refuses a full backup that a differential was not made against, as far as both tell.
-pub(super) fn fits(full: &Path, differential: &Path) -> anyhow::Result<()> {
-    let base = Base::open_found(full, Found::ByName)?;
-    let delta = restore::Differential::open(Box::new(source::open(differential, Found::ByName)?))?;
-    base.check(&delta.header())?;
-    Ok(())
-}
-
-/// Notes that the full backup was read to its end and is good.
-pub(super) fn note(results: &Path, dir: &Path, full: &Full) {
-    let Some(subject) = Subject::of(dir, full.as_str(), None) else { return };
-    if let Err(error) = verified::note(results, &subject, &Outcome::now(true)) {
-        say!("warning: the result is not kept: {}: {error}", shown(results));
-    }
 }
 
 /// Finds the full backups that no differential needs any more, and removes them if that is wanted. Those of differentials that

@@ -11,6 +11,7 @@ pub mod compat;
 pub mod consolidate;
 pub mod demo;
 pub mod exit;
+mod fulls;
 pub mod generate;
 pub mod import;
 pub mod installer;
