@@ -14,6 +14,9 @@ pub const BROKEN_PIPE: u8 = 141;
 /// Status of `pve-xdelta3 compose` where what is dirty does not suffice, so that everything must be read.
 pub const READ_ALL: u8 = 3;
 
+/// Status of `pve-xdelta3 audit` where something changed that is not marked.
+pub const MISSED: u8 = 5;
+
 /// Status of `pve-xdelta3 vma extract --salvage` where something is lost, or no longer proved.
 pub const INCOMPLETE: u8 = 4;
 

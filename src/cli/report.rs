@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::say::say;
+use crate::matching::compose::ReadOf;
 use crate::text::shown;
 
 /// Counts what is read, and notes it in a file at the end, if one is wanted.
@@ -30,14 +31,19 @@ impl Report {
     /// Writes `read=BYTES seconds=S`, and `new=BYTES` of a differential: those that it holds. The backup is whole without
     /// it, so that an error is told and no more.
     pub fn write(&self, new: Option<u64>) {
+        self.write_disks(new, &[]);
+    }
+
+    /// The same, and a line `read=BYTES size=BYTES NAME` for each disk of which not all was read.
+    pub fn write_disks(&self, new: Option<u64>, disks: &[ReadOf]) {
         let Some(path) = &self.path else { return };
-        let mut line = format!(
-            "read={} seconds={:.3}",
-            self.read.load(Ordering::Relaxed),
-            self.begun.elapsed().as_secs_f64()
-        );
+        let read = self.read.load(Ordering::Relaxed) + disks.iter().map(|disk| disk.read).sum::<u64>();
+        let mut line = format!("read={read} seconds={:.3}", self.begun.elapsed().as_secs_f64());
         if let Some(new) = new {
             line += &format!(" new={new}");
+        }
+        for disk in disks {
+            line += &format!("\nread={} size={} {}", disk.read, disk.size, shown(&disk.name));
         }
         // Never through a link that somebody else put there.
         let made = OpenOptions::new().write(true).create_new(true).open(path);

@@ -13,7 +13,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::archive;
-use super::exit::{BROKEN_PIPE, INCOMPLETE, READ_ALL};
+use super::exit::{BROKEN_PIPE, INCOMPLETE, MISSED, READ_ALL};
 use super::output::Destination;
 use super::progress::{Progress, Watched};
 use super::report::Report;
@@ -29,6 +29,7 @@ use crate::matching::restore::MAX_WINDOW;
 use crate::matching::{BaseProblem, Error, WINDOW, differential, full};
 use crate::text::{hex, shown, told};
 
+mod audit;
 mod compose;
 mod restore;
 
@@ -44,7 +45,8 @@ const AFTER_HELP: &str = "Without one of these commands pve-xdelta3 takes the co
 manual page has all of them, pve-xdelta3 -h the list).
 
 Exit status: 0 done; 1 failed, what was written is incomplete; 2 wrong usage; 3 compose: everything must be read; 4 \
-vma extract --salvage and restore --salvage: something is lost or no longer proved, and the rest was written; 141 the \
+vma extract --salvage and restore --salvage: something is lost or no longer proved, and the rest was written; 5 \
+audit: not all that changed was marked; 141 the \
 reader of the output went away.";
 
 #[derive(Subcommand)]
@@ -61,6 +63,9 @@ its size), by which differentials are made without reading it again."
     /// Make a differential of a running VM of what QEMU's dirty bitmaps mark, to standard output
     #[command(long_about = compose::ABOUT)]
     Compose(compose::Args),
+    /// Check by two backups of a VM whether QEMU's dirty bitmaps marked all that changed
+    #[command(long_about = audit::ABOUT)]
+    Audit(audit::Args),
     /// Restore from a differential and its full backup, to standard output
     #[command(long_about = restore::ABOUT)]
     Restore(restore::RestoreArgs),
@@ -225,8 +230,19 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         say!("{error}");
         return ExitCode::FAILURE;
     }
-    let ours =
-        ["full", "diff", "compose", "restore", "identify", "vma", "tar", "help", "--help", "--version"];
+    let ours = [
+        "full",
+        "diff",
+        "compose",
+        "audit",
+        "restore",
+        "identify",
+        "vma",
+        "tar",
+        "help",
+        "--help",
+        "--version",
+    ];
     match args.get(1) {
         Some(word) if ours.iter().any(|c| word == c) => {}
         // Here xdelta3 would wait for somebody to type what it is to encode.
@@ -248,6 +264,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Command::Full(args) => compress(args),
         Command::Diff(args) => diff(args),
         Command::Compose(args) => compose::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Restore(args) => restore::run(args),
         Command::Vma(command) => {
             say::speak_as("pve-xdelta3 vma");
@@ -266,6 +283,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             say::failure(&e);
             match () {
                 () if e.is::<Usage>() => ExitCode::from(2),
+                () if e.is::<audit::Missed>() => ExitCode::from(MISSED),
                 () if compose::must_read_all(&e) => ExitCode::from(READ_ALL),
                 () if e.is::<Incomplete>() => ExitCode::from(INCOMPLETE),
                 () => ExitCode::FAILURE,

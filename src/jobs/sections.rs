@@ -4,6 +4,8 @@
 //! false). Its settings are indented. Lines whose first character is `#` are skipped anywhere. Of two sections with
 //! one ID the last counts, of two settings with one name the first that is valid.
 
+use std::collections::BTreeMap;
+
 use super::{OPTION, days};
 
 /// The type of the sections that hold backup jobs.
@@ -23,7 +25,12 @@ pub struct Job {
     pub node: Option<String>,
     /// Whether it runs at all.
     pub enabled: bool,
+    /// Where its backups go, how they are made and with what: `storage`, `mode`, `compress`, `fleecing`, where it says so.
+    pub how: BTreeMap<&'static str, String>,
 }
+
+/// The settings of [`Job::how`].
+const HOW: [&str; 4] = ["storage", "mode", "compress", "fleecing"];
 
 /// What a job says of the option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +54,7 @@ pub fn jobs(raw: &[u8]) -> Vec<Job> {
         value: section.value,
         node: section.node.clone(),
         enabled: section.enabled.unwrap_or(true),
+        how: section.how.clone(),
     };
     sections.iter().enumerate().filter(counts).map(job).collect()
 }
@@ -91,6 +99,7 @@ struct Section {
     value: Value,
     node: Option<String>,
     enabled: Option<bool>,
+    how: BTreeMap<&'static str, String>,
     /// Where the lines of the option begin and end.
     lines: Vec<(usize, usize)>,
     /// The position behind the section's last setting, or behind its head where it has none.
@@ -123,6 +132,7 @@ fn sections(raw: &[u8]) -> Vec<Section> {
                     value: Value::None,
                     node: None,
                     enabled: None,
+                    how: BTreeMap::new(),
                     lines: Vec::new(),
                     end: position,
                 });
@@ -141,7 +151,12 @@ fn sections(raw: &[u8]) -> Vec<Section> {
                 }
                 b"node" => section.node = section.node.take().or(text.map(str::to_owned)),
                 b"enabled" => section.enabled = section.enabled.or(text.and_then(boolean)),
-                _ => {}
+                _ => {
+                    let name = HOW.into_iter().find(|name| name.as_bytes() == key);
+                    if let (Some(name), Some(text)) = (name, text) {
+                        section.how.entry(name).or_insert_with(|| text.to_owned());
+                    }
+                }
             }
         }
     }
@@ -233,6 +248,9 @@ mod tests {
         );
         assert_eq!(runs("vzdump: j\n\tenabled often\n\tenabled 0\n\tenabled 1\n"), Some((None, false)));
         assert_eq!(runs("vzdump: j\n\n\tenabled 0\n"), Some((None, true)));
+        let how =
+            jobs(b"vzdump: j\n\tstorage nas\n\tfleecing 1,storage=local\n\tstorage usb\n").remove(0).how;
+        assert_eq!(how, BTreeMap::from([("storage", "nas".into()), ("fleecing", "1,storage=local".into())]));
         assert!(jobs(b"vzdump: \xff\n\tfullbackup 1\n\n\xff\xfe\n\t\n:\n").is_empty());
     }
 

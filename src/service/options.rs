@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::listener::Listener;
-use crate::host::Root;
 use crate::host::notify::{self, Severity};
 use crate::host::pmxcfs::{self, Pmxcfs, PmxcfsError};
 use crate::host::root::read_bounded;
+use crate::host::{Root, settings};
 use crate::jobs::memory::{Memory, MemoryError};
 use crate::jobs::sections::{self, Value};
 use crate::jobs::{self, Line, Mode, Node, Situation, cron};
@@ -170,6 +170,8 @@ pub struct SeenJob {
     pub days: Option<u32>,
     /// Its value in our copy.
     pub copy: Option<u32>,
+    /// Why its differentials of running VMs read everything; `None`: only what changed, where that is certain.
+    pub everything_read: Option<String>,
 }
 
 fn work(root: &Root, mode: Mode) -> Result<Option<Seen>, OptionsError> {
@@ -180,7 +182,7 @@ fn work(root: &Root, mode: Mode) -> Result<Option<Seen>, OptionsError> {
         let files = Files::read(&pmxcfs)?;
         let plan = files.plan(&pmxcfs, mode, patched);
         if !files.changes(&plan) {
-            return Ok(Some(files.seen(&pmxcfs, plan)));
+            return Ok(Some(files.seen(&root, &pmxcfs, plan)));
         }
         // The order in which Proxmox' own code takes them.
         let _lock = pmxcfs.lock(&[CRON, JOBS])?;
@@ -195,8 +197,41 @@ fn work(root: &Root, mode: Mode) -> Result<Option<Seen>, OptionsError> {
                 pmxcfs.replace(name, content)?;
             }
         }
-        Ok(Some(files.seen(&pmxcfs, plan)))
+        Ok(Some(files.seen(&root, &pmxcfs, plan)))
     })?
+}
+
+/// The module that has a place for it in releases that can give what changed.
+const VZDUMP: &str = "usr/share/perl5/PVE/VZDump/QemuServer.pm";
+
+/// What is in the line of ours there.
+const LINE: &[u8] = b"takes->('archive'";
+
+/// Largest module read.
+const MAX_MODULE: u64 = 4 << 20;
+
+/// Why a job's differentials of running VMs read everything, as far as that is known beforehand.
+fn everything_read(root: &Root, how: &BTreeMap<&'static str, String>) -> Option<String> {
+    let has = |name: &str| how.get(name).map(String::as_str);
+    let Some(storage) = has("storage") else { return Some("the job names no storage".into()) };
+    let switch = settings::value(root, storage, settings::CHANGED_BLOCKS);
+    let module = root.read(VZDUMP, MAX_MODULE).ok().flatten().unwrap_or_default();
+    let fleecing =
+        has("fleecing").unwrap_or_default().split(',').any(|part| matches!(part, "1" | "enabled=1"));
+    let why = if switch == "off" {
+        "changed-blocks is off, see pve-diff-backup(1)"
+    } else if !module.windows(LINE.len()).any(|text| text == LINE) {
+        "no line of ours asks for more; that needs Proxmox VE 8.4 or later"
+    } else if has("compress") != Some("zstd") {
+        "the job does not compress with zstd"
+    } else if has("mode") == Some("stop") {
+        "mode stop ends QEMU, which notes what changes"
+    } else if !fleecing && switch != "auto" {
+        "the job has no fleecing"
+    } else {
+        return None;
+    };
+    Some(why.into())
 }
 
 /// The files as they were read.
@@ -238,7 +273,7 @@ impl Files {
     }
 
     /// The settings as they are once `plan` is carried out.
-    fn seen(&self, pmxcfs: &Pmxcfs, plan: jobs::Plan) -> Seen {
+    fn seen(&self, root: &Root, pmxcfs: &Pmxcfs, plan: jobs::Plan) -> Seen {
         let after = plan.jobs.as_deref().or(self.jobs.as_deref()).unwrap_or_default();
         let jobs = sections::jobs(after).into_iter().filter_map(|job| {
             let days = match job.value {
@@ -246,7 +281,8 @@ impl Files {
                 Value::None | Value::Odd => None,
             };
             let copy = plan.memory.jobs.get(&job.id).copied();
-            (days.is_some() || copy.is_some()).then_some((job.id, SeenJob { days, copy }))
+            let everything_read = everything_read(root, &job.how);
+            (days.is_some() || copy.is_some()).then_some((job.id, SeenJob { days, copy, everything_read }))
         });
         let jobs = jobs.collect();
         let nodes: &BTreeSet<String> = pmxcfs.members();

@@ -1,9 +1,11 @@
 //! Takes everything of ours out of a host.
 
+use std::time::Duration;
+
 use super::host::Locked;
 use super::listener::Listener;
 use super::{options, pending};
-use crate::host::Origin;
+use crate::host::{Origin, Program, Root};
 use crate::jobs::Mode;
 use crate::patching::change::Change;
 use crate::patching::record;
@@ -16,6 +18,7 @@ use crate::text::count;
 /// Where something cannot be read or written; then nothing is changed.
 pub fn revert(locked: &Locked, reload: bool, listener: &dyn Listener) -> anyhow::Result<()> {
     let (host, view) = (locked.host, &locked.view);
+    end_accesses(host.root(), listener);
     let mut changes = host.revert_changes(view)?;
     let ours = |change: &&Change| ![record::PATH, record::PATCH_PATH].contains(&change.path.as_str());
     let changed = changes.iter().filter(ours).count();
@@ -39,4 +42,36 @@ pub fn revert(locked: &Locked, reload: bool, listener: &dyn Listener) -> anyhow:
         host.reload(listener);
     }
     Ok(())
+}
+
+/// The module that knows what a killed backup has left in a VM's QEMU.
+const ACCESS: &str = "usr/share/perl5/PVE/VZDump/Differential/Access.pm";
+
+/// How long QEMU may take for all VMs together.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Ends the snapshots that killed backups have left in QEMU, which makes no other backup until then. Without our modules
+/// nobody would.
+fn end_accesses(root: &Root, listener: &dyn Listener) {
+    let is_there = |path: &str| root.resolve(path).is_ok_and(|path| path.exists());
+    let records = root.resolve("run/qemu-server").ok().and_then(|folder| std::fs::read_dir(folder).ok());
+    let is_record = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().to_string_lossy().ends_with(".pve-diff-backup"))
+    };
+    let any = records.is_some_and(|mut entries| entries.any(is_record));
+    if !any || !root.is_running_host() || !is_there(ACCESS) {
+        return;
+    }
+    let code = "PVE::VZDump::Differential::Access::release_all()";
+    let perl = ["-MPVE::QemuServer", "-MPVE::VZDump::Differential::Access", "-e", code];
+    let failed = match Program::new("perl", perl).limit(PATIENCE).run() {
+        Ok(ran) if ran.succeeded() => return,
+        Ok(ran) => ran.err(),
+        Err(error) => error.to_string(),
+    };
+    listener.warn(&format!(
+        "What a killed backup has left in QEMU may still be there, and QEMU makes no backup of that VM until it is started \
+         anew: {}",
+        failed.trim()
+    ));
 }

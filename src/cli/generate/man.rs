@@ -11,8 +11,9 @@ use super::super::{EXAMPLES, compat, definition, verify};
 use super::pve_xdelta3;
 
 /// What the program reads and writes besides the patched files.
-const FILES: [(&str, &str); 9] = [
-    ("/etc/pve-diff-backup.conf", "Settings of this node, see CONFIGURATION. It need not be there."),
+const FILES: [(&str, &str); 10] = [
+    ("/etc/pve/pve-diff-backup.conf", "Settings of all nodes, see CONFIGURATION. It need not be there."),
+    ("/etc/pve-diff-backup.conf", "Settings of this node, which count more. It need not be there."),
     ("/var/lib/dpkg", "dpkg's database: which packages are installed, and what their files should hold."),
     (
         "/var/lib/pve-diff-backup/applied.json",
@@ -46,8 +47,8 @@ const FILES: [(&str, &str); 9] = [
     ),
 ];
 
-/// What /etc/pve-diff-backup.conf can hold.
-const SETTINGS: [(&str, &str); 5] = [
+/// What the files of settings can hold.
+const SETTINGS: [(&str, &str); 9] = [
     (
         "base-without-map: replace",
         "The default. A full backup that can only be read from its start and has no map (made by vzdump itself with zstd or \
@@ -68,9 +69,30 @@ const SETTINGS: [(&str, &str); 5] = [
     ),
     ("largest-differential: off", "Full backups are made by their age alone."),
     (
+        "changed-blocks: off",
+        "The default. Every backup reads all of a VM's disks. The other values have no effect yet: no line of the patch set asks \
+         for them.",
+    ),
+    (
+        "changed-blocks: fleecing",
+        "A differential backup of a running VM reads only what QEMU noted as changed since the last backup, in jobs that have \
+         fleecing (Advanced, in the job's window), where that is certain: all is read otherwise, and the task log says why. \
+         Proxmox VE 8.4 and later.",
+    ),
+    (
+        "changed-blocks: auto",
+        "The same also in jobs without fleecing, if a storage of the guest's disks is thin (LVM-thin, RBD, BTRFS, a directory, a \
+         ZFS pool with thin provisioning): for these backups it holds the fleecing images.",
+    ),
+    (
+        "changed-blocks-audit: 30",
+        "The default. After so many backups in a row that read only what changed, one reads all, and what it finds is \
+         compared with what QEMU noted. 1 to 999, or off.",
+    ),
+    (
         "storage: ID",
         "What is below this line, up to the next such line, holds for backups to the storage of this name, and goes before what \
-         stands above the first one. The file is each node's own.",
+         stands above the first one. What a node's file says goes before what the cluster's file says of the same.",
     ),
 ];
 

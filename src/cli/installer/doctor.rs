@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use indicatif::DecimalBytes;
 use serde::Serialize;
 
-use super::{Console, open};
+use super::{Console, open, status};
 use crate::backup::Stamp;
 use crate::cli::Global;
 use crate::cli::exit::Exit;
@@ -156,7 +156,7 @@ fn print(seen: &Seen, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{:<30} {:>8} {:>10}", "job", "jobs.cfg", "remembered")?;
     }
     for (id, job) in &seen.jobs {
-        writeln!(out, "{id:<30} {:>8} {:>10}", text(job.days), text(job.copy))?;
+        writeln!(out, "{id:<30} {:>8} {:>10}{}", text(job.days), text(job.copy), status::reads(job))?;
     }
     writeln!(out, "{:<30} {:<20} with", "node", "our lines")?;
     for (name, node) in &seen.nodes {

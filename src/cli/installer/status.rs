@@ -14,7 +14,7 @@ use crate::cli::say::ForPeople;
 use crate::host::{Origin, hint};
 use crate::patching::plan::{FileState, Overall};
 use crate::service::host::stale_lines;
-use crate::service::options::Seen;
+use crate::service::options::{Seen, SeenJob};
 use crate::service::status::{Status, assess};
 
 /// Options of `status`.
@@ -157,6 +157,15 @@ fn print(status: &Status, exit: Exit, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
+/// What a job's differentials read of running VMs.
+pub(super) fn reads(job: &SeenJob) -> String {
+    match (job.days.or(job.copy), &job.everything_read) {
+        (None | Some(0), _) => String::new(),
+        (_, Some(why)) => format!("; everything is read ({why})"),
+        (_, None) => "; of running VMs only what changed is read, where that is certain".to_owned(),
+    }
+}
+
 /// Prints what backup jobs say of full backups; nothing where there is nothing of interest.
 fn print_settings(seen: &Seen, out: &mut impl Write) -> io::Result<()> {
     if !seen.jobs.is_empty() || !seen.waiting.is_empty() {
@@ -171,7 +180,7 @@ fn print_settings(seen: &Seen, out: &mut impl Write) -> io::Result<()> {
             }
             (None, None) => continue,
         };
-        writeln!(out, "  {id:<28} {text}")?;
+        writeln!(out, "  {id:<28} {text}{}", reads(job))?;
     }
     for line in &seen.waiting {
         writeln!(out, "  vzdump.cron: without --fullbackup {} for now: {}", line.days, line.line)?;

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail};
 
 use super::super::output::Destination;
 use super::super::say::say;
-use super::{BaseArgs, Encoded, Output, Usage, hex};
+use super::{BaseArgs, Encoded, Output, ReportArg, Usage, hex};
 use crate::container;
 use crate::container::source::{self, Refused};
 use crate::matching::base::Base;
@@ -57,6 +57,8 @@ pub(super) struct Args {
     #[arg(long, short)]
     verbose: bool,
     #[command(flatten)]
+    report: ReportArg,
+    #[command(flatten)]
     output: Output,
     #[command(flatten)]
     to: Destination,
@@ -64,6 +66,7 @@ pub(super) struct Args {
 
 /// Runs the command.
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let report = args.report.begin();
     let (how, threads) = (args.output.compression()?, args.output.threads.get());
     let Some((path, found)) = args.base.get() else {
         bail!(Usage("which full backup? Give it with --base".into()))
@@ -105,6 +108,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         let out = container::small_encoder(Box::new(output), how, threads)?;
         Ok(prepared.write(configs, now, out, || witness.still_there())?)
     })?;
+    report.write_disks(Some(summary.new), &summary.disks);
     if args.verbose {
         let mib = |n: u64| n as f64 / (1u64 << 20) as f64;
         for disk in &summary.disks {

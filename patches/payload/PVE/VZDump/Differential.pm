@@ -11,6 +11,7 @@ use File::Basename qw(basename dirname);
 use POSIX ();
 use Scalar::Util qw(tainted);
 
+use PVE::VZDump::Differential::Changed;
 use PVE::VZDump::Differential::Chain qw(parse_name differential_name encode_path choose_base
     other_guest shown told_numbers);
 use PVE::VZDump::Differential::Helper
@@ -43,13 +44,18 @@ full backup and a warning, never in a missing backup.
 my %COMPRESS_WORD = (zst => 'zstd', lzo => 'lzo', gz => 'gzip');
 
 # The name of the module where our versions of subs are.
-my ($STORAGE, $RESTORE) = map { "PVE::VZDump::Differential::$_" } qw(Storage Restore);
+my ($STORAGE, $RESTORE, $CHANGED) =
+    map { "PVE::VZDump::Differential::$_" } qw(Storage Restore Changed);
 
 # What upstream's calls look like, from Proxmox VE 3 to 9: the sub, whose it is, whose our version
 # is, and whether a call (its arguments) is for that.  The patch set says which releases have a line
 # that asks for which sub.
 my %CALLS = (
     abs_filesystem_path => ['PVE::Storage', $STORAGE, sub { is_differential($_[1]) }],
+    archive => [
+        'PVE::VZDump::QemuServer', $CHANGED,
+        sub { PVE::VZDump::Differential::Changed::concerns(@_) },
+    ],
     archive_info => ['PVE::Storage', $STORAGE, sub { is_differential($_[0]) }],
     archive_remove => [
         'PVE::Storage', $STORAGE,
@@ -187,6 +193,18 @@ sub plan_backup {
     return;
 }
 
+=head2 planned($task)
+
+The plan of the backup that the task makes, undef where it is not ours.
+
+=cut
+
+sub planned {
+    my ($task) = @_;
+
+    return $planned && ($task->{tmptar} // '') eq $planned->{tmptar} ? $planned : undef;
+}
+
 =head2 ready_backup($task, \$comp, $logfd)
 
 Called right before data flows.  From here to L</finish_backup($task, $logfd)> the task has the
@@ -198,9 +216,7 @@ name before it was looked at.  The helper may write a full where the base no lon
 sub ready_backup {
     my ($task, $comp, $logfd) = @_;
 
-    my $plan = $planned;
-    return if !$plan || ($task->{tmptar} // '') ne $plan->{tmptar};
-
+    my $plan = planned($task) or return;
     my $helper = $PVE::VZDump::Differential::Helper::HELPER;
     if ($plan->{is_helped} && !-x $helper) {
         PVE::VZDump::debugmsg('warn', "$helper is missing: making an ordinary full backup", $logfd);
@@ -233,8 +249,7 @@ nothing that could be restored.
 sub finish_backup {
     my ($task, $logfd) = @_;
 
-    my $plan = $planned;
-    return if !$plan || ($task->{tmptar} // '') ne $plan->{tmptar};
+    my $plan = planned($task) or return;
     $planned = undef; # but the handle stays until the end of this sub
 
     my ($target, $base) = @$plan{qw(target base)};
@@ -256,8 +271,10 @@ sub finish_backup {
     _give_name($plan->{tmptar}, $target);
     $task->{ _target_key($task) } = $target;
     my $full_size = $base && $target eq $plan->{target} ? -s "$plan->{dir}/$base" : undef;
-    my @numbers = told_numbers(_report($plan->{report}), -s $target // 0, $full_size);
+    my @numbers = told_numbers(scalar(_report($plan->{report})), -s $target // 0, $full_size);
     PVE::VZDump::debugmsg('info', $_, $logfd) for @numbers;
+    eval { PVE::VZDump::Differential::Changed::backup_made($plan, $target); 1 }
+        or PVE::VZDump::debugmsg('warn', "the next backup will read everything: $@", $logfd);
     return;
 }
 

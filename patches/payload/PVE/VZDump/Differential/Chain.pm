@@ -59,21 +59,41 @@ my $MAX_SLACK = 12 * 3600;
 # default.
 my %SETTINGS = (
     'base-without-map' => ['replace or use', qr/(replace|use)/, 'replace'],
+    'changed-blocks' => ['fleecing, auto or off', qr/(fleecing|auto|off)/, 'off'],
+    'changed-blocks-audit' =>
+        ['a number of backups such as 30, or off', qr/([1-9][0-9]{0,2}|off)/, '30'],
     'largest-differential' => ['a share such as 50%, or off', qr/([1-9][0-9]{0,3}%|off)/, '50%'],
 );
 
 =head1 FUNCTIONS
 
-=head2 parse_settings($text, $storage)
+=head2 parse_settings($storage, @texts)
 
-The settings of F</etc/pve-diff-backup.conf> that hold for a storage (undef: for a folder that is
-none) as a hash, then a text for each line that is not understood: it is left out, so that what else
-is set, or the default, holds.  Below a line C<storage: ID> stands what is set for that storage
-alone.  F<tests/data/settings.json> holds what this module and the Rust side agree upon.
+The settings that hold for a storage (undef: for a folder that is none) as a hash, then a list for
+each text of what in it is not understood: such a line is left out, so that what else is set, or the
+default, holds.  The texts are those of the cluster's file and of the node's, of which the last
+counts more.  Below a line C<storage: ID> stands what is set for that storage alone, which counts more
+than what is set for all.  F<tests/data/settings.json> holds what this module and the Rust side agree
+upon.
 
 =cut
 
 sub parse_settings {
+    my ($storage, @texts) = @_;
+
+    my %defaults = map { $_ => $SETTINGS{$_}->[2] } keys %SETTINGS;
+    my (@common, @own, @complaints);
+    for my $text (@texts) {
+        my ($common, $own, $wrong) = _settings_in($text, $storage);
+        push @common, %$common;
+        push @own, %$own;
+        push @complaints, $wrong;
+    }
+    return ({ %defaults, @common, @own }, @complaints);
+}
+
+# What a text sets for all storages, what for that one, and what in it is not understood.
+sub _settings_in {
     my ($text, $storage) = @_;
 
     my (%common, %own, @complaints);
@@ -106,8 +126,7 @@ sub parse_settings {
             $own{$key} = $clean;
         }
     }
-    my %defaults = map { $_ => $SETTINGS{$_}->[2] } keys %SETTINGS;
-    return ({ %defaults, %common, %own }, @complaints);
+    return (\%common, \%own, \@complaints);
 }
 
 =head2 parse_stamp($stamp)

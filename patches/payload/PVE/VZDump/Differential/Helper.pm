@@ -15,7 +15,8 @@ use PVE::VZDump::Differential::Chain qw(parse_name full_forms encode_path depend
     parse_settings);
 use PVE::VZDump::Differential::Unfinished qw(names_in states);
 
-our @EXPORT_OK = qw(run_helper identify content settings guest_config full_config find_in_tar
+our @EXPORT_OK =
+    qw(run_helper run_into identify content settings guest_config full_config find_in_tar
     decoder_command open_decoder close_decoder probe check_base check_archive backup_files
     existing_dependants);
 
@@ -30,10 +31,10 @@ PVE::VZDump::Differential::Helper - folders of backups, and the program that rea
 our $HELPER;
 $HELPER = '/usr/bin/pve-xdelta3' if !defined($HELPER);
 
-# The administrator's settings, and the folder of guests' configurations; variables for the same
-# reason.
-our ($CONFIG, $GUESTS);
-$CONFIG = '/etc/pve-diff-backup.conf' if !defined($CONFIG);
+# The administrator's settings, the cluster's file before the node's, and the folder of guests'
+# configurations; variables for the same reason.
+our (@CONFIGS, $GUESTS);
+@CONFIGS = ('/etc/pve/pve-diff-backup.conf', '/etc/pve-diff-backup.conf') if !@CONFIGS;
 $GUESTS = '/etc/pve' if !defined($GUESTS);
 
 # What is read of the settings: nobody writes as much.
@@ -139,6 +140,41 @@ sub _output_of {
     return ($said, $told, $is_late);
 }
 
+=head2 run_into($path, @command)
+
+Runs a command, with the file as its output where one is given.  Returns its exit status and what it
+says; dies where it does not end by itself.
+
+=cut
+
+sub run_into {
+    my ($path, @command) = @_;
+
+    my $out;
+    if (defined($path)) {
+        open($out, '>', $path) or die "cannot write '$path' - $!\n";
+    }
+    @command = map { m/\A(.*)\z/s ? $1 : () } @command; # each a word of its own
+    my $said = '';
+    my $is_done = eval {
+        local %ENV = (PATH => $SAFE_PATH);
+        PVE::Tools::run_command(
+            \@command,
+            $out ? (output => '>&' . fileno($out)) : (),
+            errfunc => sub { $said .= "$_[0] " if length($said) < 2 * $MAX_ERROR },
+        );
+        1;
+    };
+    my $err = $@;
+    if ($out) {
+        close($out) or die "cannot write '$path' - $!\n";
+    }
+    my $status = $is_done ? 0 : $err =~ /exit code ([0-9]+)/ ? $1 : die $err;
+    $said =~ s/ \z//;
+    $said =~ s/\Apve-xdelta3: //;
+    return ($status, $said ne '' ? shown($said, $MAX_ERROR) : $status ? "exit status $status" : '');
+}
+
 =head2 identify($path)
 
 Dies unless the file can serve as base: what is in it must be what its name says.  Returns a hash:
@@ -177,27 +213,38 @@ sub content {
 
 =head2 settings($storage)
 
-The administrator's settings for a storage as a hash, then what is wrong with their file.
+The administrator's settings for a storage as a hash, then what is wrong with their files.
 
 =cut
 
 sub settings {
     my ($storage) = @_;
 
-    my ($text, $obstacle) = ('');
-    if (open(my $fh, '<', $CONFIG)) {
-        my $count = read($fh, $text, $MAX_SETTINGS);
-        $obstacle = defined($count) ? 'it is too long' : $!
-            if ($count // $MAX_SETTINGS) == $MAX_SETTINGS;
-        close($fh);
-    } elsif (!$!{ENOENT}) {
-        $obstacle = $!;
+    my (@texts, @told);
+    for my $path (@CONFIGS) {
+        my ($text, $obstacle) = _settings_of($path);
+        push @texts, $text;
+        push @told, "cannot read '$path' - $obstacle, so what it sets does not hold"
+            if defined($obstacle);
     }
-    $text = '' if defined($obstacle);
-    my ($settings, @complaints) = parse_settings($text, $storage);
-    return ($settings, "cannot read '$CONFIG' - $obstacle, so the defaults hold")
-        if defined($obstacle);
-    return ($settings, map { "'$CONFIG', $_" } @complaints);
+    my ($settings, @complaints) = parse_settings($storage, @texts);
+    for my $n (0 .. $#CONFIGS) {
+        push @told, map { "'$CONFIGS[$n]', $_" } @{ $complaints[$n] };
+    }
+    return ($settings, @told);
+}
+
+# The text of a file of settings, and why it cannot be read.
+sub _settings_of {
+    my ($path) = @_;
+
+    my $fh;
+    return $!{ENOENT} ? '' : ('', "$!") if !open($fh, '<', $path);
+    my $count = read($fh, my $text, $MAX_SETTINGS);
+    my $error = "$!";
+    close($fh);
+    return ('', $error) if !defined($count);
+    return $count == $MAX_SETTINGS ? ('', 'it is too long') : $text;
 }
 
 =head2 guest_config($type, $vmid), full_config($path)

@@ -110,7 +110,7 @@ sub exec_backup_task {
         debugmsg('info', "ionice priority: $opts->{ionice}", $logfd);
 
         debugmsg('info', "creating archive '$task->{tarfile}'", $logfd);
-        $plugin->archive($opts, $task, $vmid, $task->{tmptar}, $comp);
+        bless({ vzdump => $self }, $plugin)->archive($task, $vmid, $task->{tmptar}, $comp);
         rename($task->{tmptar}, $task->{tarfile})
             or die "unable to rename '$task->{tmptar}' to '$task->{tarfile}'\n";
 

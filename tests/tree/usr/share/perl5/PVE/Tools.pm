@@ -22,7 +22,8 @@ sub root {
     no warnings qw(once);
     $PVE::VZDump::Differential::Jobs::FILE = root() . '/etc/pve/pve-diff-backup.json';
     $PVE::VZDump::Differential::Jobs::PROGRAM = root() . '/usr/bin/pve-diff-backup';
-    $PVE::VZDump::Differential::Helper::CONFIG = root() . '/etc/pve-diff-backup.conf';
+    @PVE::VZDump::Differential::Helper::CONFIGS =
+        map { root() . $_ } '/etc/pve/pve-diff-backup.conf', '/etc/pve-diff-backup.conf';
     $PVE::VZDump::Differential::Helper::GUESTS = root() . '/etc/pve';
     $PVE::VZDump::Differential::Helper::HELPER = root() . '/usr/bin/pve-xdelta3';
 }

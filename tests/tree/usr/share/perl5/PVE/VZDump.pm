@@ -153,12 +153,12 @@ sub exec_backup_task {
 
         if ($opts->{stdout}) {
             debugmsg('info', 'sending archive to stdout', $logfd);
-            $plugin->archive($opts, $task, $vmid, undef, $comp);
+            bless({ vzdump => $self }, $plugin)->archive($task, $vmid, undef, $comp);
             return;
         }
 
         debugmsg('info', "creating vzdump archive '$task->{target}'", $logfd);
-        $plugin->archive($opts, $task, $vmid, $task->{tmptar}, $comp);
+        bless({ vzdump => $self }, $plugin)->archive($task, $vmid, $task->{tmptar}, $comp);
         rename($task->{tmptar}, $task->{target})
             or die "unable to rename '$task->{tmptar}' to '$task->{target}'\n";
 

@@ -21,11 +21,12 @@ sub config_file {
 }
 
 sub archive {
-    my ($class, $opts, $task, $vmid, $filename, $comp) = @_;
+    my ($self, $task, $vmid, $filename, $comp) = @_;
 
+    my $opts = $self->{vzdump}->{opts};
     my $tmpdir = $task->{tmpdir};
     File::Path::make_path("$tmpdir/etc/vzdump");
-    File::Copy::copy($class->config_file($vmid), "$tmpdir/etc/vzdump/pct.conf")
+    File::Copy::copy($self->config_file($vmid), "$tmpdir/etc/vzdump/pct.conf")
         or die "cannot copy the configuration - $!\n";
 
     my $tar = ['tar', 'cpf', '-', @PVE::Storage::Plugin::COMMON_TAR_FLAGS];
