@@ -10,7 +10,10 @@ macro_rules! embed {
 pub static FILES: &[(&str, &[u8])] = embed![
     "payload/PVE/VZDump/Differential.pm",
     "payload/PVE/VZDump/Differential/API.pm",
+    "payload/PVE/VZDump/Differential/Access.pm",
+    "payload/PVE/VZDump/Differential/Audit.pm",
     "payload/PVE/VZDump/Differential/Chain.pm",
+    "payload/PVE/VZDump/Differential/Changed.pm",
     "payload/PVE/VZDump/Differential/Helper.pm",
     "payload/PVE/VZDump/Differential/Jobs.pm",
     "payload/PVE/VZDump/Differential/Restore.pm",

@@ -554,7 +554,10 @@ my %placeholders = (
     AGE => '(?:[0-9]+ [a-z]+|less than a minute)', SIZE => '[0-9.]+ (?:[KMGT]i)?B',
     PERCENT => '[0-9.]+%', RATIO => '[0-9.]+',
 );
-my @phrases = read_file("$here/../../docs/task-log.md") =~ /^((?:INFO|WARN): .*)$/mg;
+# (What is read of running VMs takes a QEMU to ask: tests/host/changed.sh.)
+my $docs = read_file("$here/../../docs/task-log.md");
+$docs =~ s/^## Whether only what changed is read\n.*?(?=^## )//ms or die 'a section is missing';
+my @phrases = $docs =~ /^((?:INFO|WARN): .*)$/mg;
 cmp_ok(scalar(@phrases), '>', 15, 'phrases are promised');
 for my $phrase (@phrases) {
     my $pattern = quotemeta($phrase);

@@ -23,6 +23,8 @@
             'always full': 'immer voll',
             'Days between full backups. Those between hold only what changed since the last full one.':
                 'Tage zwischen vollen Sicherungen. Die dazwischen enthalten nur, was sich seit der letzten vollen geändert hat.',
+            'On Proxmox VE 8.4 and later those of running VMs read only what changed, if the job has fleecing (Advanced) and changed-blocks is set in /etc/pve/pve-diff-backup.conf; the log says why where everything was read.':
+                'Ab Proxmox VE 8.4 lesen die von laufenden VMs nur, was sich geändert hat, wenn der Auftrag Fleecing hat (Erweitert) und changed-blocks in /etc/pve/pve-diff-backup.conf gesetzt ist; das Protokoll nennt den Grund, wo alles gelesen wurde.',
             'Not for Proxmox Backup Server.': 'Nicht für Proxmox Backup Server.',
             'not for Proxmox Backup Server': 'nicht für Proxmox Backup Server',
             'whole days, 0 to 365': 'ganze Tage, 0 bis 365',
@@ -108,6 +110,8 @@
             'always full': 'toujours complète',
             'Days between full backups. Those between hold only what changed since the last full one.':
                 'Jours entre deux sauvegardes complètes. Celles entre les deux ne contiennent que ce qui a changé depuis la dernière complète.',
+            'On Proxmox VE 8.4 and later those of running VMs read only what changed, if the job has fleecing (Advanced) and changed-blocks is set in /etc/pve/pve-diff-backup.conf; the log says why where everything was read.':
+                'À partir de Proxmox VE 8.4, celles des VM en marche ne lisent que ce qui a changé, si la tâche utilise le fleecing (Avancé) et si changed-blocks est défini dans /etc/pve/pve-diff-backup.conf ; le journal dit pourquoi tout a été lu.',
             'Not for Proxmox Backup Server.': 'Pas pour Proxmox Backup Server.',
             'not for Proxmox Backup Server': 'pas pour Proxmox Backup Server',
             'whole days, 0 to 365': 'jours entiers, de 0 à 365',
@@ -193,6 +197,8 @@
             'always full': 'siempre completa',
             'Days between full backups. Those between hold only what changed since the last full one.':
                 'Días entre copias completas. Las intermedias solo contienen lo que cambió desde la última completa.',
+            'On Proxmox VE 8.4 and later those of running VMs read only what changed, if the job has fleecing (Advanced) and changed-blocks is set in /etc/pve/pve-diff-backup.conf; the log says why where everything was read.':
+                'Desde Proxmox VE 8.4, las de VM en ejecución leen solo lo que ha cambiado, si la tarea usa fleecing (Avanzado) y changed-blocks está definido en /etc/pve/pve-diff-backup.conf; el registro dice por qué se leyó todo.',
             'Not for Proxmox Backup Server.': 'No para Proxmox Backup Server.',
             'not for Proxmox Backup Server': 'no para Proxmox Backup Server',
             'whole days, 0 to 365': 'días enteros, de 0 a 365',
@@ -278,6 +284,8 @@
             'always full': 'sempre completo',
             'Days between full backups. Those between hold only what changed since the last full one.':
                 'Giorni tra i backup completi. Quelli intermedi contengono solo ciò che è cambiato dall\'ultimo completo.',
+            'On Proxmox VE 8.4 and later those of running VMs read only what changed, if the job has fleecing (Advanced) and changed-blocks is set in /etc/pve/pve-diff-backup.conf; the log says why where everything was read.':
+                'Da Proxmox VE 8.4, quelli di VM in esecuzione leggono solo ciò che è cambiato, se il job usa il fleecing (Avanzate) e changed-blocks è impostato in /etc/pve/pve-diff-backup.conf; il log dice perché è stato letto tutto.',
             'Not for Proxmox Backup Server.': 'Non per Proxmox Backup Server.',
             'not for Proxmox Backup Server': 'non per Proxmox Backup Server',
             'whole days, 0 to 365': 'giorni interi, da 0 a 365',
@@ -363,6 +371,8 @@
             'always full': '始终完整备份',
             'Days between full backups. Those between hold only what changed since the last full one.':
                 '两次完整备份之间的天数。其间的备份只保存自上次完整备份以来的更改。',
+            'On Proxmox VE 8.4 and later those of running VMs read only what changed, if the job has fleecing (Advanced) and changed-blocks is set in /etc/pve/pve-diff-backup.conf; the log says why where everything was read.':
+                '自 Proxmox VE 8.4 起，如果作业启用了 Fleecing（高级）并且在 /etc/pve/pve-diff-backup.conf 中设置了 changed-blocks，则正在运行的虚拟机的差异备份只读取已更改的内容；如果读取了全部内容，日志会说明原因。',
             'Not for Proxmox Backup Server.': '不适用于 Proxmox Backup Server。',
             'not for Proxmox Backup Server': '不适用于 Proxmox Backup Server',
             'whole days, 0 to 365': '整数天数，0 到 365',
@@ -1727,6 +1737,7 @@
                 tag: 'div',
                 'data-qtip': Ext.htmlEncode(
                     text('Days between full backups. Those between hold only what changed since the last full one.') +
+                        ' ' + text('On Proxmox VE 8.4 and later those of running VMs read only what changed, if the job has fleecing (Advanced) and changed-blocks is set in /etc/pve/pve-diff-backup.conf; the log says why where everything was read.') +
                         ' ' + text('Not for Proxmox Backup Server.')
                 ),
             },

@@ -68,11 +68,7 @@ const SETTINGS: [(&str, &str); 9] = [
          9999%.",
     ),
     ("largest-differential: off", "Full backups are made by their age alone."),
-    (
-        "changed-blocks: off",
-        "The default. Every backup reads all of a VM's disks. The other values have no effect yet: no line of the patch set asks \
-         for them.",
-    ),
+    ("changed-blocks: off", "The default. Every backup reads all of a VM's disks."),
     (
         "changed-blocks: fleecing",
         "A differential backup of a running VM reads only what QEMU noted as changed since the last backup, in jobs that have \

@@ -141,7 +141,8 @@ sub child {
             my $pid = fork();
             if (!$pid) {
                 usleep($meanwhile->{cut});
-                eval { qmp('nbd-server-stop') };
+                # (QEMU before 9.1 hangs where nbd-server-stop meets a client that still negotiates)
+                eval { qmp('block-export-del', id => $_->{id}, mode => 'hard') for @{ qmp('query-block-exports') } };
                 POSIX::_exit(0);
             }
             my @said;
