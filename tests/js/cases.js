@@ -73,7 +73,7 @@ var code = source.slice(source.indexOf('var ours'));
 same('no text is of no use', texts.filter(function (one) { return code.indexOf("'" + one.replace(/'/g, "\\'") + "'") < 0; }), []);
 Proxmox.defaultLang = 'de';
 load();
-same('the interface\'s language is taken', PveDiffBackup.text('{0} of {1} verified, last on {2}', 1, 2, 'x'), '1 von 2 geprüft, zuletzt am x');
+same('the interface\'s language is taken', PveDiffBackup.text('{0} of {1} verified, last on {2}', 1, 2, 'x'), '1 von 2 verifiziert, zuletzt am x');
 Proxmox.defaultLang = 'xx';
 classes = {};
 load();
@@ -181,6 +181,9 @@ check('nor where it does not tell', removed.length === 0 && requests.length === 
 volumes[1]['protected'] = 1;
 question = remove(list(volumes), 0);
 check('with a protected one it is not offered', question.window.down('field[name=removeDifferentials]').disabled === true);
+question = remove(list(volumes.slice(0, 2)), 0);
+same('one alone is told of as one', [/A differential backup needs this full backup: 2026-11-21 01:00:02\. /.test(question.text),
+    question.window.down('field[name=removeDifferentials]').boxLabel], [true, 'Remove it as well (it is protected)']);
 delete volumes[1]['protected'];
 
 // --- the field of jobs
@@ -204,7 +207,7 @@ same('a value is sent', field.getSubmitData(), { fullbackup: 7 });
 same('its unit is shown', field.nextSibling().html, 'days');
 var storage = win.down('field[name=storage]');
 storage.setValue('server');
-check('greyed out with a hint for Proxmox Backup Server', field.disabled && /Proxmox Backup Server/.test(field.emptyText) &&
+check('greyed out with a hint for Proxmox Backup Server', field.disabled && /PBS/.test(field.emptyText) &&
     field.getSubmitData() === null);
 storage.setValue('local');
 check('... and as it was for another', !field.disabled && field.getValue() === 7 && requests.length === 0);
@@ -326,6 +329,9 @@ nodes.select(nodes.store.getAt(0));
 backups.select(backups.store.getAt(1));
 check('without the privileges no button is offered', button(nodes, 'Apply').disabled && button(chains, 'Verify').disabled &&
     button(backups, 'Consolidate').disabled);
+caps = { nodes: { 'Sys.Modify': 1 } };
+nodes.fire('selectionchange', nodes.selected);
+check('Apply is offered where nobody is told of the datacenter\'s privileges, as up to 7.4', !button(nodes, 'Apply').disabled);
 requests = [];
 button(page, 'Reload').handler();
 askedFor('local/content').answer(volumes.slice(0, 2));

@@ -22,54 +22,58 @@
             days: 'Tage',
             'always full': 'immer voll',
             'Days between full backups. Those between hold only what changed since the last full one.':
-                'Tage zwischen vollen Sicherungen. Die dazwischen enthalten nur, was sich seit der letzten vollen geändert hat.',
+                'Tage zwischen Vollbackups. Die Backups dazwischen enthalten nur, was sich seit dem letzten Vollbackup geändert hat.',
             'On Proxmox VE 8.4 and later those of running VMs read only what changed, if the job has fleecing (Advanced) and changed-blocks is set in /etc/pve/pve-diff-backup.conf; the log says why where everything was read.':
-                'Ab Proxmox VE 8.4 lesen die von laufenden VMs nur, was sich geändert hat, wenn der Auftrag Fleecing hat (Erweitert) und changed-blocks in /etc/pve/pve-diff-backup.conf gesetzt ist; das Protokoll nennt den Grund, wo alles gelesen wurde.',
+                'Ab Proxmox VE 8.4 lesen die von laufenden VMs nur, was sich geändert hat, wenn der Backup-Job Fleecing nutzt (Erweitert) und changed-blocks in /etc/pve/pve-diff-backup.conf gesetzt ist; das Log nennt den Grund, wo alles gelesen wurde.',
             'Not for Proxmox Backup Server.': 'Nicht für Proxmox Backup Server.',
-            'not for Proxmox Backup Server': 'nicht für Proxmox Backup Server',
+            'not for PBS': 'nicht für PBS',
             'whole days, 0 to 365': 'ganze Tage, 0 bis 365',
             Kind: 'Art',
             Full: 'Voll',
             Differential: 'Differenziell',
             differential: 'differenziell',
             'Differential: only what changed since the last full backup of this guest; without a usable one a full backup is made.':
-                'Differenziell: nur, was sich seit der letzten vollen Sicherung dieses Gastes geändert hat; ohne brauchbare wird voll gesichert.',
-            'Full Backup': 'Volle Sicherung',
+                'Differenziell: nur, was sich seit dem letzten Vollbackup dieses Gastes geändert hat; ohne ein brauchbares wird ein Vollbackup gemacht.',
+            'Full Backup': 'Vollbackup',
             'Differential of {0}, made {1}': 'Differenziell zu {0} vom {1}',
             'That full backup is not in this list: without it nothing can be restored.':
-                'Diese volle Sicherung fehlt in der Liste: ohne sie lässt sich nichts wiederherstellen.',
+                'Dieses Vollbackup fehlt in der Liste: ohne es lässt sich nichts wiederherstellen.',
             'Differential backups that need this full backup: {0}':
-                'Differenzielle Sicherungen, die diese volle Sicherung brauchen: {0}',
+                'Differenzielle Backups, die dieses Vollbackup brauchen: {0}',
             'made {0}': 'vom {0}',
             'This full backup is missing on the storage. Put it back before you restore.':
-                'Diese volle Sicherung fehlt auf dem Speicher. Legen Sie sie vor dem Wiederherstellen zurück.',
-            '{0} differential backup(s) need this full backup: {1}. As long as they are there it cannot be removed.':
-                '{0} differenzielle Sicherung(en) brauchen diese volle Sicherung: {1}. Solange es sie gibt, kann sie nicht entfernt werden.',
+                'Dieses Vollbackup fehlt auf dem Storage. Legen Sie es vor dem Wiederherstellen zurück.',
+            'A differential backup needs this full backup: {0}. As long as it is there the full one cannot be removed.':
+                'Ein differenzielles Backup braucht dieses Vollbackup: {0}. Solange es existiert, kann das Vollbackup nicht entfernt werden.',
+            '{0} differential backups need this full backup: {1}. As long as they are there it cannot be removed.':
+                '{0} differenzielle Backups brauchen dieses Vollbackup: {1}. Solange sie existieren, kann es nicht entfernt werden.',
             '{0} and {1} more': '{0} und {1} weitere',
             'Remove these {0} as well': 'Auch diese {0} entfernen',
-            '{0} of them are protected': '{0} davon sind geschützt',
-            'Nothing was removed: the full backup is protected, or the list is out of date.': 'Nichts wurde entfernt: die volle Sicherung ist geschützt, oder die Liste ist veraltet.',
+            'Remove it as well': 'Auch dieses entfernen',
+            'it is protected': 'es ist geschützt',
+            'protected: {0}': 'geschützt: {0}',
+            'Nothing was removed: the full backup is protected, or the list is out of date.': 'Nichts wurde entfernt: das Vollbackup ist geschützt, oder die Liste ist veraltet.',
             'needed by {0}': 'nötig für {0}',
-            'its full backup is missing': 'volle Sicherung fehlt',
+            'its full backup is missing': 'sein Vollbackup fehlt',
             Guest: 'Gast',
-            Newest: 'Neueste',
+            Newest: 'Neuestes',
             Stranded: 'Verwaist',
             Stored: 'Belegt',
             Saved: 'Gespart',
             Space: 'Platz',
             'full {0}, differential {1}, saved about {2}': 'voll {0}, differenziell {1}, gespart etwa {2}',
-            '{0} without their full backup': '{0} ohne ihre volle Sicherung',
-            'Guest, storage': 'Gast, Speicher',
+            'without their full backup: {0}': 'ohne ihr Vollbackup: {0}',
+            'Guest, storage': 'Gast, Storage',
             'Not read: {0}': 'Nicht gelesen: {0}',
-            'not for this kind of storage': 'nicht für diese Art von Speicher',
-            'Verify backups': 'Sicherungen prüfen',
-            'Make a full backup of a differential': 'Aus einer differenziellen eine volle Sicherung machen',
+            'not for this kind of storage': 'nicht für diese Art von Storage',
+            'Verify backups': 'Backups verifizieren',
+            'Make a full backup of a differential': 'Aus einem differenziellen ein Vollbackup machen',
             'Patch the node (pve-diff-backup)': 'Knoten patchen (pve-diff-backup)',
-            never: 'nie',
+            never: 'niemals',
             '{0} cannot be restored': '{0} nicht wiederherstellbar',
-            '{0} of {1} verified, last on {2}': '{0} von {1} geprüft, zuletzt am {2}',
+            '{0} of {1} verified, last on {2}': '{0} von {1} verifiziert, zuletzt am {2}',
             'A verification on {0} found that this backup cannot be restored.':
-                'Eine Prüfung am {0} ergab, dass sich diese Sicherung nicht wiederherstellen lässt.',
+                'Eine Verifizierung am {0} ergab, dass sich dieses Backup nicht wiederherstellen lässt.',
             patched: 'gepatcht',
             'not patched': 'nicht gepatcht',
             'partly patched, or by an older version': 'teilweise oder von einer älteren Version gepatcht',
@@ -83,21 +87,21 @@
             Nodes: 'Knoten',
             'To be done': 'Zu tun',
             Apply: 'Anwenden',
-            Verify: 'Prüfen',
+            Verify: 'Verifizieren',
             Consolidate: 'Zusammenführen',
             'Bring node {0} up to date? Its services then load the new code.':
                 'Knoten {0} auf den neuesten Stand bringen? Seine Dienste laden dann den neuen Code.',
             'Read all backups of {0} on {1} to their end? That takes as long as to restore them.':
-                'Alle Sicherungen von {0} auf {1} bis zum Ende lesen? Das dauert so lange wie sie wiederherzustellen.',
+                'Alle Backups von {0} auf {1} bis zum Ende lesen? Das dauert so lange wie sie wiederherzustellen.',
             'Make a full backup of the differential of {0}? It keeps its date, notes and protection, and takes as much space as a full backup.':
-                'Aus der differenziellen vom {0} eine volle Sicherung machen? Sie behält Datum, Notizen und Schutz und braucht so viel Platz wie eine volle.',
-            'Backup Jobs': 'Sicherungsaufträge',
-            'No backup jobs.': 'Keine Sicherungsaufträge.',
+                'Aus dem differenziellen Backup vom {0} ein Vollbackup machen? Es behält Datum, Notizen und Schutz und braucht so viel Platz wie ein Vollbackup.',
+            'Backup Jobs': 'Backup-Jobs',
+            'No backup jobs.': 'Keine Backup-Jobs.',
             Guests: 'Gäste',
-            Backups: 'Sicherungen',
-            Verified: 'Geprüft',
+            Backups: 'Backups',
+            Verified: 'Verifiziert',
             'Differential of {0}': 'Differenziell zu {0}',
-            'Choose a guest to see its backups.': 'Wählen Sie einen Gast, um seine Sicherungen zu sehen.',
+            'Choose a guest to see its backups.': 'Wählen Sie einen Gast, um seine Backups zu sehen.',
             Protected: 'Geschützt',
             Selection: 'Auswahl',
             Schedule: 'Zeitplan',
@@ -113,7 +117,7 @@
             'On Proxmox VE 8.4 and later those of running VMs read only what changed, if the job has fleecing (Advanced) and changed-blocks is set in /etc/pve/pve-diff-backup.conf; the log says why where everything was read.':
                 'À partir de Proxmox VE 8.4, celles des VM en marche ne lisent que ce qui a changé, si la tâche utilise le fleecing (Avancé) et si changed-blocks est défini dans /etc/pve/pve-diff-backup.conf ; le journal dit pourquoi tout a été lu.',
             'Not for Proxmox Backup Server.': 'Pas pour Proxmox Backup Server.',
-            'not for Proxmox Backup Server': 'pas pour Proxmox Backup Server',
+            'not for PBS': 'pas pour PBS',
             'whole days, 0 to 365': 'jours entiers, de 0 à 365',
             Kind: 'Genre',
             Full: 'Complète',
@@ -130,11 +134,15 @@
             'made {0}': 'faite le {0}',
             'This full backup is missing on the storage. Put it back before you restore.':
                 'Cette sauvegarde complète manque sur le stockage. Remettez-la avant de restaurer.',
-            '{0} differential backup(s) need this full backup: {1}. As long as they are there it cannot be removed.':
-                '{0} sauvegarde(s) différentielle(s) ont besoin de cette sauvegarde complète : {1}. Tant qu\'elles existent, elle ne peut pas être supprimée.',
+            'A differential backup needs this full backup: {0}. As long as it is there the full one cannot be removed.':
+                'Une sauvegarde différentielle a besoin de cette sauvegarde complète : {0}. Tant qu\'elle existe, la complète ne peut pas être supprimée.',
+            '{0} differential backups need this full backup: {1}. As long as they are there it cannot be removed.':
+                '{0} sauvegardes différentielles ont besoin de cette sauvegarde complète : {1}. Tant qu\'elles existent, elle ne peut pas être supprimée.',
             '{0} and {1} more': '{0} et {1} de plus',
             'Remove these {0} as well': 'Supprimer aussi ces {0}',
-            '{0} of them are protected': '{0} d\'entre elles sont protégées',
+            'Remove it as well': 'La supprimer aussi',
+            'it is protected': 'elle est protégée',
+            'protected: {0}': 'protégées : {0}',
             'Nothing was removed: the full backup is protected, or the list is out of date.': 'Rien n\'a été supprimé : la sauvegarde complète est protégée, ou la liste n\'est plus à jour.',
             'needed by {0}': 'requise par {0}',
             'its full backup is missing': 'sauvegarde complète manquante',
@@ -145,7 +153,7 @@
             Saved: 'Économisé',
             Space: 'Espace',
             'full {0}, differential {1}, saved about {2}': 'complètes {0}, différentielles {1}, économisé environ {2}',
-            '{0} without their full backup': '{0} sans leur sauvegarde complète',
+            'without their full backup: {0}': 'sans leur sauvegarde complète : {0}',
             'Guest, storage': 'Invité, stockage',
             'Not read: {0}': 'Non lus : {0}',
             'not for this kind of storage': 'pas pour ce type de stockage',
@@ -153,7 +161,7 @@
             'Make a full backup of a differential': 'Faire d\'une différentielle une sauvegarde complète',
             'Patch the node (pve-diff-backup)': 'Mettre à jour le nœud (pve-diff-backup)',
             never: 'jamais',
-            '{0} cannot be restored': '{0} non restaurable(s)',
+            '{0} cannot be restored': 'non restaurables : {0}',
             '{0} of {1} verified, last on {2}': '{0} sur {1} vérifiées, la dernière fois le {2}',
             'A verification on {0} found that this backup cannot be restored.':
                 'Une vérification du {0} a montré que cette sauvegarde ne peut pas être restaurée.',
@@ -191,59 +199,63 @@
             Show: 'Afficher',
         },
         es: {
-            'Full Every': 'Completa cada',
+            'Full Every': 'Completo cada',
             day: 'día',
             days: 'días',
-            'always full': 'siempre completa',
+            'always full': 'siempre completo',
             'Days between full backups. Those between hold only what changed since the last full one.':
-                'Días entre copias completas. Las intermedias solo contienen lo que cambió desde la última completa.',
+                'Días entre respaldos completos. Los intermedios solo contienen lo que cambió desde el último completo.',
             'On Proxmox VE 8.4 and later those of running VMs read only what changed, if the job has fleecing (Advanced) and changed-blocks is set in /etc/pve/pve-diff-backup.conf; the log says why where everything was read.':
-                'Desde Proxmox VE 8.4, las de VM en ejecución leen solo lo que ha cambiado, si la tarea usa fleecing (Avanzado) y changed-blocks está definido en /etc/pve/pve-diff-backup.conf; el registro dice por qué se leyó todo.',
+                'Desde Proxmox VE 8.4, las de VM en ejecución leen solo lo que ha cambiado, si el trabajo usa fleecing (Avanzado) y changed-blocks está definido en /etc/pve/pve-diff-backup.conf; el registro dice por qué se leyó todo.',
             'Not for Proxmox Backup Server.': 'No para Proxmox Backup Server.',
-            'not for Proxmox Backup Server': 'no para Proxmox Backup Server',
+            'not for PBS': 'no para PBS',
             'whole days, 0 to 365': 'días enteros, de 0 a 365',
             Kind: 'Tipo',
-            Full: 'Completa',
+            Full: 'Completo',
             Differential: 'Diferencial',
             differential: 'diferencial',
             'Differential: only what changed since the last full backup of this guest; without a usable one a full backup is made.':
-                'Diferencial: solo lo que cambió desde la última copia completa de este huésped; si no hay una utilizable, se hace una completa.',
-            'Full Backup': 'Copia completa',
-            'Differential of {0}, made {1}': 'Diferencial de {0}, hecha el {1}',
+                'Diferencial: solo lo que cambió desde el último respaldo completo de este guest; si no hay uno utilizable, se hace uno completo.',
+            'Full Backup': 'Respaldo completo',
+            'Differential of {0}, made {1}': 'Diferencial de {0}, hecho el {1}',
             'That full backup is not in this list: without it nothing can be restored.':
-                'Esa copia completa no está en la lista: sin ella no se puede restaurar nada.',
+                'Ese respaldo completo no está en la lista: sin él no se puede restaurar nada.',
             'Differential backups that need this full backup: {0}':
-                'Copias diferenciales que necesitan esta copia completa: {0}',
-            'made {0}': 'hecha el {0}',
+                'Respaldos diferenciales que necesitan este respaldo completo: {0}',
+            'made {0}': 'hecho el {0}',
             'This full backup is missing on the storage. Put it back before you restore.':
-                'Esta copia completa falta en el almacenamiento. Devuélvala antes de restaurar.',
-            '{0} differential backup(s) need this full backup: {1}. As long as they are there it cannot be removed.':
-                '{0} copia(s) diferencial(es) necesitan esta copia completa: {1}. Mientras existan, no se puede eliminar.',
+                'Este respaldo completo falta en el almacenamiento. Devuélvalo antes de restaurar.',
+            'A differential backup needs this full backup: {0}. As long as it is there the full one cannot be removed.':
+                'Un respaldo diferencial necesita este respaldo completo: {0}. Mientras exista, el completo no se puede eliminar.',
+            '{0} differential backups need this full backup: {1}. As long as they are there it cannot be removed.':
+                '{0} respaldos diferenciales necesitan este respaldo completo: {1}. Mientras existan, no se puede eliminar.',
             '{0} and {1} more': '{0} y {1} más',
-            'Remove these {0} as well': 'Eliminar también estas {0}',
-            '{0} of them are protected': '{0} de ellas están protegidas',
-            'Nothing was removed: the full backup is protected, or the list is out of date.': 'No se ha eliminado nada: la copia completa está protegida, o la lista ya no es actual.',
-            'needed by {0}': 'necesaria: {0}',
-            'its full backup is missing': 'falta su copia completa',
-            Guest: 'Huésped',
-            Newest: 'La más reciente',
-            Stranded: 'Huérfanas',
+            'Remove these {0} as well': 'Eliminar también estos {0}',
+            'Remove it as well': 'Eliminarlo también',
+            'it is protected': 'está protegido',
+            'protected: {0}': 'protegidos: {0}',
+            'Nothing was removed: the full backup is protected, or the list is out of date.': 'No se ha eliminado nada: el respaldo completo está protegido, o la lista ya no es actual.',
+            'needed by {0}': 'necesario para {0}',
+            'its full backup is missing': 'falta su respaldo completo',
+            Guest: 'Guest',
+            Newest: 'El más reciente',
+            Stranded: 'Huérfanos',
             Stored: 'Ocupado',
             Saved: 'Ahorrado',
             Space: 'Espacio',
-            'full {0}, differential {1}, saved about {2}': 'completas {0}, diferenciales {1}, ahorrado aprox. {2}',
-            '{0} without their full backup': '{0} sin su copia completa',
-            'Guest, storage': 'Huésped, almacenamiento',
+            'full {0}, differential {1}, saved about {2}': 'completos {0}, diferenciales {1}, ahorrado aprox. {2}',
+            'without their full backup: {0}': 'sin su respaldo completo: {0}',
+            'Guest, storage': 'Guest, almacenamiento',
             'Not read: {0}': 'No leídos: {0}',
             'not for this kind of storage': 'no para este tipo de almacenamiento',
-            'Verify backups': 'Verificar copias',
-            'Make a full backup of a differential': 'Hacer de una diferencial una copia completa',
+            'Verify backups': 'Verificar respaldos',
+            'Make a full backup of a differential': 'Hacer de un diferencial un respaldo completo',
             'Patch the node (pve-diff-backup)': 'Actualizar el nodo (pve-diff-backup)',
             never: 'nunca',
-            '{0} cannot be restored': '{0} no se pueden restaurar',
-            '{0} of {1} verified, last on {2}': '{0} de {1} verificadas, la última vez el {2}',
+            '{0} cannot be restored': 'no restaurables: {0}',
+            '{0} of {1} verified, last on {2}': '{0} de {1} verificados, la última vez el {2}',
             'A verification on {0} found that this backup cannot be restored.':
-                'Una verificación del {0} mostró que esta copia no se puede restaurar.',
+                'Una verificación del {0} mostró que este respaldo no se puede restaurar.',
             patched: 'parcheado',
             'not patched': 'sin parchear',
             'partly patched, or by an older version': 'parcheado en parte, o por una versión anterior',
@@ -262,19 +274,19 @@
             'Bring node {0} up to date? Its services then load the new code.':
                 '¿Actualizar el nodo {0}? Sus servicios cargarán después el código nuevo.',
             'Read all backups of {0} on {1} to their end? That takes as long as to restore them.':
-                '¿Leer hasta el final todas las copias de {0} en {1}? Tarda tanto como restaurarlas.',
+                '¿Leer hasta el final todos los respaldos de {0} en {1}? Tarda tanto como restaurarlos.',
             'Make a full backup of the differential of {0}? It keeps its date, notes and protection, and takes as much space as a full backup.':
-                '¿Hacer de la diferencial del {0} una copia completa? Conserva su fecha, notas y protección, y ocupa tanto espacio como una completa.',
-            'Backup Jobs': 'Tareas de copia',
-            'No backup jobs.': 'No hay tareas de copia.',
-            Guests: 'Huéspedes',
-            Backups: 'Copias',
-            Verified: 'Verificada',
-            'Differential of {0}': 'Diferencial de la del {0}',
-            'Choose a guest to see its backups.': 'Elija un huésped para ver sus copias.',
-            Protected: 'Protegida',
+                '¿Hacer del diferencial del {0} un respaldo completo? Conserva su fecha, notas y protección, y ocupa tanto espacio como uno completo.',
+            'Backup Jobs': 'Trabajos de respaldo',
+            'No backup jobs.': 'No hay trabajos de respaldo.',
+            Guests: 'Guests',
+            Backups: 'Respaldos',
+            Verified: 'Verificado',
+            'Differential of {0}': 'Diferencial del {0}',
+            'Choose a guest to see its backups.': 'Elija un guest para ver sus respaldos.',
+            Protected: 'Protegido',
             Selection: 'Selección',
-            Schedule: 'Programación',
+            Schedule: 'Cronograma',
             Show: 'Mostrar',
         },
         it: {
@@ -287,7 +299,7 @@
             'On Proxmox VE 8.4 and later those of running VMs read only what changed, if the job has fleecing (Advanced) and changed-blocks is set in /etc/pve/pve-diff-backup.conf; the log says why where everything was read.':
                 'Da Proxmox VE 8.4, quelli di VM in esecuzione leggono solo ciò che è cambiato, se il job usa il fleecing (Avanzate) e changed-blocks è impostato in /etc/pve/pve-diff-backup.conf; il log dice perché è stato letto tutto.',
             'Not for Proxmox Backup Server.': 'Non per Proxmox Backup Server.',
-            'not for Proxmox Backup Server': 'non per Proxmox Backup Server',
+            'not for PBS': 'non per PBS',
             'whole days, 0 to 365': 'giorni interi, da 0 a 365',
             Kind: 'Tipo',
             Full: 'Completo',
@@ -304,11 +316,15 @@
             'made {0}': 'fatto il {0}',
             'This full backup is missing on the storage. Put it back before you restore.':
                 'Questo backup completo manca nello storage. Rimetterlo prima di ripristinare.',
-            '{0} differential backup(s) need this full backup: {1}. As long as they are there it cannot be removed.':
+            'A differential backup needs this full backup: {0}. As long as it is there the full one cannot be removed.':
+                'Un backup differenziale ha bisogno di questo backup completo: {0}. Finché esiste, il completo non può essere rimosso.',
+            '{0} differential backups need this full backup: {1}. As long as they are there it cannot be removed.':
                 '{0} backup differenziali hanno bisogno di questo backup completo: {1}. Finché esistono, non può essere rimosso.',
             '{0} and {1} more': '{0} e altri {1}',
             'Remove these {0} as well': 'Rimuovere anche questi {0}',
-            '{0} of them are protected': '{0} di essi sono protetti',
+            'Remove it as well': 'Rimuovere anche quello',
+            'it is protected': 'è protetto',
+            'protected: {0}': 'protetti: {0}',
             'Nothing was removed: the full backup is protected, or the list is out of date.': 'Nulla è stato rimosso: il backup completo è protetto, o l\'elenco non è più attuale.',
             'needed by {0}': 'serve a {0}',
             'its full backup is missing': 'manca il suo backup completo',
@@ -319,7 +335,7 @@
             Saved: 'Risparmiato',
             Space: 'Spazio',
             'full {0}, differential {1}, saved about {2}': 'completi {0}, differenziali {1}, risparmiati circa {2}',
-            '{0} without their full backup': '{0} senza il loro backup completo',
+            'without their full backup: {0}': 'senza il loro backup completo: {0}',
             'Guest, storage': 'Guest, storage',
             'Not read: {0}': 'Non letti: {0}',
             'not for this kind of storage': 'non per questo tipo di storage',
@@ -374,7 +390,7 @@
             'On Proxmox VE 8.4 and later those of running VMs read only what changed, if the job has fleecing (Advanced) and changed-blocks is set in /etc/pve/pve-diff-backup.conf; the log says why where everything was read.':
                 '自 Proxmox VE 8.4 起，如果作业启用了 Fleecing（高级）并且在 /etc/pve/pve-diff-backup.conf 中设置了 changed-blocks，则正在运行的虚拟机的差异备份只读取已更改的内容；如果读取了全部内容，日志会说明原因。',
             'Not for Proxmox Backup Server.': '不适用于 Proxmox Backup Server。',
-            'not for Proxmox Backup Server': '不适用于 Proxmox Backup Server',
+            'not for PBS': '不适用于 PBS',
             'whole days, 0 to 365': '整数天数，0 到 365',
             Kind: '种类',
             Full: '完整',
@@ -385,16 +401,20 @@
             'Full Backup': '完整备份',
             'Differential of {0}, made {1}': '{0} 的差异备份，完整备份创建于 {1}',
             'That full backup is not in this list: without it nothing can be restored.':
-                '列表中没有该完整备份：缺少它将无法恢复。',
+                '列表中没有该完整备份：缺少它将无法还原。',
             'Differential backups that need this full backup: {0}': '依赖此完整备份的差异备份：{0}',
             'made {0}': '创建于 {0}',
             'This full backup is missing on the storage. Put it back before you restore.':
-                '存储上缺少此完整备份。请先将其放回再恢复。',
-            '{0} differential backup(s) need this full backup: {1}. As long as they are there it cannot be removed.':
+                '存储上缺少此完整备份。请先将其放回再还原。',
+            'A differential backup needs this full backup: {0}. As long as it is there the full one cannot be removed.':
+                '有 1 个差异备份依赖此完整备份：{0}。只要它存在，就无法删除此完整备份。',
+            '{0} differential backups need this full backup: {1}. As long as they are there it cannot be removed.':
                 '{0} 个差异备份依赖此完整备份：{1}。只要它们存在，就无法删除此完整备份。',
             '{0} and {1} more': '{0} 以及另外 {1} 个',
             'Remove these {0} as well': '同时删除这 {0} 个',
-            '{0} of them are protected': '其中 {0} 个受保护',
+            'Remove it as well': '同时删除它',
+            'it is protected': '它受保护',
+            'protected: {0}': '其中 {0} 个受保护',
             'Nothing was removed: the full backup is protected, or the list is out of date.': '未移除任何内容：完整备份受保护，或列表已过时。',
             'needed by {0}': '被 {0} 个需要',
             'its full backup is missing': '缺少其完整备份',
@@ -405,17 +425,17 @@
             Saved: '已节省',
             Space: '空间',
             'full {0}, differential {1}, saved about {2}': '完整 {0}，差异 {1}，约节省 {2}',
-            '{0} without their full backup': '{0} 个缺少其完整备份',
+            'without their full backup: {0}': '{0} 个缺少其完整备份',
             'Guest, storage': '客户机、存储',
             'Not read: {0}': '未能读取：{0}',
             'not for this kind of storage': '不适用于此类存储',
             'Verify backups': '验证备份',
             'Make a full backup of a differential': '将差异备份变为完整备份',
             'Patch the node (pve-diff-backup)': '更新节点 (pve-diff-backup)',
-            never: '从未',
-            '{0} cannot be restored': '{0} 个无法恢复',
+            never: '从不',
+            '{0} cannot be restored': '{0} 个无法还原',
             '{0} of {1} verified, last on {2}': '{1} 个中已验证 {0} 个，最近一次：{2}',
-            'A verification on {0} found that this backup cannot be restored.': '{0} 的验证发现此备份无法恢复。',
+            'A verification on {0} found that this backup cannot be restored.': '{0} 的验证发现此备份无法还原。',
             patched: '已打补丁',
             'not patched': '未打补丁',
             'partly patched, or by an older version': '部分打补丁，或由旧版本打补丁',
@@ -432,11 +452,11 @@
             Consolidate: '合并',
             'Bring node {0} up to date? Its services then load the new code.': '更新节点 {0}？其服务随后会加载新代码。',
             'Read all backups of {0} on {1} to their end? That takes as long as to restore them.':
-                '完整读取 {1} 上 {0} 的所有备份？所需时间与恢复它们相同。',
+                '完整读取 {1} 上 {0} 的所有备份？所需时间与还原它们相同。',
             'Make a full backup of the differential of {0}? It keeps its date, notes and protection, and takes as much space as a full backup.':
                 '将 {0} 的差异备份变为完整备份？它保留日期、备注和保护，并占用与完整备份相同的空间。',
-            'Backup Jobs': '备份任务',
-            'No backup jobs.': '没有备份任务。',
+            'Backup Jobs': '备份作业',
+            'No backup jobs.': '没有备份作业。',
             Guests: '客户机',
             Backups: '备份',
             Verified: '已验证',
@@ -1001,7 +1021,8 @@
                     tbar: [
                         rowButton('Show', 'stethoscope', function (data) { return !!data.attention; }, showAdvice),
                         rowButton('Apply', 'wrench', function (data) {
-                            return !!STATES[data.state] && !!data.program && mayDo('dc', 'Sys.Modify');
+                            // up to 7.4 nobody is told what they may do to the datacenter
+                            return !!STATES[data.state] && !!data.program && (mayDo('dc', 'Sys.Modify') || mayDo('nodes', 'Sys.Modify'));
                         }, function (data, page) {
                             startTask(text('Bring node {0} up to date? Its services then load the new code.', data.node),
                                 data.node, 'apply', {}, function () { page.reload(); });
@@ -1069,7 +1090,7 @@
                             return Ext.htmlEncode(value || [record.data.dow, record.data.starttime].join(' '));
                         },
                     },
-                    { header: text('Storage'), dataIndex: 'storage', width: 120, renderer: Ext.htmlEncode },
+                    { header: text('Storage'), dataIndex: 'storage', width: 135, renderer: Ext.htmlEncode },
                     {
                         header: text('Selection'), dataIndex: 'vmid', flex: 1, minWidth: 100,
                         renderer: function (value, meta, record) {
@@ -1111,7 +1132,7 @@
                 Ext.apply(me, listConfig('chains', ['id', 'guest', 'node', 'storage', 'newest'],
                     [{ property: 'guest' }, { property: 'storage' }], [
                         {
-                            header: text('Guest'), dataIndex: 'guest', flex: 2, minWidth: 120,
+                            header: text('Guest'), dataIndex: 'guest', flex: 2, minWidth: 150,
                             renderer: function (value, meta, record) {
                                 return Ext.htmlEncode(value + (record.data.name ? ' (' + record.data.name + ')' : ''));
                             },
@@ -1120,15 +1141,15 @@
                         { header: text('Space'), dataIndex: 'saved', flex: 3, minWidth: 120, sortable: false, renderer: renderSpace },
                         { header: text('Verified'), dataIndex: 'checkedAt', width: 180, renderer: renderVerified },
                         {
-                            header: text('Stranded'), dataIndex: 'stranded', width: 100, align: 'right',
+                            header: text('Stranded'), dataIndex: 'stranded', width: 115, align: 'right',
                             renderer: function (value) {
                                 return value
-                                    ? '<span ' + tip(text('{0} without their full backup', value)) + '>' + icon(WARNING) + value + '</span>'
+                                    ? '<span ' + tip(text('without their full backup: {0}', value)) + '>' + icon(WARNING) + value + '</span>'
                                     : '';
                             },
                         },
-                        number('Full', 'fulls', 70),
-                        number('Differential', 'differentials', 115),
+                        number('Full', 'fulls', 95),
+                        number('Differential', 'differentials', 135),
                         {
                             header: text('Stored'), dataIndex: 'fullSize', width: 105, align: 'right',
                             renderer: function (value, meta, record) {
@@ -1137,7 +1158,7 @@
                         },
                         Ext.apply(number('Saved', 'saved', 105), { renderer: sizeText }),
                         { header: text('Newest'), dataIndex: 'newest', width: 170 },
-                        { header: text('Storage'), dataIndex: 'storage', width: 120, renderer: Ext.htmlEncode },
+                        { header: text('Storage'), dataIndex: 'storage', width: 135, renderer: Ext.htmlEncode },
                     ]), {
                     tbar: [
                         rowButton('Verify', 'check-square-o', function () {
@@ -1264,7 +1285,7 @@
                         header: text('Saved'), dataIndex: 'saved', width: 105, align: 'right',
                         renderer: function (value) { return value === null ? '' : sizeText(value); },
                     },
-                    { header: text('Verified'), dataIndex: 'checkedAt', width: 180, renderer: renderVerified },
+                    { header: text('Verified'), dataIndex: 'checkedAt', width: 150, renderer: renderVerified },
                     {
                         header: text('Protected'), dataIndex: 'isProtected', width: 100, align: 'center',
                         renderer: function (value) { return value ? icon('fa-shield') : ''; },
@@ -1478,21 +1499,26 @@
         var isProtected = Ext.Array.filter(records, function (other) {
             return other.data['protected'];
         }).length;
-        var label = text('Remove these {0} as well', records.length);
+        var isOne = records.length === 1;
+        var label = isOne ? text('Remove it as well') : text('Remove these {0} as well', records.length);
+        var obstacle = isOne ? text('it is protected') : text('protected: {0}', isProtected);
         var box = Ext.create('Ext.form.field.Checkbox', {
             name: 'removeDifferentials',
             disabled: !!isProtected,
-            boxLabel: isProtected ? label + ' (' + text('{0} of them are protected', isProtected) + ')' : label,
+            boxLabel: isProtected ? label + ' (' + obstacle + ')' : label,
         });
         var message = Ext.create('Ext.window.MessageBox', { closeAction: 'destroy' });
         message.promptContainer.add(box);
         message.show({
             title: text('Confirm'),
             icon: Ext.Msg.WARNING,
-            message: button.confirmMsg(record) + '<br><br>' + Ext.htmlEncode(text(
-                '{0} differential backup(s) need this full backup: {1}. As long as they are there it cannot be removed.',
-                records.length, someDates(records)
-            )),
+            message: button.confirmMsg(record) + '<br><br>' + Ext.htmlEncode(
+                isOne
+                    ? text('A differential backup needs this full backup: {0}. As long as it is there the full one cannot be removed.',
+                        someDates(records))
+                    : text('{0} differential backups need this full backup: {1}. As long as they are there it cannot be removed.',
+                        records.length, someDates(records))
+            ),
             buttons: Ext.Msg.YESNO,
             defaultFocus: 'no',
             fn: function (answer) {
@@ -1659,7 +1685,7 @@
             var chosen = field.getValue();
             var record = field.getStore().findRecord('storage', chosen, 0, false, true, true);
             var type = record && record.data.type;
-            fn(type === 'pbs' ? text('not for Proxmox Backup Server') : '');
+            fn(type === 'pbs' ? text('not for PBS') : '');
             if (type && type !== 'pbs' && FILE_STORAGES.indexOf(type) < 0) {
                 ask(Proxmox.NodeName, 'storages', {}, function (storages) {
                     var found = Ext.Array.findBy(storages, function (one) {
@@ -1787,7 +1813,7 @@
         grid.headerCt.insert(place < 0 ? columns.length : place, {
             header: text('Full Every'),
             dataIndex: 'fullbackup',
-            width: 100,
+            width: 120,
             hidden: hides, // as the list's lesser columns are, where it has such
             renderer: renderDays,
         });
