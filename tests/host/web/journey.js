@@ -25,6 +25,23 @@ module.exports = async (web) => {
 	const sayYes = async () => web.press(await web.page.evaluate(() => Ext.Msg.buttonText.yes));
 	const classes = (name) => web.page.evaluate((n) => !!Ext.ClassManager.get(n), name);
 	const html = (query) => web.component(query, (c) => c.el.dom.innerHTML);
+	const offers = async (list, text) => web.component(list, (c, text) =>
+		c.query('button').some((b) => b.text === text), await told(text));
+	// a click into a box, as a person ticks it
+	const tick = async (query) => {
+		const at = await web.component(query, (c) => {
+			const r = c.inputEl.dom.getBoundingClientRect();
+			return [r.left + r.width / 2, r.top + r.height / 2];
+		});
+		await web.page.mouse.click(...at);
+		await web.until('the tick', () => web.component(query, (c) => c.getValue() === true));
+	};
+	// what the page's scripts tell the console: errors, and whatever ours warns of
+	const said = [];
+	web.page.on('console', (message) => {
+		const text = message.text();
+		if (/pve-diff-backup/.test(text) || (message.type() === 'error' && !/^Failed to load resource/.test(text))) said.push(text);
+	});
 	const release = Number((await web.sh('dpkg-query -W -f \'${Version}\' pve-manager')).match(/^\d+\.\d+/)[0]);
 
 	const backUp = (days) => web.task('vzdump', () => web.api('POST', `/nodes/${web.node}/vzdump`, {
@@ -85,7 +102,7 @@ module.exports = async (web) => {
 		await web.until('the field is greyed out', () => web.component(FIELD, (c) => c.isDisabled()));
 		const hint = await web.component(FIELD, (c) => c.emptyText + (c.getSubmitData() ? ' sent' : ''));
 		await check('for Proxmox Backup Server it is greyed out with a hint, and not sent',
-			/Proxmox Backup Server$/.test(hint), hint);
+			hint === await told('not for PBS'), hint);
 		await web.screenshot('1-job-pbs');
 		await web.set('window field[name=storage]', 'local');
 		await check('... and as it was for another storage', await web.value(FIELD) === 7);
@@ -125,18 +142,45 @@ module.exports = async (web) => {
 		await web.screenshot('2-detail');
 		await web.closeWindows();
 	}
+	for (const [typed, wanted] of [['14', 14], ['', undefined], ['7', 7]]) {
+		await web.select(JOBS, /200/);
+		const before = (await web.api('GET', '/cluster/backup'))[0];
+		await press('Edit');
+		await web.until('the job\'s value', async () =>
+			Number(await web.value(FIELD)) === Number(before.fullbackup || 0) && await web.value('window field[name=storage]') === 'local');
+		await web.page.mouse.move(5, 5);
+		await web.type(FIELD, typed);
+		await web.screenshot(`2-edit-${typed}`);
+		await press('OK');
+		await web.until('the window has closed', async () => (await web.windows()).length === 0);
+		const after = (await web.api('GET', '/cluster/backup'))[0];
+		const rest = (one) => JSON.stringify(Object.entries(one).filter(([key]) => !/^(fullbackup|next-run|repeat-missed)$/.test(key)).sort());
+		await check(wanted ? `the job is edited to ${wanted} days` : 'the job\'s field is cleared', Number(after.fullbackup || 0) === (wanted || 0) &&
+			'fullbackup' in after === !!wanted && rest(after) === rest(before), JSON.stringify([before, after]));
+	}
 
 	// --- a chain of three, and another full
 
-	for (const [days, wanted] of [[7, false], [7, true], [7, true]]) {
+	const byJob = async () => {
+		await web.select(JOBS, /200/);
+		return web.task('vzdump', async () => {
+			await press('Run now');
+			await sayYes();
+		});
+	};
+	const canRun = await offers(JOBS, 'Run now');
+	for (const [days, wanted, ...isJob] of [[7, false, canRun], [7, true], [7, true]]) {
+		web.sh(`cp ${DISK} ${DISK}.then`);
 		const before = archives();
-		const run = await backUp(days);
+		const run = await (isJob[0] ? byJob() : backUp(days));
+		await web.closeWindows();
 		const made = archives().filter((f) => !before.includes(f));
 		await check(`a ${wanted ? 'differential' : 'full'} backup`,
 			run.status === 'OK' && made.length === 1 && isDifferential(made[0]) === wanted, run.log.slice(-300));
 		change(100 * archives().length);
 	}
 	const [full, first, second] = archives();
+	await check('the job was run from its list', canRun);
 
 	// by hand, in the window
 	await web.open('qemu/200', 'backup');
@@ -178,6 +222,21 @@ module.exports = async (web) => {
 		const shown = await html(list);
 		await check(`${list}: a full backup tells how many need it`, new RegExp(`fa-files-o[^>]*></i> ${needing}<`).test(shown), '');
 		await check(`${list}: a differential tells of which full`, shown.includes(`${full}`) && /fa-level-up/.test(shown), '');
+		if (await offers(list, 'Edit Notes')) {
+			await choose(list, first);
+			await press('Edit Notes');
+			await web.set('window field[name=notes]', `noted in ${list}`);
+			await press('OK');
+			await web.until('the notes are shown', async () => (await html(list)).includes(`noted in ${list}`));
+			const noted = await web.component(list, (c, name) => c.getStore().getRange().filter((r) =>
+				/^noted/.test(r.data.notes || r.data.comment)).map((r) => r.data.volid), '');
+			await check(`${list}: a differential's notes are its own`, noted.length === 1 && noted[0].endsWith(first), JSON.stringify(noted));
+		}
+		await choose(list, second);
+		await press('Show Configuration');
+		const configuration = await web.window(/vm200/);
+		await check(`${list}: a differential's configuration`, /scsi0/.test(configuration), configuration);
+		await web.closeWindows();
 		await web.screenshot(`4-${tab}`);
 		await web.page.setViewportSize({ width: 900, height: 700 });
 		await web.screenshot(`4-${tab}-narrow`);
@@ -238,6 +297,17 @@ module.exports = async (web) => {
 		/fa-check good/.test(await html(CHAINS)), JSON.stringify(good_row));
 	await web.screenshot('8-page-verified');
 
+	// one verification at a time of a storage on a node
+	web.sh('flock /run/pve-diff-backup-verify-local.lock sleep 600 </dev/null >/dev/null 2>&1 & echo $! >/run/held');
+	await web.select(CHAINS, /qemu/);
+	await press('Verify');
+	await sayYes();
+	const busy = await web.window(/being verified already/);
+	await web.screenshot('8-verify-busy');
+	await check('while one runs another is refused with the reason', /wait for that task, or stop it/.test(busy), busy);
+	web.sh('pkill -P $(cat /run/held); kill $(cat /run/held)');
+	await web.closeWindows();
+
 	// a damaged differential: the file itself comes back later
 	web.sh(`cp -p ${DUMP}/${second} ${DUMP}/../whole; printf XXXXXXXX | dd of=${DUMP}/${second} bs=1 seek=$(( $(stat -c %s ${DUMP}/${second}) / 2 )) conv=notrunc`);
 	await reload();
@@ -293,7 +363,7 @@ module.exports = async (web) => {
 
 	// --- what pruning would keep, and why
 
-	const [, tab, list] = lists[lists.length - 1];
+	const [id, tab, list] = lists[lists.length - 1];
 	if (await classes('PVE.window.Prune')) {
 		await choose(list, second);
 		const prune = await web.page.evaluate(() => gettext('Prune group'));
@@ -342,6 +412,25 @@ module.exports = async (web) => {
 	web.sh(`mv ${DUMP}/../whole ${DUMP}/${second}`);
 	const good = await restoreWindow('good');
 	await check('the restore window names the full backup', good.name.includes(full) && good.hint === '', JSON.stringify(good));
+	const compared = await (async () => {
+		// The storage's list offers a new guest; up to 6.1 it has a tab for everything.
+		if (release < 6.2) {
+			await web.open('storage/pve1/local', 'content');
+			await choose('pveStorageContentView', second);
+		} else {
+			await choose(list, second);
+		}
+		await press('Restore');
+		await web.until('the window', () => web.exists('window displayfield[name=fullBackupName]'));
+		await web.idle();
+		await web.set('window field[name=vmid]', 105);
+		await web.set('window field[name=storage]', 'local');
+		const run = await web.task('qmrestore', () => press('Restore'));
+		await web.closeWindows();
+		if (release < 6.2) await web.open(id, tab);
+		return run.status + web.sh(`cmp ${DISK}.then /var/lib/vz/images/105/vm-105-disk-0.raw && echo same`);
+	})();
+	await check('a differential is restored to a new guest with the disk of then', compared === 'OKsame\n', compared);
 	web.sh(`mv ${DUMP}/${full} ${DUMP}/../away`);
 	const missing = await restoreWindow('missing');
 	await check('... and warns where it is missing', missing.hint !== '', JSON.stringify(missing));
@@ -404,7 +493,8 @@ module.exports = async (web) => {
 	await choose(list, full);
 	await press('Remove');
 	await web.window(new RegExp(`\\b${needing + 3}\\b`));
-	await web.component('window field[name=removeDifferentials]', (c) => void c.setValue(true));
+	await tick('window field[name=removeDifferentials]');
+	await web.screenshot('7-remove-all');
 	await sayYes();
 	await web.until('all are removed', () => !archives().some((f) => f.startsWith(full)), 60);
 	await web.idle();
@@ -433,4 +523,5 @@ module.exports = async (web) => {
 	await web.until('the page says so', () => web.component(CHAINS, (c) => c.getStore().getAt(0).data.differentials === 0));
 	await web.screenshot('8-page-consolidated');
 	await check('no script errors', web.errors.length === 0, web.errors.join(' | '));
+	await check('the console has no errors, and no warnings of ours', said.length === 0, said.join(' | '));
 };
