@@ -83,6 +83,26 @@ Proxmox.defaultLang = 'en';
 (0, eval)(standIn);
 load();
 
+// --- dates: a field of the model, none up to 6.1
+
+var record = function (volid) { return { data: { volid: volid } }; };
+var later = 'local:backup/vzdump-qemu-101-2026_11_20-01_00_02.vma.zst--differential-2026_11_21-03_04_05.vcdiff.zst';
+var vdate = { convert: function (value) { return value || 'upstream\'s'; } };
+var added;
+[{ getField: function (name) { return name === 'vdate' ? vdate : null; } },
+    { getField: function () { return null; }, addFields: function (fields) { added = fields; } },
+].forEach(function (model) {
+    (0, eval)(standIn);
+    classes['pve-storage-content'] = model;
+    load();
+});
+same('a differential\'s date is its own', [vdate.convert('', record(later)), vdate.convert('given', record(later)), vdate.convert('', record('x'))],
+    ['2026-11-21 03:04:05', 'given', 'upstream\'s']);
+same('... and where there was none', [added[0].name, added[0].convert('', record(later)), added[0].convert('', record('x'))],
+    ['vdate', '2026-11-21 03:04:05', '']);
+(0, eval)(standIn);
+load();
+
 // --- lists
 
 var FULL = 'vzdump-qemu-101-2026_11_20-01_00_02.vma.zst';
@@ -118,6 +138,22 @@ same('a full\'s is as ever', cell(grid, 'format', 0), 'vma.zst');
 check('a differential alone warns', /fa-exclamation-triangle/.test(cell(list([volumes[1]]), 'volid', 0)));
 var odd = list([{ volid: 'local:backup/<b>.vma', format: '<i>' }]);
 same('what is not ours is as ever, and encoded', [cell(odd, 'volid', 0), cell(odd, 'format', 0)], ['local:backup/&lt;b&gt;.vma', '&lt;i&gt;']);
+
+// up to 6.4 sorted by name, up to 6.1 without a date
+var sorter = { getProperty: function () { return 'volid'; } };
+var sorters = { findBy: function (fn) { return fn(sorter) ? sorter : null; }, remove: function () { sorter.isGone = true; } };
+var byName = new Store({ data: volumes });
+byName.getSorters = function () { return sorters; };
+byName.setSorters = function (sorter) { byName.sorter = sorter; };
+var old = new Component({
+    xtype: 'PVE.storage.ContentView', store: byName, columns: [{ dataIndex: 'text' }, { dataIndex: 'format', width: 100 }, { dataIndex: 'size' }],
+});
+same('a list without a date gets one', old.columns.map(function (one) { return one.dataIndex; }), ['text', 'vdate', 'format', 'size']);
+var places = volumes.concat({ volid: 'local:backup/vzdump-qemu-101-2026_11_21-12_00_00.vma.zst' }, { volid: 'local:iso/a.iso' }).map(function (one) {
+    return [byName.sorter.transform(one.volid), one.volid];
+}).sort().map(function (one) { return /[^/]*$/.exec(one[1])[0]; });
+same('... and is sorted by each backup\'s own', [sorter.isGone, places], [true,
+    ['a.iso', FULL, differential(21), 'vzdump-qemu-101-2026_11_21-12_00_00.vma.zst', differential(22)]]);
 
 // --- removal
 
@@ -228,6 +264,128 @@ check('... or nobody knows', !field.disabled);
 field.originalValue = 7;
 field.setValue(null);
 same('what is cleared is deleted', field.getSubmitData(), { 'delete': 'fullbackup' });
+
+// both generations of the window: form code up to 6.4, with columns, and the declarative one with tabs
+[
+    { xtype: 'inputpanel', items: [
+        { xtype: 'container', items: [{ xtype: 'pveStorageSelector', name: 'storage', value: 'local', store: new Store({}) }] },
+        { xtype: 'container', items: [{ xtype: 'textfield', name: 'mailto' }, { xtype: 'combobox', name: 'mode' }] },
+    ] },
+    { xtype: 'tabpanel', items: [
+        { xtype: 'inputpanel', items: [
+            { xtype: 'container', items: [{ xtype: 'pveStorageSelector', name: 'storage', value: 'local', store: new Store({}) }] },
+            { xtype: 'container', items: [{ xtype: 'combobox', name: 'mode' }, { xtype: 'checkbox', name: 'enabled' }] },
+        ] },
+        { xtype: 'inputpanel', items: [{ xtype: 'textfield', name: 'notes-template' }] },
+    ] },
+    { xtype: 'inputpanel', items: [{ xtype: 'combobox', name: 'mode' }] },
+].forEach(function (content) {
+    var made = new Component({ xtype: 'PVE.dc.BackupEdit', items: [content] });
+    var mode = made.down('field[name=mode]');
+    check('the field stands below the mode in a window of ' + content.xtype,
+        mode.nextSibling() && mode.nextSibling().down('field[name=fullbackup]') === made.down('field[name=fullbackup]'));
+    same('... is not sent while it is empty', made.down('field[name=fullbackup]').getSubmitData(), {});
+});
+check('a window without a mode is as ever', !new Component({ xtype: 'PVE.dc.BackupEdit' }).down('field[name=fullbackup]'));
+
+// --- the jobs' list and detail
+
+[[[{ dataIndex: 'node' }, { dataIndex: 'storage' }, { dataIndex: 'vmid' }], false, 2],
+    [[{ dataIndex: 'storage' }, { dataIndex: 'comment', hidden: true }], true, 1], [[{ dataIndex: 'vmid' }], false, 1],
+].forEach(function (one) {
+    var jobs = new Component({ xtype: 'PVE.dc.BackupView', columns: one[0] });
+    var column = jobs.columns[one[2]];
+    same('the column stands behind the storage, hidden where others are', [column.dataIndex, column.hidden], ['fullbackup', one[1]]);
+    same('... in words', [column.renderer(7), column.renderer('1'), column.renderer(undefined), column.renderer(0)],
+        ['7 days', '1 day', 'always full', 'always full']);
+});
+[[7, '7 days'], [undefined, undefined]].forEach(function (one) {
+    var detail = new Component({
+        xtype: 'PVE.dc.BackupInfo', record: { fullbackup: one[0] }, items: [{ xtype: 'container', items: [{ xtype: 'displayfield', name: 'mode' }] }],
+    });
+    var shown = detail.down('displayfield[name=fullbackup]');
+    same('the detail of a job with ' + one[0], shown ? shown.renderer(shown.value) : undefined, one[1]);
+});
+
+// --- backup now
+
+var backupWindow = function () {
+    return new Component({
+        xtype: 'PVE.window.Backup',
+        items: [
+            { xtype: 'combobox', name: 'storage', value: 'local', store: new Store({ data: [
+                { storage: 'local', type: 'dir' }, { storage: 'server', type: 'pbs' },
+            ] }) },
+            { xtype: 'combobox', name: 'mode' },
+            {
+                xtype: 'button', text: 'Backup',
+                handler: function () {
+                    Proxmox.Utils.API2Request({ url: '/nodes/pve1/vzdump', params: { vmid: 101 }, method: 'POST' });
+                },
+            },
+        ],
+    });
+};
+[['', undefined], ['full', 0], ['differential', 365]].forEach(function (one) {
+    win = backupWindow();
+    win.down('field[name=fullbackupKind]').setValue(one[0]);
+    win.down('button').handler();
+    same('backup now: ' + one[0], asked().params, Ext.apply({ vmid: 101 }, one[1] === undefined ? {} : { fullbackup: one[1] }));
+});
+win.down('field[name=storage]').setValue('server');
+win.down('button').handler();
+same('... not for Proxmox Backup Server', asked().params, { vmid: 101 });
+Proxmox.Utils.API2Request({ url: '/nodes/pve1/vzdump', params: {} });
+same('... and no other request is touched', asked().params, {});
+
+// --- restore
+
+var restore = function (volume, isNew) {
+    requests = [];
+    return new Component({
+        xtype: 'PVE.window.Restore', volid: volume.volid, nodename: 'pve1',
+        items: [{
+            xtype: 'form',
+            items: [{ xtype: 'displayfield', name: 'source' }].concat(isNew ? { xtype: 'numberfield', name: 'cores' } : []),
+        }],
+    });
+};
+var hintOf = function (win) {
+    var hint = win.down('field[name=fullBackupHint]');
+    return hint.hidden ? '' : hint.value;
+};
+win = restore(volumes[0], true);
+check('the restore window of a full is as ever', requests.length === 0 && !win.down('field[name=fullBackupName]'));
+[true, false].forEach(function (isNew) {
+    var which = isNew ? 'the window that reads the archive: ' : 'the one up to 6.4: ';
+    win = restore(volumes[1], isNew);
+    same(which + 'the full is named below the source', win.down('form').children.slice(0, 2).map(function (one) { return one.name; }),
+        ['source', 'fullBackupName']);
+    check(which + '... with its date', win.down('field[name=fullBackupName]').value.indexOf(FULL + ' (made 2026-11-20 01:00:02)') === 0);
+    asked().answer(volumes.slice(1));
+    check(which + 'a missing full is told of before anything is done', /missing on the storage/.test(hintOf(win)) && requests.length === 0);
+    win = restore(volumes[1], isNew);
+    asked().answer(volumes);
+    askedFor('verified').answer([{ volid: volumes[1].volid, at: 1000, good: 1 }, { volid: volumes[2].volid, at: 1000, good: 0 }]);
+    same(which + 'a good one is not', hintOf(win), '');
+    same(which + 'the archive is read once', !!askedFor('extractconfig').url, !isNew);
+    if (!isNew) {
+        askedFor('extractconfig').refuse(500, 'it is damaged');
+        same(which + '... and what is wrong with it told', hintOf(win), 'it is damaged');
+    }
+    win = restore(volumes[1], isNew);
+    asked().answer(volumes);
+    askedFor('verified').answer([{ volid: volumes[1].volid, at: 1000, good: 0 }]);
+    check(which + 'what a verification found is told', /A verification on 1970-01-01 .* cannot be restored/.test(hintOf(win)), hintOf(win));
+    win = restore(volumes[1], isNew);
+    asked().refuse(500, 'away');
+    same(which + 'no list, no hint', hintOf(win), '');
+});
+warnings = [];
+win = restore(volumes[1], true);
+asked().answer(null);
+check('an answer of another kind leaves the window', hintOf(win) === '' && /no look at the full/.test(warnings.join()), warnings);
+warnings = [];
 
 // --- what pruning keeps
 

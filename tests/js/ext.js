@@ -231,7 +231,9 @@ var Proxmox = {
             var response = { htmlStatus: '', status: 200 };
             requests.push(Ext.apply({
                 answer: function (data) { response.result = { data: data }; options.success(response); },
-                refuse: function (status, text) { options.failure(Ext.apply(response, { status: status, htmlStatus: text })); },
+                refuse: function (status, text) {
+                    Ext.callback(options.failure, null, [Ext.apply(response, { status: status, htmlStatus: text })]);
+                },
             }, { url: options.url, method: options.method, params: options.params }));
         },
     },

@@ -1151,12 +1151,12 @@
                         number('Full', 'fulls', 95),
                         number('Differential', 'differentials', 135),
                         {
-                            header: text('Stored'), dataIndex: 'fullSize', width: 105, align: 'right',
+                            header: text('Stored'), dataIndex: 'fullSize', width: 115, align: 'right',
                             renderer: function (value, meta, record) {
                                 return sizeText(value + record.data.differentialSize);
                             },
                         },
-                        Ext.apply(number('Saved', 'saved', 105), { renderer: sizeText }),
+                        Ext.apply(number('Saved', 'saved', 115), { renderer: sizeText }),
                         { header: text('Newest'), dataIndex: 'newest', width: 170 },
                         { header: text('Storage'), dataIndex: 'storage', width: 135, renderer: Ext.htmlEncode },
                     ]), {
@@ -1280,12 +1280,12 @@
                                 Ext.htmlEncode(text(data.isStranded ? 'its full backup is missing' : 'Differential of {0}', data.baseMade));
                         },
                     },
-                    { header: text('Size'), dataIndex: 'size', width: 105, align: 'right', renderer: sizeText },
+                    { header: text('Size'), dataIndex: 'size', width: 115, align: 'right', renderer: sizeText },
                     {
-                        header: text('Saved'), dataIndex: 'saved', width: 105, align: 'right',
+                        header: text('Saved'), dataIndex: 'saved', width: 115, align: 'right',
                         renderer: function (value) { return value === null ? '' : sizeText(value); },
                     },
-                    { header: text('Verified'), dataIndex: 'checkedAt', width: 150, renderer: renderVerified },
+                    { header: text('Verified'), dataIndex: 'checkedAt', width: 165, renderer: renderVerified },
                     {
                         header: text('Protected'), dataIndex: 'isProtected', width: 100, align: 'center',
                         renderer: function (value) { return value ? icon('fa-shield') : ''; },

@@ -152,6 +152,7 @@ module.exports = async (web) => {
 		await press('Consolidate');
 		await shot('3-consolidate');
 		await web.closeWindows();
+		await web.component('pveDiffBackupPage', (c) => void (c.body.dom.scrollTop = 0));
 		await web.select('pveDiffBackupNodes', /pve1/);
 		await press('Show');
 		await shot('3-doctor');
