@@ -6,10 +6,10 @@ mod add_map;
 mod doubts;
 #[path = "consolidate/ends.rs"]
 mod ends;
+mod guests;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Cursor;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use pve_diff_backup::vma::{Config, Device, Header, Order, write_archive};
+use guests::{container, machine};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -43,7 +43,7 @@ impl Dump {
         let stem = format!("vzdump-{}-{guest}", if is_vm { "qemu" } else { "lxc" });
         let form = if is_vm { "vma" } else { "tar" };
         let full = format!("{stem}-2026_11_20-01_00_02.{form}{extension}");
-        let content = |day| if is_vm { machine(day) } else { container(day) };
+        let content = |day| if is_vm { machine(day, day.into()) } else { container(day) };
         let days =
             [21, 22].map(|day| format!("{full}--differential-2026_11_{day}-01_00_02.vcdiff{extension}"));
         let contents = [content(2), content(3)];
@@ -123,31 +123,6 @@ impl Ran {
     fn json(&self) -> Vec<Value> {
         self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
-}
-
-/// A VM of one disk.
-fn machine(day: u8) -> Vec<u8> {
-    let mut disk: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    disk[1_000_000..1_000_100].fill(day);
-    disk.resize(8 << 20, 0);
-    let header = Header {
-        uuid: [day; 16],
-        ctime: 1_763_766_000 + i64::from(day),
-        configs: vec![Config { name: "qemu-server.conf".into(), data: format!("memory: {day}\n").into() }],
-        devices: vec![Device { id: 1, name: "drive-scsi0".into(), size: disk.len() as u64 }],
-    };
-    write_archive(Vec::new(), header, &mut [Cursor::new(disk)], Order::Workers(day.into())).unwrap()
-}
-
-/// A container's tar.
-fn container(day: u8) -> Vec<u8> {
-    let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("etc")).unwrap();
-    fs::write(dir.path().join("etc/day"), day.to_string()).unwrap();
-    fs::write(dir.path().join("data"), (0..100_000).flat_map(u32::to_le_bytes).collect::<Vec<_>>()).unwrap();
-    let tar = Command::new("tar").args(["c", "--sort=name", "-C"]).arg(dir.path()).arg(".").output().unwrap();
-    assert!(tar.status.success());
-    tar.stdout
 }
 
 #[test]

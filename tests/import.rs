@@ -1,12 +1,14 @@
 //! `pve-diff-backup import` on archives as the originals (ayufan/pve-patches) made them: by xdelta3, lzop, gzip and zstd with
 //! their command lines. xdelta3 of Debian knows gzip alone; what theirs wrote into the header for the others is given by hand.
 
+mod guests;
+
 use std::fs;
-use std::io::{Cursor, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use pve_diff_backup::vma::{Config, Device, Header, Order, write_archive};
+use guests::{container, machine};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -28,7 +30,7 @@ impl Archives {
     fn new((extension, compress, decompress, word): (&'static str, &str, &str, &str)) -> Archives {
         let archives = Archives { dir: tempfile::tempdir().unwrap(), extension };
         for (name, first, second) in [
-            (archives.vm(), machine(1), machine(2)),
+            (archives.vm(), machine(1, 1), machine(2, 2)),
             (archives.ct(), container(1), container(2)),
             (archives.openvz(), container(3), container(4)),
         ] {
@@ -99,29 +101,6 @@ impl Archives {
         all.sort();
         all
     }
-}
-
-fn machine(day: u8) -> Vec<u8> {
-    let mut disk: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    disk[1_000_000..1_000_100].fill(day);
-    disk.resize(8 << 20, 0);
-    let header = Header {
-        uuid: [day; 16],
-        ctime: 1_385_852_401 + i64::from(day),
-        configs: vec![Config { name: "qemu-server.conf".into(), data: format!("memory: {day}\n").into() }],
-        devices: vec![Device { id: 1, name: "drive-virtio0".into(), size: disk.len() as u64 }],
-    };
-    write_archive(Vec::new(), header, &mut [Cursor::new(disk)], Order::Workers(day.into())).unwrap()
-}
-
-fn container(day: u8) -> Vec<u8> {
-    let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("etc")).unwrap();
-    fs::write(dir.path().join("etc/day"), day.to_string()).unwrap();
-    fs::write(dir.path().join("data"), (0..200_000).flat_map(u32::to_le_bytes).collect::<Vec<_>>()).unwrap();
-    let tar = Command::new("tar").args(["c", "--sort=name", "-C"]).arg(dir.path()).arg(".").output().unwrap();
-    assert!(tar.status.success());
-    tar.stdout
 }
 
 fn json(text: &str) -> Vec<Value> {
@@ -202,7 +181,7 @@ fn what_is_damaged_cut_or_alone_is_not_called_good() {
         fs::write(archives.path(name), bytes).unwrap();
     };
     // The full that windows copy from, with the compression's checksums right: another full under the name.
-    archives.shell(&format!("lzop -c >{vm}"), &machine(9).iter().map(|byte| byte ^ 1).collect::<Vec<_>>());
+    archives.shell(&format!("lzop -c >{vm}"), &machine(9, 9).iter().map(|byte| byte ^ 1).collect::<Vec<_>>());
     change(&archives.differential(&ct), &|bytes| bytes.truncate(bytes.len() / 2));
     fs::remove_file(archives.path(&openvz)).unwrap();
     fs::write(archives.path("vzdump-lxc-102-2016_12_01.vcdiff.lzo"), "misspelt").unwrap();
@@ -231,7 +210,7 @@ fn what_is_damaged_cut_or_alone_is_not_called_good() {
 fn a_delta_without_checksums_or_cut_between_windows_is_told_from_a_proved_one() {
     let archives = Archives::new(FORMS[3]);
     let (vm, tar) = (archives.vm(), archives.ct());
-    fs::write(archives.path("new"), machine(2)).unwrap();
+    fs::write(archives.path("new"), machine(2, 2)).unwrap();
     let unchecked = archives.differential(&vm);
     archives.shell(&format!("xdelta3 -q -e -f -n -W 65536 -s {vm} new {unchecked}; rm new"), b"");
     // Of a tar, the first windows alone: a delta that ends between two windows is a delta of less.
@@ -270,9 +249,9 @@ fn differentials_of_this_product_are_proved_by_more() {
         out.stdout
     };
     let full = "vzdump-qemu-110-2026_12_01-00_00_01.vma.zst";
-    fs::write(archives.path(full), ours(&["full"], &machine(1))).unwrap();
+    fs::write(archives.path(full), ours(&["full"], &machine(1, 1))).unwrap();
     let name = format!("{full}--differential-2026_12_02-00_00_01.vcdiff.zst");
-    let made = ours(&["diff", &format!("--stored-base={full}")], &machine(2));
+    let made = ours(&["diff", &format!("--stored-base={full}")], &machine(2, 2));
     fs::write(archives.path(&name), made).unwrap();
     let (code, out, _) = archives.import(&["--json"]);
     assert_eq!(code, Some(0), "{out}");

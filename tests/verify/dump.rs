@@ -1,12 +1,11 @@
 //! Directories with backups, and the program that verifies them.
 
 use std::fs::{self, File};
-use std::io::Cursor;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use pve_diff_backup::vma::{Config, Device, Header, Order, write_archive};
+pub use super::guests::{container, machine};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -111,29 +110,4 @@ impl Verified {
         };
         self.lines.iter().find(about).unwrap_or_else(|| panic!("no line about {name} in {:#?}", self.lines))
     }
-}
-
-/// A VM of one disk, in QEMU's order of this time; `day` changes a part of the disk.
-pub fn machine(day: u8, seed: u64) -> Vec<u8> {
-    let mut disk: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    disk[1_000_000..1_000_100].fill(day);
-    disk.resize(8 << 20, 0);
-    let header = Header {
-        uuid: [day; 16],
-        ctime: 1_763_766_000 + i64::from(day),
-        configs: vec![Config { name: "qemu-server.conf".into(), data: format!("memory: {day}\n").into() }],
-        devices: vec![Device { id: 1, name: "drive-scsi0".into(), size: disk.len() as u64 }],
-    };
-    write_archive(Vec::new(), header, &mut [Cursor::new(disk)], Order::Workers(seed)).unwrap()
-}
-
-/// A container's tar.
-pub fn container(day: u32) -> Vec<u8> {
-    let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("etc")).unwrap();
-    fs::write(dir.path().join("etc/day"), day.to_string()).unwrap();
-    fs::write(dir.path().join("data"), (0..400_000).flat_map(u32::to_le_bytes).collect::<Vec<_>>()).unwrap();
-    let tar = Command::new("tar").args(["c", "--sort=name", "-C"]).arg(dir.path()).arg(".").output().unwrap();
-    assert!(tar.status.success());
-    tar.stdout
 }

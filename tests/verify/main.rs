@@ -1,6 +1,8 @@
 //! `pve-verify-backups` on directories with real archives, good and damaged.
 
 mod dump;
+#[path = "../guests/mod.rs"]
+mod guests;
 mod jobs;
 mod one_pass;
 mod restore;
