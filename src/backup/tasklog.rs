@@ -2,6 +2,8 @@
 //!
 //! Numbers and reasons are kept as the log has them, for people; a log is never more than text.
 
+use serde::{Serialize, Serializer};
+
 use super::names::{Guest, GuestKind};
 
 /// What a backup was made as.
@@ -13,16 +15,35 @@ pub enum Made {
     Full,
 }
 
+impl Made {
+    /// Names in one word what a backup was made as. That of a job without the option is `stock`.
+    pub fn word(made: Option<Made>) -> &'static str {
+        match made {
+            Some(Made::Differential) => "differential",
+            Some(Made::Full) => "full",
+            None => "stock",
+        }
+    }
+
+    // serde passes a reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    fn serialize<S: Serializer>(made: &Option<Made>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(Made::word(*made))
+    }
+}
+
 /// The backup of one guest, as a task's log tells it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Run {
     /// When it began, in the node's time: `2026-11-20 01:00:02`.
     pub started: Option<String>,
     /// What it was made as, or was to be. It is `None` where the option was not set.
+    #[serde(serialize_with = "Made::serialize")]
     pub made: Option<Made>,
     /// Why, and of a differential against which full.
     pub reason: Option<String>,
     /// Whether the log warns of it.
+    #[serde(rename = "odd")]
     pub is_odd: bool,
     /// How much of the guest was read: `4.2 GiB`.
     pub read: Option<String>,
@@ -79,6 +100,16 @@ fn guest(text: &str) -> Option<Guest> {
 }
 
 impl Run {
+    /// Changes each text of the log.
+    pub fn map_texts(&mut self, change: impl Fn(&str) -> String) {
+        let Run { started, made: _, reason, is_odd: _, read, changed, speed, stored, share, took, error } =
+            self;
+        for text in [started, reason, read, changed, speed, stored, share, took, error].into_iter().flatten()
+        {
+            *text = change(text);
+        }
+    }
+
     /// Whether the log tells how it ended.
     pub fn has_end(&self) -> bool {
         self.took.is_some() || self.error.is_some()

@@ -7,7 +7,7 @@ pub use super::backups::{Round, StorageHealth};
 use super::host::{Host, OUR_PACKAGES, View};
 use super::listener::Listener;
 use super::options::{self, Seen};
-pub use super::runs::{GuestRun, GuestRuns};
+pub use super::runs::GuestRuns;
 use super::standing::Standing;
 use super::{backups, pending, runs};
 use crate::backup::Stamp;

@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use super::{Console, open, status};
 use crate::backup::Stamp;
+use crate::backup::tasklog::{Made, Run};
 use crate::cli::Global;
 use crate::cli::exit::Exit;
 use crate::cli::say::ForPeople;
-use crate::service::health::{GuestRun, GuestRuns, Health, StorageHealth, examine};
+use crate::service::health::{GuestRuns, Health, StorageHealth, examine};
 use crate::service::options::Seen;
 
 /// The arguments of the command.
@@ -120,14 +121,14 @@ impl<'a> Row<'a> {
     const HEAD: Row<'static> =
         Row(["guest", "began", "made", "stored", "of full", "changed", "speed", "took", "why"]);
 
-    fn of(guest: &'a str, run: &'a GuestRun) -> Row<'a> {
+    fn of(guest: &'a str, run: &'a Run) -> Row<'a> {
         let text = |text: &'a Option<String>| text.as_deref().unwrap_or("-");
         let why = match (&run.error, &run.reason) {
             (Some(error), _) => error,
             (None, Some(reason)) => reason,
             (None, None) => "no differentials are asked for (Full Every is not set)",
         };
-        let made = if run.error.is_some() { "FAILED" } else { run.made };
+        let made = if run.error.is_some() { "FAILED" } else { Made::word(run.made) };
         Row([
             guest,
             text(&run.started),
