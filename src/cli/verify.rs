@@ -67,8 +67,7 @@ pub struct Args {
     bwlimit: Option<u64>,
     /// Check so many chains at the same time (a full and its differentials are one)
     ///
-    /// The processors are shared among them. Each job takes about 200 MiB of memory, and up to 1 GiB where
-    /// differentials of one full are bad. --bwlimit is for all together.
+    /// The processors are shared among them. Each job takes about 200 MiB of memory. --bwlimit is for all together.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=JOBS))]
     jobs: u64,
     /// Priority on the disk, as vzdump's option: 8 only when nobody else wants it (idle), else 0 (first) to 7

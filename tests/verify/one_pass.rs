@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
+use std::process::{Command, Stdio};
 
 use pve_diff_backup::vma::{Device, Header, Order, write_archive};
 
@@ -181,6 +182,44 @@ fn a_damaged_full_is_found_by_each_that_needs_it() {
     // A full with the same names that was made anew has another identity.
     dump.compressor(&["full"], &machine(0), &dump.vm());
     assert_eq!(compare(&dump, "another full", 1..=DAYS).len() as u32, DAYS);
+}
+
+/// What is not good together is checked alone, and each alone takes memory for itself: they come one after another. The limit
+/// is on addresses, of which each thread's stack takes 2 MiB and each of the C library's arenas 64 MiB.
+#[test]
+fn bad_ones_take_no_more_memory_than_good_ones() {
+    let dump = Dump::new(COMPRESSIONS[0]);
+    let (full, length) = (dump.ct(), 96 << 20);
+    let mut tar = vec![0; 512];
+    tar[..3].copy_from_slice(b"big");
+    tar[100..108].copy_from_slice(b"0000644\0");
+    tar[124..136].copy_from_slice(format!("{length:011o}\0").as_bytes());
+    tar[148..156].fill(b' ');
+    tar[156] = b'0';
+    tar[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = tar.iter().map(|&byte| u32::from(byte)).sum();
+    tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    tar.extend(noise(1, length));
+    tar.extend([0; 1024]);
+    dump.compressor(&["full"], &tar, &full);
+    // The archive ends too early, but the differential is what it says.
+    let base = format!("--base={}", dump.path(&full).display());
+    let first = dump.differential(&full, 21);
+    dump.compressor(&["diff", &base], &tar[..tar.len() - 100_000], &first);
+    for day in 22..21 + DAYS {
+        fs::copy(dump.path(&first), dump.path(dump.differential(&full, day))).unwrap();
+    }
+    for vm in [dump.vm(), dump.differential(&dump.vm(), 21)] {
+        fs::remove_file(dump.path(vm)).unwrap();
+    }
+    let program = verify();
+    let limited = "ulimit -v 655360 && exec -a pve-verify-backups \"$@\"";
+    let mut command = Command::new("bash");
+    command.args(["-c", limited, "bash"]).arg(program.get_program()).arg(dump.dir.path());
+    let verified = Verified::new(command.env("MALLOC_ARENA_MAX", "2").stderr(Stdio::piped()));
+    assert_eq!(verified.code, 1, "{:#?} {}", verified.lines, verified.errors);
+    assert_eq!(verified.lines.last().unwrap(), "8 checked, 8 NOT restorable", "{:#?}", verified.lines);
+    assert!(verified.lines[..8].iter().all(|line| line.contains("the tar stream is truncated")));
 }
 
 /// A full without a map is read once for each, as before.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Args;
 use super::arguments::Found;
@@ -17,6 +17,7 @@ use super::schedule::ERROR;
 use super::throttle::Throttle;
 use super::unpacking::Unpacking;
 use crate::backup::lockstep::{Lockstep, Stream};
+use crate::backup::verified::{Outcome, Subject};
 use crate::backup::verify::{ChainId, Open, Opened, Source, Task, Verdict, check};
 use crate::cli::archive;
 use crate::cli::progress::Progress;
@@ -32,6 +33,21 @@ struct Work {
     task: Task,
     number: usize,
     size: u64,
+}
+
+/// What is known of a backup before it is checked alone, if it has to be.
+struct Begun<'a> {
+    /// The files that are read.
+    before: Option<Subject>,
+    /// An earlier result that still holds.
+    known: Option<&'a Outcome>,
+    /// What was found together with others, if that was good.
+    good: Option<Verdict>,
+    /// The bytes that the progress bar still expects.
+    left: AtomicU64,
+    start: Instant,
+    /// The time that the check beside others took.
+    took: Duration,
 }
 
 /// What the jobs of a run share.
@@ -124,77 +140,100 @@ impl Run<'_> {
             let full = first.task.source.as_ref().ok().and_then(|source| source.base.as_deref());
             match full.filter(|_| now.len() > 1).and_then(archive::open_shared) {
                 Some(full) => self.check_together(now, &full)?,
-                None => now.iter().try_for_each(|work| self.tell(self.check(work, None)))?,
+                None => now.iter().try_for_each(|work| self.tell(self.check(work)))?,
             }
         }
         Ok(())
     }
 
     /// Checks differentials of one full at the same time. One that is not found good is checked once more alone, so that
-    /// nothing that they share can be to blame.
+    /// nothing that they share can be to blame; and one after another, as each alone takes memory for itself.
     fn check_together(&self, together: &[Work], full: &Arc<SharedBase>) -> anyhow::Result<()> {
         let streams = Lockstep::streams(together.len());
-        let findings: Vec<Finding> = thread::scope(|scope| {
-            let begin = |(work, stream)| scope.spawn(move || self.check(work, Some((full, stream))));
+        let begun: Vec<Begun<'_>> = thread::scope(|scope| {
+            let begin = |(work, stream)| scope.spawn(move || self.begin_together(work, full, stream));
             let checks: Vec<_> = together.iter().zip(streams).map(begin).collect();
-            let end = |check: thread::ScopedJoinHandle<'_, Finding>| {
-                check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            checks.into_iter().map(end).collect()
+            let ended = checks.into_iter().map(thread::ScopedJoinHandle::join);
+            ended.map(|it| it.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         });
-        findings.into_iter().try_for_each(|finding| self.tell(finding))
+        together.iter().zip(begun).try_for_each(|(work, begun)| self.tell(self.end(work, begun)))
     }
 
-    /// Checks one backup; with `shared`, beside others of this full.
-    fn check(
-        &self,
-        Work { task, number, size }: &Work,
-        shared: Option<(&Arc<SharedBase>, Stream)>,
-    ) -> Finding {
-        let progress = &self.progress;
-        progress.at(&task.name, Some((*number, self.of)));
-        let start = Instant::now();
-        // The expected length is an estimate: the bar of a larger backup stays at its end until the backup is done.
-        let left = AtomicU64::new(*size);
-        let advance = |n: u64| {
-            let less = |left: u64| Some(left.saturating_sub(n));
-            let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-            progress.add(before.unwrap_or(0).min(n));
+    /// Checks one backup beside others of this full.
+    fn begin_together(&self, work: &Work, full: &Arc<SharedBase>, stream: Stream) -> Begun<'_> {
+        let mut begun = self.begin(work);
+        if begun.known.is_some() {
+            return begun;
+        }
+        let stream = Mutex::new(Some(stream));
+        let open = |path: &Path, _: Option<&Path>| -> anyhow::Result<Opened> {
+            // Where it is read once more, the others are not waited for.
+            let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let wait = move |at| stream.iter().for_each(|stream| stream.reached(at));
+            Ok(Box::new(full.open(path, wait)?))
         };
-        let count = |n: u64| {
-            advance(n);
-            self.throttle.passed(n);
-        };
+        let verdict = check(&work.task, &open, self.unpacking.is_some(), &|n| self.count(&begun.left, n));
+        begun.good = Some(verdict).filter(|it| matches!(it, Verdict::Good { .. }));
+        begun.took = begun.start.elapsed();
+        begun
+    }
+
+    /// Checks one backup alone.
+    fn check(&self, work: &Work) -> Finding {
+        self.end(work, self.begin(work))
+    }
+
+    fn begin(&self, Work { task, number, size }: &Work) -> Begun<'_> {
+        self.progress.at(&task.name, Some((*number, self.of)));
+        let before = task.source.as_ref().ok().and_then(Source::subject);
+        let known = self.notes.good_before(before.as_ref(), self.unpacking.is_some());
+        Begun {
+            before,
+            known,
+            good: None,
+            left: AtomicU64::new(*size),
+            start: Instant::now(),
+            took: Duration::ZERO,
+        }
+    }
+
+    /// Checks alone what was not found good yet, and makes the finding.
+    fn end(&self, Work { task, number, .. }: &Work, begun: Begun<'_>) -> Finding {
+        let Begun { before, known, good, left, took, .. } = begun;
         let look = self.unpacking.is_some();
-        let subject = || task.source.as_ref().ok().and_then(Source::subject);
-        let before = subject();
-        let finding = match self.notes.good_before(before.as_ref(), look) {
+        let finding = match known {
             Some(outcome) => Finding::skipped(task, outcome, look),
             None => {
-                let together = shared.map(|(full, stream)| {
-                    let stream = Mutex::new(Some(stream));
-                    let open = |path: &Path, _: Option<&Path>| -> anyhow::Result<Opened> {
-                        // Where it is read once more, the others are not waited for.
-                        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
-                        let wait = move |at| stream.iter().for_each(|stream| stream.reached(at));
-                        Ok(Box::new(full.open(path, wait)?))
-                    };
-                    check(task, &open, look, &count)
+                let start = Instant::now();
+                let verdict = good.unwrap_or_else(|| {
+                    self.progress.at(&task.name, Some((*number, self.of)));
+                    check(task, self.open, look, &|n| self.count(&left, n))
                 });
-                let verdict = match together {
-                    Some(good @ Verdict::Good { .. }) => good,
-                    _ => check(task, self.open, look, &count),
-                };
-                let mut finding = Finding::new(task, verdict, start.elapsed());
+                let mut finding = Finding::new(task, verdict, took + start.elapsed());
                 if let Some(unpacking) = &self.unpacking {
                     unpacking.go_on(task, &mut finding, self.open);
                 }
-                self.notes.add(before.as_ref(), subject().as_ref(), &finding);
+                let after = task.source.as_ref().ok().and_then(Source::subject);
+                self.notes.add(before.as_ref(), after.as_ref(), &finding);
                 finding
             }
         };
-        advance(u64::MAX);
+        self.advance(&left, u64::MAX);
         finding
+    }
+
+    /// Notes that bytes of a backup were read, and waits where that was too fast.
+    fn count(&self, left: &AtomicU64, n: u64) {
+        self.advance(left, n);
+        self.throttle.passed(n);
+    }
+
+    /// Moves the bar on. The expected length is an estimate: the bar of a larger backup stays at its end until the backup is
+    /// done.
+    fn advance(&self, left: &AtomicU64, n: u64) {
+        let less = |left: u64| Some(left.saturating_sub(n));
+        let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        self.progress.add(before.unwrap_or(0).min(n));
     }
 
     fn tell(&self, finding: Finding) -> anyhow::Result<()> {
