@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::names::{BackupName, Differential, Full, looks_like_differential};
-use super::unfinished::{self, Leftover, Unfinished};
+use super::unfinished::{self, Folder, Leftover, Unfinished};
 
 /// A full backup and all differentials that need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct Directory {
     pub unusable: Vec<Unusable>,
     /// The unfinished backups, ordered by name.
     pub leftovers: Vec<Leftover>,
+    /// The folders that vzdump makes for the time of a backup, ordered by name.
+    pub folders: Vec<Folder>,
     /// The fulls that were found damaged while a differential was made against them.
     pub damaged: Vec<Full>,
     /// The size in bytes of the file of each backup, finished or not, by its name.
@@ -68,6 +70,7 @@ impl Directory {
         let (mut fulls, mut differentials, mut unusable) =
             (Vec::new(), Vec::<Differential>::new(), Vec::new());
         let (mut packed, mut leftovers, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
+        let mut folders = Vec::new();
         let (mut sizes, mut beside, mut protected) = (HashMap::new(), HashSet::new(), HashSet::new());
         for entry in fs::read_dir(path)? {
             let entry = entry?;
@@ -77,6 +80,14 @@ impl Directory {
                     sizes.insert(left.name.clone(), size);
                 }
                 leftovers.push(left);
+                continue;
+            }
+            if let Some((name, guest)) =
+                name.to_str().and_then(|it| Some((it.to_owned(), unfinished::guest_of_folder(it)?)))
+            {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    folders.push((name, guest));
+                }
                 continue;
             }
             damaged.extend(name.to_str().and_then(|it| Full::parse(it.strip_suffix(DAMAGED)?)));
@@ -142,8 +153,21 @@ impl Directory {
         damaged.retain(|full| exact.contains_key(full));
         damaged.sort_by_cached_key(order);
         let leftovers = unfinished::look_at(leftovers);
+        folders.sort_by(|a, b| a.0.cmp(&b.0));
+        let folders = unfinished::look_at_folders(path, folders);
         let path = path.to_owned();
-        Ok(Directory { path, chains, orphans, unusable, leftovers, damaged, sizes, beside, protected })
+        Ok(Directory {
+            path,
+            chains,
+            orphans,
+            unusable,
+            leftovers,
+            folders,
+            damaged,
+            sizes,
+            beside,
+            protected,
+        })
     }
 
     /// Makes the value for a directory without backups.
@@ -154,6 +178,7 @@ impl Directory {
             orphans: Vec::new(),
             unusable: Vec::new(),
             leftovers: Vec::new(),
+            folders: Vec::new(),
             damaged: Vec::new(),
             sizes: HashMap::new(),
             beside: HashSet::new(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::chain::{Directory, Unusable};
 use super::names::{BackupName, Full, Guest};
-use super::unfinished::Leftover;
+use super::unfinished::{Leftover, State};
 use super::verified::{OfDirectory, Outcome, Results};
 use crate::container::source::{Found, open};
 
@@ -288,10 +288,18 @@ impl Inventory {
             let size = directory.size_of(&left.file.name);
             of(&mut guests, left.file.guest).unfinished.push(Unfinished { left: left.clone(), size });
         }
+        for folder in directory.folders.iter().filter(|it| it.state != State::Written) {
+            of(&mut guests, folder.guest);
+        }
         let damaged: HashSet<&Full> = directory.damaged.iter().collect();
         let mut guests: Vec<_> = guests.into_values().collect();
         for guest in &mut guests {
             guest.odd = guest.oddities(&directory.path, &damaged);
+            for folder in directory.folders.iter().filter(|it| it.guest == guest.guest) {
+                let file = folder.name.clone();
+                let advice = folder.advice(&directory.path);
+                guest.odd.extend(advice.map(|advice| Oddity::Unfinished { file, advice }));
+            }
         }
         let Directory { path, unusable, .. } = directory;
         Inventory { path, guests, unusable }

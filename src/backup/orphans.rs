@@ -2,12 +2,8 @@
 //! that are no backup's.
 
 use std::fmt;
-use std::fs;
-use std::io;
-use std::path::Path;
 
 use super::chain::Directory;
-use super::names::Full;
 use crate::text::shown;
 
 /// Why a file belongs to no chain.
@@ -46,10 +42,7 @@ pub struct Orphan {
 }
 
 /// Lists what belongs to no chain, ordered by kind and name. What a process of this node writes at the moment is left out.
-///
-/// # Errors
-/// Fails where the directory cannot be read any more.
-pub fn orphans(directory: &Directory) -> io::Result<Vec<Orphan>> {
+pub fn orphans(directory: &Directory) -> Vec<Orphan> {
     let dir = &directory.path;
     let mut found = Vec::new();
     for left in &directory.leftovers {
@@ -61,13 +54,14 @@ pub fn orphans(directory: &Directory) -> io::Result<Vec<Orphan>> {
             advice,
         }));
     }
-    for name in temporary_folders(dir)? {
-        let advice = format!(
-            "a folder in which vzdump keeps what it needs for one backup; if no backup of this guest goes on, on any node, a \
-             killed one left it: rm -r '{}'",
-            shown(dir.join(&name))
-        );
-        found.push(Orphan { name, kind: Kind::Leftover, size: None, advice });
+    for folder in &directory.folders {
+        let name = folder.name.clone();
+        found.extend(folder.advice(dir).map(|advice| Orphan {
+            name,
+            kind: Kind::Leftover,
+            size: None,
+            advice,
+        }));
     }
     for orphan in &directory.orphans {
         let name = orphan.as_str();
@@ -88,32 +82,13 @@ pub fn orphans(directory: &Directory) -> io::Result<Vec<Orphan>> {
             advice: format!("{}; it is kept: give it its right name, or remove it", unusable.reason),
         });
     }
-    Ok(found)
-}
-
-/// Lists the folders that vzdump makes beside its backups while it works, `vzdump-lxc-100-2026_11_20-01_00_02.tmp`.
-fn temporary_folders(dir: &Path) -> io::Result<Vec<String>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name().into_string().ok();
-        // A tar archive may belong to any kind of guest.
-        let is_ours = |name: &String| {
-            name.strip_suffix(".tmp").is_some_and(|stem| Full::parse(&format!("{stem}.tar")).is_some())
-        };
-        if let Some(name) = name.filter(is_ours)
-            && entry.file_type().is_ok_and(|it| it.is_dir())
-        {
-            found.push(name);
-        }
-    }
-    found.sort();
-    Ok(found)
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn what_belongs_to_no_chain_is_listed_by_kind() {
@@ -133,7 +108,7 @@ mod tests {
         for folder in [tmp, "vzdump-lxc-x.tmp", "other.tmp"] {
             fs::create_dir(dir.path().join(folder)).unwrap();
         }
-        let found = orphans(&Directory::scan(dir.path()).unwrap()).unwrap();
+        let found = orphans(&Directory::scan(dir.path()).unwrap());
         let told: Vec<_> = found.iter().map(|it| (it.kind, it.name.as_str(), it.size)).collect();
         let expected = [
             (Kind::Leftover, left, Some(2)),

@@ -8,20 +8,30 @@
 //! FULL--differential-2026_11_22-01_00_00.vcdiff.pve1-0badcafe.dat
 //! ```
 //!
+//! Beside it vzdump makes a folder for the time of the backup, `vzdump-qemu-101-2026_11_22-01_00_00.tmp`. A file of ours in
+//! that folder holds the name of the unfinished file, so that the folder counts as long as that does.
+//!
 //! `PVE/VZDump/Differential/Unfinished.pm` has the same rule, and says why.
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use md5::{Digest, Md5};
 
 use super::Stamp;
 use super::names::{DIFFERENTIAL, Full, Guest};
+use crate::container::source::{Found, open};
 
 /// The files that hold a node's identity: the first for good, the second until the next boot.
 const IDENTITIES: [&str; 2] = ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"];
+
+/// The file in a backup's folder that says for which unfinished file the folder is there.
+const MARK: &str = "pve-diff-backup.unfinished";
+
+/// The number of bytes that are read of it.
+const MARK_MAX: u64 = 1000;
 
 /// The name of an unfinished backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +79,78 @@ impl Unfinished {
         };
         Some(Unfinished { name: name.to_owned(), guest, base, node })
     }
+}
+
+/// A folder that vzdump made for the time of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder {
+    /// Its name.
+    pub name: String,
+    /// The guest whose backup was made, or is.
+    pub guest: Guest,
+    /// Whether that backup will be finished.
+    pub state: State,
+}
+
+impl Folder {
+    /// Tells what this folder is and what to do about it. It is `None` where the backup is being made.
+    pub fn advice(&self, dir: &Path) -> Option<String> {
+        let remove = format!("rm -r '{}'", dir.join(&self.name).display());
+        match self.state {
+            State::Written => None,
+            State::Left => Some(format!(
+                "a killed backup left this folder; the guest's next job with differentials removes it, or: {remove}"
+            )),
+            State::Unknown => Some(format!(
+                "a folder in which vzdump keeps what it needs for one backup; if no backup of this guest goes on, on any node, \
+                 a killed one left it: {remove}"
+            )),
+        }
+    }
+}
+
+/// Reads the name of a folder. The result is the guest; it is `None` for any other folder.
+pub(super) fn guest_of_folder(name: &str) -> Option<Guest> {
+    let stem = name.strip_suffix(".tmp")?;
+    // A tar archive may belong to any kind of guest.
+    Some(Full::parse(&format!("{stem}.tar"))?.guest())
+}
+
+/// Tells of each folder in `dir` whether its backup will be finished, in the order of the folders.
+pub(super) fn look_at_folders(dir: &Path, folders: Vec<(String, Guest)>) -> Vec<Folder> {
+    if folders.is_empty() {
+        return Vec::new();
+    }
+    let files: Vec<Vec<Unfinished>> =
+        folders.iter().map(|(name, guest)| files_of(&dir.join(name), name, *guest)).collect();
+    let states = states(&files.concat());
+    let mut states = states.into_iter();
+    let folders = folders.into_iter().zip(&files);
+    folders
+        .map(|((name, guest), files)| {
+            let of_files: Vec<_> = states.by_ref().take(files.len()).collect();
+            let state = match of_files[..] {
+                _ if of_files.contains(&State::Written) => State::Written,
+                [marked] => marked,
+                _ => State::Unknown,
+            };
+            Folder { name, guest, state }
+        })
+        .collect()
+}
+
+/// Names the unfinished file for which a folder is there: the one that a file in it names, else those that vzdump by itself
+/// would write.
+fn files_of(folder: &Path, name: &str, guest: Guest) -> Vec<Unfinished> {
+    let mark = open(&folder.join(MARK), Found::ByName).ok();
+    let mut text = String::new();
+    let read = mark.and_then(|file| file.take(MARK_MAX).read_to_string(&mut text).ok());
+    let marked = read.and_then(|_| Unfinished::parse(text.trim_end()));
+    if let Some(marked) = marked.filter(|it| it.guest == guest) {
+        return vec![marked];
+    }
+    let stem = name.strip_suffix(".tmp").unwrap_or(name);
+    [".vma", ".tar"].iter().filter_map(|kind| Unfinished::parse(&format!("{stem}{kind}.dat"))).collect()
 }
 
 fn is_node(text: &str) -> bool {
@@ -245,5 +327,42 @@ mod tests {
         drop(file);
         let _reader = File::open(dir.path().join(&ours)).unwrap();
         assert_eq!((look(&ours), look(&others)), (State::Left, State::Unknown));
+    }
+
+    #[test]
+    fn a_folder_counts_as_long_as_its_file_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let vmid = 20000 + std::process::id() % 10000;
+        let stem = format!("vzdump-qemu-{vmid}-2026_11_20-01_00_00");
+        let (ours, others) = (name_here(&format!("{stem}.vma")), format!("{stem}.vma.pve9-0badcafe.dat"));
+        let folder = format!("{stem}.tmp");
+        let guest = guest_of_folder(&folder).unwrap();
+        fs::create_dir(dir.path().join(&folder)).unwrap();
+        let look = |mark: Option<&str>| {
+            let path = dir.path().join(&folder).join(MARK);
+            match mark {
+                Some(mark) => fs::write(path, format!("{mark}\n")).unwrap(),
+                None => fs::remove_file(path).unwrap_or_default(),
+            }
+            look_at_folders(dir.path(), vec![(folder.clone(), guest)])[0].state
+        };
+        assert_eq!(
+            [look(None), look(Some(&ours)), look(Some(&others))],
+            [State::Unknown, State::Left, State::Unknown]
+        );
+        // of another guest, or no name at all
+        assert_eq!(look(Some(&ours.replace("qemu", "lxc"))), State::Unknown);
+        assert_eq!(look(Some("x")), State::Unknown);
+        let written = File::create(dir.path().join(&ours)).unwrap();
+        assert_eq!(look(Some(&ours)), State::Written);
+        drop(written);
+        // vzdump by itself
+        let written = File::create(dir.path().join(format!("{stem}.vma.dat"))).unwrap();
+        assert_eq!(look(None), State::Written);
+        drop(written);
+        assert_eq!(look(None), State::Unknown);
+        for other in ["vzdump-lxc-x.tmp", "other.tmp", FULL] {
+            assert_eq!(guest_of_folder(other), None, "{other}");
+        }
     }
 }

@@ -225,6 +225,9 @@ fn told(directory: &Directory) -> Vec<String> {
     for left in &directory.leftovers {
         told.extend(left.advice(dir).map(|advice| format!("{}: {advice}", left.file.name)));
     }
+    for folder in &directory.folders {
+        told.extend(folder.advice(dir).map(|advice| format!("{}: {advice}", folder.name)));
+    }
     for full in &directory.damaged {
         told.push(format!(
             "the full backup {0} is damaged (see {0}.damaged): those that need it may be lost. Check them: \

@@ -13,10 +13,12 @@ check() { # NAME RC
 	if [ "$2" = 0 ]; then ok=$((ok+1)); echo "check $1: ok"; else bad=$((bad+1)); echo "check $1: FAIL"; tail -15 $L/last.log 2>/dev/null | sed 's/^/    /'; fi; }
 run() { "$@" >$L/last.log 2>&1; }                # the output is in last.log
 says() { grep -qE -- "$1" $L/last.log; }
-packs() { ls -1 $D/vzdump-$1-$2-* 2>/dev/null | grep -vE '\.(log|notes|protected|dat)$' | sort; }
+packs() { ls -1d $D/vzdump-$1-$2-* 2>/dev/null | grep -vE '\.(log|notes|protected|dat|tmp)$' | sort; }
 fulls() { packs "$@" | grep -v -- --differential-; }
 differentials() { packs "$@" | grep -- --differential-; }
 left() { ls $D/*.dat 2>/dev/null; }
+folders() { ls -d $D/*.tmp 2>/dev/null; } # vzdump's, one for each backup while it is made
+untold() { for it in $(folders); do [ ! -e $it/pve-diff-backup.unfinished ] && grep -q "'${it##*/}' is the folder of another backup" $L/next.log || echo $it; done; }
 vol() { echo "$Q:backup/${1##*/}"; }
 desc() { local p; for p in $(ps -o pid= --ppid $1); do echo $p; desc $p; done; }
 vzdump help 2>&1 | grep -q zstd && C=zstd || C=lzo
@@ -171,8 +173,20 @@ for id in 100 200; do t=$([ $id = 100 ] && echo lxc || echo qemu)
 done
 fi
 
-# 6. Jobs that are killed at any moment.
+# 6. Jobs that are killed at any moment. vzdump's folder of such a job goes with the guest's next one; where the job was killed
+# before it had told whose the folder is, that one names it.
+restart() { # the VM, whose QEMU still writes the backup
+	printf '{"execute":"qmp_capabilities"}\n{"execute":"backup-cancel"}\n' | timeout 2 socat - UNIX:/var/run/qemu-server/200.qmp >/dev/null 2>&1
+	kill "$(cat /var/run/qemu-server/200.pid)" 2>/dev/null; sleep 1
+	/usr/bin/kvm -id 200 -pidfile /var/run/qemu-server/200.pid -daemonize >/dev/null 2>&1; for _ in $(seq 100); do qm status 200 2>/dev/null | grep -q running && break; sleep 0.2; done; }
 if want 6; then
+clean; backup 200; rm -f /var/in; echo 'touch /var/in; sleep 100' >/var/during
+sleep 1.1; vzdump 200 --storage local --mode snapshot --compress $C --fullbackup 7 >$L/last.log 2>&1 & p=$!
+waits; rm -f /var/during; run pve-verify-backups --orphans $D; [ $? = 0 ] && [ "$(folders | wc -l)" = 1 ]; check written-folder-is-none-left $?
+kill -9 $(desc $p) $p 2>/dev/null; wait $p 2>/dev/null; sleep 0.5; forget; restart
+F=$(folders); run pve-verify-backups --orphans $D; rc=$?; [ $rc = 1 ] && says "^LEFTOVER +${F##*/} .*the guest's next job with differentials removes it"; check killed-folder-told $?
+run pve-diff-backup chains $D; says "${F##*/}.* a killed backup left this folder"; check killed-folder-in-chains $?
+backup 200; rc=$?; [ $rc = 0 ] && says "INFO: removed '${F##*/}', which a killed backup had left" && [ -z "$(left)$(folders)" ] && all_good; check killed-folder-goes $?
 clean; backup 100; backup 200
 for delay in 0.4 1 1.6 2.4 4; do for id in 100 200; do
 	change 9; had=$(packs lxc 100; packs qemu 200); sleep 1.1
@@ -182,10 +196,9 @@ for delay in 0.4 1 1.6 2.4 4; do for id in 100 200; do
 	for one in $had; do [ -e $one ] || { echo "$one is gone" >>$L/last.log; check killed-$delay-$id 1; }; done
 	all_good; check killed-$delay-$id-all-good $?
 done; done
-kill "$(cat /var/run/qemu-server/200.pid)" 2>/dev/null; sleep 1
-/usr/bin/kvm -id 200 -pidfile /var/run/qemu-server/200.pid -daemonize >/dev/null 2>&1; for _ in $(seq 100); do qm status 200 2>/dev/null | grep -q running && break; sleep 0.2; done
-for id in 100 200; do backup $id $(keep 2); check killed-then-$id $?; done
-[ -z "$(left)" ] && all_good; ls $D >>$L/last.log; check killed-nothing-left $?
+restart; rm -f $L/next.log
+for id in 100 200; do backup $id $(keep 2); check killed-then-$id $?; cat $L/last.log >>$L/next.log; done
+[ -z "$(left)$(untold)" ] && all_good; ls $D >>$L/last.log; check killed-nothing-left $?
 [ "$(packs lxc 100 | wc -l)" -le 3 ] && [ "$(packs qemu 200 | wc -l)" -le 3 ]; check killed-nothing-piles-up $?
 fi
 

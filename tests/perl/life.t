@@ -129,12 +129,46 @@ for my $id (100, 200) {
     ok(host($root, @prune)->{ok}, '... nor in a real one');
     ok(!-e "$dump/$full" && -e "$dump/$left", '... the full went');
 
+    # A folder that nobody but another node can tell the end of stays.
+    fresh();
+    backup($id, 0);
+    meanwhile($KILL, ':');
+    backup($id, 1);
+    my ($folder) = map { m!([^/]+)\z! } glob("$dump/*.tmp");
+    my $start = "$dump/vzdump-$type{$id}-$id-2026_09_2";
+    my %stays = (bare => "${start}0-01_00_00.tmp", other => "${start}0-02_00_00.tmp");
+    mkdir($_) or die for values(%stays);
+    my $note = read_file("$dump/$folder/pve-diff-backup.unfinished");
+    my $of_other = $note;
+    $of_other =~ s/[^.]+(?=\.dat$)/pve9-0badcafe/;
+    write_file("$stays{other}/pve-diff-backup.unfinished", $of_other);
+    mkdir("$dump/vzdump-$type{$id}-101-2026_09_20-01_00_00.tmp") or die;
+    write_file("$dump/vzdump-$type{$id}-101-2026_09_20-01_00_00.tmp/pve-diff-backup.unfinished",
+        $note);
+    meanwhile('ls */pve-diff-backup.unfinished', ':');
+    my $next = backup($id, 2);
+    like($next->{out}, qr/INFO: removed '\Q$folder\E', which a killed backup had left/,
+        "$id: the folder goes");
+    ok(!-e "$dump/$folder", '... it is gone');
+    is(scalar(() = said() =~ /unfinished/g), 3, '... the job has its own') or diag(said());
+
+    for my $path (values(%stays)) {
+        ok(-d $path, "... $path stays");
+        like($next->{out},
+            qr/INFO: '\Q@{[ $path =~ m!([^\/]+)\z! ]}\E' is the folder of .*: rm -r '\Q$path\E'/,
+            '... told');
+    }
+    ok(-d "$dump/vzdump-$type{$id}-101-2026_09_20-01_00_00.tmp",
+        '... another guest is not asked for');
+    is(scalar(() = glob("$dump/*.tmp")), 3, '... nothing else is left');
+    system('rm', '-rf', glob("$dump/*.tmp"));
+
     fresh();
     backup($id, 0);
     meanwhile($KILL, ':');
     backup($id, 1);
     meanwhile(':', ':');
-    my $next = backup($id, 2);
+    $next = backup($id, 2);
     like($next->{out}, qr/INFO: removed '\S+\.dat', which a killed backup had left/, '... it goes');
     like($next->{out}, qr/INFO: differential backup/, '... the next differential is made');
     is(scalar(archives()), 2, '... and nothing else is there');

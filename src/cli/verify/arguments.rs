@@ -120,6 +120,10 @@ impl Found {
             let advice = it.advice(&directory.path)?;
             Some(Left { file: it.file.name.clone(), advice })
         }));
+        self.left.extend(directory.folders.iter().filter_map(|it| {
+            let advice = it.advice(&directory.path)?;
+            Some(Left { file: it.name.clone(), advice })
+        }));
         self.directories.push(directory);
         Ok(())
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::arguments::{Found, Refused};
 use crate::backup::orphans::{Kind, Orphan, orphans};
 use crate::cli::exit::Exit;
-use crate::cli::say::{chat, count, say};
+use crate::cli::say::{chat, count};
 use crate::text::shown;
 
 /// A file without a chain, as JSON has it.
@@ -43,14 +43,7 @@ pub(super) fn list(mut found: Found, json: bool) -> anyhow::Result<ExitCode> {
         refused: std::mem::take(&mut found.refused),
     };
     for directory in &found.directories {
-        let of_directory = orphans(directory).unwrap_or_else(|error| {
-            let refused =
-                Refused { argument: shown(&directory.path), reason: format!("cannot be read: {error}") };
-            say!("{}: {}", refused.argument, refused.reason);
-            report.refused.push(refused);
-            Vec::new()
-        });
-        for Orphan { name, kind, size, advice } in of_directory {
+        for Orphan { name, kind, size, advice } in orphans(directory) {
             match kind {
                 Kind::Leftover => report.leftovers += 1,
                 Kind::Stranded => report.stranded += 1,

@@ -19,7 +19,7 @@ use PVE::VZDump::Differential::Helper
     backup_files);
 use PVE::VZDump::Differential::Restore;
 use PVE::VZDump::Differential::Storage;
-use PVE::VZDump::Differential::Unfinished qw(claim unfinished_name);
+use PVE::VZDump::Differential::Unfinished qw(claim mark_folder forget_folder unfinished_name);
 
 # No `use` of PVE::Storage, PVE::VZDump or PVE::VZDump::Common: they load us.
 
@@ -190,6 +190,11 @@ sub plan_backup {
     $task->{$target} = $plan->{target};
     $task->{$_} = $plan->{$_} for qw(tmptar logfile);
     $$comp = $plan->{comp};
+
+    # a container that is suspended is copied to that folder, and archived with all that is in it
+    mark_folder($task->{tmpdir}, $plan->{tmptar})
+        if defined($task->{tmpdir})
+        && ($task->{vmtype} eq 'qemu' || ($task->{mode} // '') ne 'suspend');
     return;
 }
 
@@ -252,6 +257,7 @@ sub finish_backup {
     my $plan = planned($task) or return;
     $planned = undef; # but the handle stays until the end of this sub
 
+    forget_folder($task->{tmpdir}) if defined($task->{tmpdir});
     my ($target, $base) = @$plan{qw(target base)};
     if ($base && content($plan->{tmptar}) eq 'full') {
         my $stamp = parse_name(basename($target))->{stamp};
@@ -357,7 +363,9 @@ sub _make_plan {
     _check_hooks($full);
     run_helper('--version');
 
-    my @said = PVE::VZDump::Differential::Storage::look_after($dir, $full->{type}, $vmid);
+    my @said = PVE::VZDump::Differential::Storage::look_after(
+        $dir, $full->{type}, $vmid, $task->{tmpdir},
+    );
 
     # Names have a resolution of one second: never write over a backup that has just been made.
     my $now = $full->{ctime};

@@ -8,7 +8,8 @@ use warnings;
 use Exporter qw(import);
 use Time::Local qw(timelocal);
 
-our @EXPORT_OK = qw(parse_name parse_unfinished full_forms differential_name encode_path decode_path
+our @EXPORT_OK =
+    qw(parse_name parse_unfinished parse_folder full_forms differential_name encode_path decode_path
     choose_base other_guest dependants split_restorable mark_stranded keep_needed shown parse_settings
     percent format_size told_numbers kept_text);
 
@@ -254,6 +255,24 @@ sub parse_unfinished {
     ) {
         return { name => $1, type => $2, vmid => int($3), base => undef, node => $4 };
     }
+    return;
+}
+
+=head2 parse_folder($name)
+
+What the name of a folder says that vzdump makes for one backup, as a hash: C<name>, untainted, C<vmid>,
+and C<type> where it says that (beside the backups; below a folder for temporary files the process is
+named instead).  Undef for any other name.
+
+=cut
+
+sub parse_folder {
+    my ($name) = @_;
+
+    return { name => $1, type => $2, vmid => int($3) }
+        if ($name // '') =~ /\A(vzdump-(qemu|lxc|openvz)-([1-9][0-9]{2,8})-$STAMP_RE\.tmp)\z/;
+    return { name => $1, type => undef, vmid => int($2) }
+        if ($name // '') =~ /\A(vzdumptmp[0-9]{1,10}_([1-9][0-9]{2,8}))\z/;
     return;
 }
 

@@ -6,13 +6,14 @@ use strict;
 use warnings;
 
 use File::Basename qw(basename dirname);
+use File::Path ();
 use POSIX ();
 
 use PVE::VZDump::Differential::Chain qw(parse_name parse_unfinished full_forms encode_path
     decode_path split_restorable mark_stranded keep_needed shown kept_text);
 use PVE::VZDump::Differential::Helper qw(run_helper decoder_command open_decoder close_decoder
     find_in_tar probe check_base check_archive backup_files existing_dependants);
-use PVE::VZDump::Differential::Unfinished qw(states);
+use PVE::VZDump::Differential::Unfinished qw(left_folders states);
 
 # No `use` of PVE::Storage and PVE::VZDump: they load us.
 
@@ -301,15 +302,16 @@ sub stranded_text {
         . "$more. They are kept until it is back, or until somebody deletes them";
 }
 
-=head2 look_after($dir, $type, $vmid)
+=head2 look_after($dir, $type, $vmid, $tmpdir)
 
-Removes what killed backups of the guest have left in a folder, and tells of what is not as it should
-be there: returns pairs of a level and a text.  The guest is locked: no other job backs it up.
+Removes what killed backups of the guest have left in a folder, and beside C<$tmpdir>, where this one
+keeps its temporary files, and tells of what is not as it should be there: returns pairs of a level
+and a text.  The guest is locked: no other job backs it up.
 
 =cut
 
 sub look_after {
-    my ($dir, $type, $vmid) = @_;
+    my ($dir, $type, $vmid, $tmpdir) = @_;
 
     $told = $$;
     my @said;
@@ -347,6 +349,8 @@ sub look_after {
         }
     }
 
+    push @said, _clear_folders($dir, $type, $vmid, $tmpdir) if defined($tmpdir);
+
     for my $name (grep { $is_guests->(parse_name($_)) && $names{"$_.damaged"} } sort keys %names) {
         push @said,
             [
@@ -354,6 +358,37 @@ sub look_after {
             "the full backup '$name' is damaged (see '$name.damaged'): no more differentials are made"
                 . " against it, and those that need it may be lost. Check them: pve-verify-backups '$dir'",
             ];
+    }
+    return @said;
+}
+
+# Removes the folders of killed backups, and tells of those of which that is not sure.
+sub _clear_folders {
+    my ($dir, $type, $vmid, $tmpdir) = @_;
+
+    my %parents = map { $_ => 1 } $dir, dirname($tmpdir);
+    my @said;
+    for my $found (left_folders($type, $vmid, $tmpdir, sort(keys(%parents)))) {
+        my ($path, $state) = @$found;
+        my $name = basename($path);
+        if ($state ne 'left') {
+            push @said,
+                [
+                'info',
+                "'$name' is the folder of another backup of this guest. Whether one goes on, on another node,"
+                    . " cannot be known here. If none does: rm -r '$path'",
+                ];
+            next;
+        }
+        File::Path::rmtree($path, { error => \my $errors });
+        my ($why) = map { values(%$_) } @{ $errors || [] };
+        push @said,
+            -d $path
+            ? [
+            'warn',
+            "cannot remove '$path', which a killed backup left" . (defined($why) ? " - $why" : ''),
+            ]
+            : ['info', "removed '$name', which a killed backup had left"];
     }
     return @said;
 }

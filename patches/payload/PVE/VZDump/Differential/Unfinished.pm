@@ -8,12 +8,13 @@ use warnings;
 use Digest::MD5 qw(md5_hex);
 use Errno qw(EEXIST ENOENT ESRCH);
 use Exporter qw(import);
-use Fcntl qw(O_CREAT O_EXCL O_WRONLY);
+use Fcntl qw(O_CREAT O_EXCL O_NOFOLLOW O_NONBLOCK O_RDONLY O_WRONLY);
+use File::Basename qw(basename);
 use POSIX ();
 
-use PVE::VZDump::Differential::Chain qw(parse_unfinished);
+use PVE::VZDump::Differential::Chain qw(parse_folder parse_unfinished);
 
-our @EXPORT_OK = qw(claim names_in unfinished_name states);
+our @EXPORT_OK = qw(claim mark_folder forget_folder left_folders names_in unfinished_name states);
 
 =head1 NAME
 
@@ -32,12 +33,19 @@ use. It counts while a process of that node has it open for writing, which ends 
 Locks would not do: a network file system may not know them or hang, and with CIFS a lock of one
 process keeps the others from writing. What another node writes cannot be known here, so it counts.
 
+vzdump also makes a folder for each backup, where it keeps the guest's configuration. A file of ours in it
+holds the name of the unfinished file, so that the folder counts as long as that does. (A file in the folder
+that is held open would not do: over NFS the folder could not be removed while it is.)
+
 F<src/backup/unfinished.rs> has the same rule for the Rust side.
 
 =cut
 
 # Where a node's identity is found: for good, and until the next boot.
 my @IDENTITIES = ('/etc/machine-id', '/proc/sys/kernel/random/boot_id');
+
+# The file in a backup's folder that says for which unfinished file the folder is there.
+my $MARK = 'pve-diff-backup.unfinished';
 
 =head1 FUNCTIONS
 
@@ -67,6 +75,95 @@ sub claim {
     return $fh if sysopen($fh, $path, O_WRONLY | O_CREAT | O_EXCL);
     return if $! == EEXIST;
     die "cannot make '$path' - $!\n";
+}
+
+=head2 mark_folder($folder, $file)
+
+Notes in a folder for which unfinished file it is there. Without the note nobody but an administrator removes
+it, so what goes wrong here costs no backup.
+
+=cut
+
+sub mark_folder {
+    my ($folder, $file) = @_;
+
+    return if -l $folder || !-d _;
+    my $path = "$folder/$MARK";
+    my $fh;
+    if (!sysopen($fh, $path, O_WRONLY | O_CREAT | O_EXCL)) {
+        # a second job works in the same folder: whose end is the folder's is not known
+        unlink($path) if $! == EEXIST;
+        return;
+    }
+    my $is_written = syswrite($fh, basename($file) . "\n");
+    my $is_closed = close($fh);
+    unlink($path) if !$is_written || !$is_closed;
+    return;
+}
+
+=head2 forget_folder($folder)
+
+Removes the note, before the unfinished file gets its name.
+
+=cut
+
+sub forget_folder {
+    my ($folder) = @_;
+
+    unlink("$folder/$MARK") if !-l $folder && -d _;
+    return;
+}
+
+=head2 left_folders($type, $vmid, $present, @parents)
+
+The folders of a guest's backups that killed jobs have left, as a list of a path and a state: C<left>, or
+C<unknown> where nothing proves that. C<$present>, the folder of this very job, is not among them.
+
+=cut
+
+sub left_folders {
+    my ($type, $vmid, $present, @parents) = @_;
+
+    $present =~ s!/+\z!!;
+    my (%file, @found);
+    for my $parent (@parents) {
+        opendir(my $dh, $parent) or next;
+        my $names = names_in($dh) || [];
+        closedir($dh);
+        for my $name (sort @$names) {
+            my $info = parse_folder($name) or next;
+            next if $info->{vmid} != $vmid || ($info->{type} // $type) ne $type;
+            my $path = "$parent/$info->{name}";
+            my @stat = lstat($path);
+            next if !-d _ || $path eq $present;
+
+            # where all users may write, no more than our own says anything
+            my $is_ours = defined($info->{type}) || $stat[4] == $>;
+            my $marked = $is_ours ? _marked($path) : undef;
+            my $is_guests = $marked && $marked->{type} eq $type && $marked->{vmid} == $vmid;
+            next if !$is_guests && !defined($info->{type}); # not known whose it is
+            $file{$path} = $marked->{name} if $is_guests;
+            push @found, $path;
+        }
+    }
+    my %states = states(values(%file));
+    my @told;
+    for my $path (@found) {
+        my $state = $file{$path} ? $states{ $file{$path} } : 'unknown';
+        push @told, [$path, $state] if $state ne 'written';
+    }
+    return @told;
+}
+
+# What the note in a folder says, as parse_unfinished does.
+sub _marked {
+    my ($folder) = @_;
+
+    sysopen(my $fh, "$folder/$MARK", O_RDONLY | O_NOFOLLOW | O_NONBLOCK) or return;
+    sysread($fh, my $text, 1000) or return;
+    close($fh);
+    chomp $text;
+    return parse_unfinished($text);
 }
 
 =head2 names_in($handle)
