@@ -61,3 +61,24 @@ fn a_dry_run_shows_every_command_and_runs_none() {
     assert_eq!(lines[4], format!("pct restore 110 {dir}/vzdump-lxc-100-*--differential-* --unique 1"));
     assert!(lines[6].contains("--compress 0 "));
 }
+
+#[test]
+fn a_trial_of_changed_blocks_needs_its_storage_and_shows_its_commands() {
+    let output = selftest(&["--qemu", "100", "--target", "110", "--changed-blocks"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(errors(&output).contains("--backups"), "{}", errors(&output));
+    let output = selftest(&["--lxc", "100", "--target", "110", "--changed-blocks", "--backups", "nas"]);
+    assert_eq!(output.status.code(), Some(2), "containers have no QEMU");
+    let words = "--qemu 100 --target 110 --changed-blocks --backups nas --fleecing local --dry-run";
+    let output = selftest(&words.split(' ').collect::<Vec<_>>());
+    assert!(output.status.success(), "{}", errors(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], "qm suspend 100");
+    assert!(
+        lines[1].starts_with("vzdump 100 --mode snapshot --storage nas --compress zstd --fullbackup 30"),
+        "{text}"
+    );
+    assert_eq!(lines[2], "qmrestore nas:backup/vzdump-qemu-100-* 110 --unique 1");
+    assert_eq!(lines[4], "qm resume 100");
+}

@@ -3,6 +3,7 @@
 //! The original's `selftest-qemu` and `selftest-lxc`, but nothing is destroyed: archives go to a directory of
 //! their own, restores to a guest id that must be free, and all is taken away again.
 
+mod changed;
 mod compare;
 mod guest;
 mod shell;
@@ -39,6 +40,11 @@ const INTERRUPTED: u8 = 130;
 /// A stopped guest is compared completely. A running one keeps running; where its disks change meanwhile,
 /// they cannot be compared, which is said.
 ///
+/// With --changed-blocks, a spare VM that runs is backed up six times to a storage, by what QEMU notes of its changes; it is
+/// paused for each backup, which is restored and compared while the VM stands still. Between the backups the guest's agent is
+/// asked to write a file, or the disk given with --overwrite is written over. The report tells what was proved on this host,
+/// and is fit to be sent to us.
+///
 /// Exit code: 0 all is well, 1 something failed or was left behind, 15 declined, 130 interrupted.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -54,6 +60,18 @@ pub struct Args {
     /// Storage for the restored disks (default: that of the original)
     #[arg(long, value_name = "STORAGE")]
     storage: Option<String>,
+    /// Try the backups of a running VM that read only what changed
+    #[arg(long, requires = "backups", conflicts_with_all = ["lxc", "dir", "compress"])]
+    changed_blocks: bool,
+    /// With --changed-blocks: storage for the backups, which has none of this VM
+    #[arg(long, value_name = "STORAGE", requires = "changed_blocks")]
+    backups: Option<String>,
+    /// With --changed-blocks: storage for fleecing images
+    #[arg(long, value_name = "STORAGE", requires = "changed_blocks")]
+    fleecing: Option<String>,
+    /// With --changed-blocks: disk of the VM (such as scsi1) whose content may be DESTROYED
+    #[arg(long, value_name = "DISK", requires = "changed_blocks")]
+    overwrite: Option<String>,
     /// Directory with room for two backups of the guest
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     dir: PathBuf,
@@ -84,6 +102,37 @@ impl Args {
         };
         Guest { kind, id }
     }
+
+    /// What --changed-blocks needs, where it is given.
+    fn places(&self) -> Option<changed::Places<'_>> {
+        let backups = self.backups.as_deref().filter(|_| self.changed_blocks)?;
+        let (fleecing, overwrite) = (self.fleecing.as_deref(), self.overwrite.as_deref());
+        Some(changed::Places { backups, fleecing, overwrite })
+    }
+
+    /// What is about to be done, for people.
+    fn warning(&self, source: Guest) -> String {
+        let Some(changed::Places { backups, overwrite, .. }) = self.places() else {
+            return format!(
+                "This self-test backs up {source} {} times into a new directory below {},\n\
+                 restores it as often as VM or container {} (which does not exist now), and destroys that again.\n\
+                 It needs room for two backups and for the disks of {source}, and takes its time.\n\
+                 The description of {source} gets a line more while it runs.",
+                2 * self.compress.len(),
+                self.dir.display(),
+                self.target
+            );
+        };
+        let text = format!(
+            "This self-test backs up {source} {} times to storage {backups}, pauses it for each backup,\n\
+             restores it as often as VM {} (which does not exist now), destroys that, and removes the backups.\n\
+             The description of {source} gets a line more while it runs.",
+            changed::ROUNDS,
+            self.target
+        );
+        text + &overwrite
+            .map_or_else(String::new, |disk| format!("\nThe content of its disk {disk} is DESTROYED."))
+    }
 }
 
 /// Runs the command.
@@ -91,14 +140,24 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let source = args.guest();
     let target = Guest { kind: source.kind, id: args.target };
     if args.dry_run {
-        return dry_run(args, source, target).map(|()| ExitCode::SUCCESS).map_err(Into::into);
+        let shown = match args.places() {
+            Some(places) => changed::dry_run(args, &places, source, target),
+            None => dry_run(args, source, target),
+        };
+        return shown.map(|()| ExitCode::SUCCESS).map_err(Into::into);
     }
     let interrupted = Arc::new(AtomicBool::new(false));
     let shell = Shell::new(Arc::clone(&interrupted));
     preflight(args, &shell, source, target)?;
-    confirm(args, source, target)?;
+    if let Some(places) = args.places() {
+        changed::preflight(&shell, &places, source)?;
+    }
+    confirm(args, source)?;
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    if let Some(places) = args.places() {
+        return changed::Trial::start(args, places, &shell, source, target)?.run();
     }
     let test = Test::start(args, &shell, source, target)?;
     let mut rows = Vec::new();
@@ -132,16 +191,8 @@ fn preflight(args: &Args, shell: &Shell, source: Guest, target: Guest) -> anyhow
 }
 
 /// The warning, and a question.
-fn confirm(args: &Args, source: Guest, target: Guest) -> anyhow::Result<()> {
-    writeln!(
-        io::stdout(),
-        "This self-test backs up {source} {} times into a new directory below {},\n\
-         restores it as often as {target} (which does not exist now), and destroys that again.\n\
-         It needs room for two backups and for the disks of {source}, and takes its time.\n\
-         The description of {source} gets a line more while it runs.",
-        2 * args.compress.len(),
-        args.dir.display()
-    )?;
+fn confirm(args: &Args, source: Guest) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{}", args.warning(source))?;
     if args.yes {
         return Ok(());
     }
@@ -199,6 +250,7 @@ impl<'a> Test<'a> {
 
     /// A full and a differential backup with one compression, restored and compared.
     fn cycle(&self, compression: &str, rows: &mut Vec<Row>) {
+        let (source, target) = (self.source, self.target);
         let dir = self.dir.path().join(compression);
         let mut backups = Vec::new();
         for what in ["full", "differential"] {
@@ -209,7 +261,12 @@ impl<'a> Test<'a> {
         for (what, made, backup) in backups {
             let start = Instant::now();
             let size = made.as_ref().ok().and_then(|path| fs::metadata(path).ok()).map_or(0, |m| m.len());
-            let outcome = made.and_then(|path| self.restore(&path, &self.marker(compression, what)));
+            let marker = self.marker(compression, what);
+            let outcome = made.and_then(|path| {
+                restored(self.shell, self.args, target, &path, |shell| {
+                    compare::guests(shell, source, target, &marker, false)
+                })
+            });
             let restore = start.elapsed();
             rows.push(Row { compression: compression.to_owned(), what, size, backup, restore, outcome });
         }
@@ -253,25 +310,6 @@ impl<'a> Test<'a> {
         Ok(path)
     }
 
-    /// Restores a backup to the target id, compares, destroys the target.
-    fn restore(&self, archive: &Path, marker: &str) -> anyhow::Result<compare::Outcome> {
-        if let Some(owner) = self.target.owner()? {
-            bail!("the target id {} came into use: {}", self.target.id, owner.display());
-        }
-        let result = self
-            .shell
-            .run(&self.target.restore(archive, self.args.storage.as_deref()))
-            .and_then(|_| compare::guests(self.shell, self.source, self.target, marker));
-        // whatever has this id now was made by the restore
-        let destroyed = match self.target.owner() {
-            Ok(Some(_)) => self.shell.run_always(&self.target.destroy()).map(|_| ()),
-            other => other.map(|_| ()),
-        };
-        let outcome = result?;
-        destroyed?;
-        Ok(outcome)
-    }
-
     /// Puts everything back; tells what could not be.
     fn clean_up(self) -> Vec<String> {
         let mut left = Vec::new();
@@ -289,6 +327,28 @@ impl<'a> Test<'a> {
         }
         left
     }
+}
+
+/// Restores a backup, given by path or volume, to the target id, compares, and destroys the target.
+fn restored(
+    shell: &Shell,
+    args: &Args,
+    target: Guest,
+    archive: &Path,
+    compare: impl FnOnce(&Shell) -> anyhow::Result<compare::Outcome>,
+) -> anyhow::Result<compare::Outcome> {
+    if let Some(owner) = target.owner()? {
+        bail!("the target id {} came into use: {}", target.id, owner.display());
+    }
+    let result = shell.run(&target.restore(archive, args.storage.as_deref())).and_then(|_| compare(shell));
+    // whatever has this id now was made by the restore
+    let destroyed = match target.owner() {
+        Ok(Some(_)) => shell.run_always(&target.destroy()).map(|_| ()),
+        other => other.map(|_| ()),
+    };
+    let outcome = result?;
+    destroyed?;
+    Ok(outcome)
 }
 
 /// The backups in a directory.

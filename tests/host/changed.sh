@@ -107,37 +107,44 @@ check 'a bad line is named' $?
 
 # killed while it reads: the access ends by itself, and nothing is in the way of the next
 guest 200 scsi0 'write -P 83 40M 2M'
-cat >/usr/bin/pve-xdelta3.slow <<'SLOW'
-#!/bin/sh
-[ "$1" != compose ] || { touch /run/composing; sleep 60; }
-exec /usr/bin/pve-xdelta3.real "$@"
-SLOW
-chmod 755 /usr/bin/pve-xdelta3.slow
-for stubborn in '' watcher; do
+begin_to_die() { # a backup in the middle of reading: $job, and $worker, which is what there is to kill
 	cp /usr/bin/pve-xdelta3 /usr/bin/pve-xdelta3.real
-	mv /usr/bin/pve-xdelta3.slow /usr/bin/pve-xdelta3.new && cp /usr/bin/pve-xdelta3.new /usr/bin/pve-xdelta3.slow
+	cat >/usr/bin/pve-xdelta3.new <<-'SLOW'
+		#!/bin/sh
+		[ "$1" != compose ] || { touch /run/composing; sleep 60; }
+		exec /usr/bin/pve-xdelta3.real "$@"
+	SLOW
+	chmod 755 /usr/bin/pve-xdelta3.new
 	mv /usr/bin/pve-xdelta3.new /usr/bin/pve-xdelta3
 	rm -f /run/composing
 	# shellcheck disable=SC2086 # words
-	vzdump 200 --mode snapshot --storage nas --compress zstd --fullbackup 7 $fleecing >$L/killed$stubborn.log 2>&1 &
+	vzdump 200 --mode snapshot --storage nas --compress zstd --fullbackup 7 $fleecing >$L/killed.log 2>&1 &
 	job=$!
 	for _ in $(seq 600); do
 		[ ! -e /run/composing ] || break
 		sleep 0.1
 	done
 	[ -e /run/composing ]
-	check "a backup to kill $stubborn" $? "$(tail -3 $L/killed$stubborn.log)"
+	check 'a backup to kill' $? "$(tail -3 $L/killed.log)"
 	read -r _ worker _ </run/qemu-server/200.pve-diff-backup
-	if [ -n "$stubborn" ]; then # the process that watches, too: the same program, and a child of nobody
-		for process in /proc/[0-9]*; do
-			cmp -s "$process/cmdline" "/proc/$worker/cmdline" || continue
-			[ "${process#/proc/}" = "$worker" ] || kill -9 "${process#/proc/}"
-		done
-	fi
+}
+kill_watcher() { # the same program as the worker, and a child of nobody
+	local process
+	for process in /proc/[0-9]*; do
+		cmp -s "$process/cmdline" "/proc/$worker/cmdline" || continue
+		[ "${process#/proc/}" = "$worker" ] || kill -9 "${process#/proc/}"
+	done
+}
+kill_job() {
 	kill -9 "$worker" "$job" 2>/dev/null
 	wait $job 2>/dev/null
 	mv /usr/bin/pve-xdelta3.real /usr/bin/pve-xdelta3
 	qm unlock 200
+}
+for stubborn in '' watcher; do
+	begin_to_die
+	[ -z "$stubborn" ] || kill_watcher
+	kill_job
 	if [ -z "$stubborn" ]; then
 		for _ in $(seq 300); do
 			[ -e /run/qemu-server/200.pve-diff-backup ] || break
@@ -189,5 +196,45 @@ zstd -dcq "$last" | xdelta3 -d -c -s "$X/full.vma" >"$X/last.vma" && pve-xdelta3
 cmp "$X/out/disk-drive-scsi0.raw" $L/disks-$((n - 1))/vm-200-disk-0.raw
 check "Debian's xdelta3" $?
 rm -rf "$X"
+
+# what an administrator can try on a host of their own
+mkdir -p /var/spare/dump
+printf 'dir: spare\n\tpath /var/spare\n\tcontent backup\n\n' >>/etc/pve/storage.cfg
+printf 'changed-blocks: fleecing\nchanged-blocks-audit: 2\n' >/etc/pve/pve-diff-backup.conf
+guest 200 start
+trial="pve-diff-backup selftest --changed-blocks --qemu 200 --target 299 --storage local --yes"
+$trial --backups spare --fleecing local --overwrite virtio1 >$L/selftest.log 2>&1
+check 'a self-test' $? "$(tail -15 $L/selftest.log)"
+[ "$(grep -c 'identical: 2 disks; only what changed: [0-9.]* KiB of 100.0 MiB' $L/selftest.log)" = 4 ]
+check 'its backups' $? "$(tail -15 $L/selftest.log)"
+grep -q 'identical: 2 disks; everything, an audit: all was noted' $L/selftest.log
+check 'its audit' $? "$(tail -15 $L/selftest.log)"
+grep -q '^  scsi0: on local (dir)$' $L/selftest.log
+check 'its report' $? "$(tail -15 $L/selftest.log)"
+[ "$(ls /var/spare/dump /etc/pve/qemu-server/299.conf 2>/dev/null | grep -cv ':$')" = 0 ]
+check 'it leaves nothing' $? "$(ls /var/spare/dump)"
+qm status 200 --verbose | grep -q '^qmpstatus: running'
+check 'the VM goes on' $? "$(qm status 200 --verbose)"
+! $trial --backups nas --fleecing local >$L/refused.log 2>&1 && grep -q "storage 'nas' has backups of VM 200 already" $L/refused.log
+check 'it refuses a storage with backups' $? "$(tail -3 $L/refused.log)"
+$trial --backups spare >$L/unfleeced.log 2>&1
+[ $? = 1 ] && grep -q 'FAILED: .*everything: the job has no fleecing' $L/unfleeced.log
+check 'it fails where everything is read' $? "$(tail -12 $L/unfleeced.log)"
+
+# what a killed backup left is in nobody's way after a revert
+# shellcheck disable=SC2086 # words
+vzdump 200 --mode snapshot --storage nas --compress zstd --fullbackup 7 $fleecing >$L/noting.log 2>&1
+check 'a backup from which on changes are noted' $?
+begin_to_die
+kill_watcher
+kill_job
+pve-diff-backup revert >$L/revert.log 2>&1
+check 'revert' $? "$(tail -3 $L/revert.log)"
+[ ! -e /run/qemu-server/200.pve-diff-backup ]
+check 'revert ends what a killed backup left' $?
+# shellcheck disable=SC2086 # words
+vzdump 200 --mode snapshot --storage nas --compress zstd $fleecing >$L/stock.log 2>&1
+check 'a stock backup after that' $? "$(tail -3 $L/stock.log)"
+guest 200 stop
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

@@ -33,17 +33,23 @@ impl fmt::Display for Outcome {
 }
 
 /// Compares a restored guest with the original; `marker` is the line that the description had when the
-/// backup was made, and no other backup has.
-pub(super) fn guests(shell: &Shell, source: Guest, target: Guest, marker: &str) -> anyhow::Result<Outcome> {
+/// backup was made, and no other backup has. `is_still` tells that a running guest was paused before the backup.
+pub(super) fn guests(
+    shell: &Shell,
+    source: Guest,
+    target: Guest,
+    marker: &str,
+    is_still: bool,
+) -> anyhow::Result<Outcome> {
     ensure!(target.config()?.mentions(marker), "the restored configuration is that of another backup");
     match source.kind {
-        GuestKind::Qemu => machines(shell, source, target),
+        GuestKind::Qemu => machines(shell, source, target, is_still),
         _ => containers(shell, source, target),
     }
 }
 
 /// Compares two VMs disk by disk, with qemu-img, which reads all formats and storages of Proxmox VE.
-fn machines(shell: &Shell, source: Guest, target: Guest) -> anyhow::Result<Outcome> {
+fn machines(shell: &Shell, source: Guest, target: Guest, is_still: bool) -> anyhow::Result<Outcome> {
     let (old, new) = (source.config()?, target.config()?);
     let running = source.is_running(shell)?;
     let disks = old.disks();
@@ -75,7 +81,7 @@ fn machines(shell: &Shell, source: Guest, target: Guest) -> anyhow::Result<Outco
         activate(shell, false, &originals)?;
     }
     let differ = differ?.join(", ");
-    match (differ.is_empty(), running) {
+    match (differ.is_empty(), running && !is_still) {
         (true, _) => Ok(Outcome::Same(counted(pairs.len(), "disk"))),
         (false, true) => Ok(Outcome::Unknown(format!("{differ} of the running VM changed"))),
         (false, false) => bail!("{differ} differs from the original"),

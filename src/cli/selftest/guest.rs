@@ -122,6 +122,11 @@ impl Guest {
         }
     }
 
+    /// Halts a running VM's processors, which flushes its disks, or lets them go on.
+    pub(super) fn pause(&self, on: bool) -> Vec<OsString> {
+        words([self.tool(), if on { "suspend" } else { "resume" }, &self.id.to_string()])
+    }
+
     /// Makes a container's files visible on the host, or ends that.
     pub(super) fn mount(&self, on: bool) -> Vec<OsString> {
         words([self.tool(), if on { "mount" } else { "unmount" }, &self.id.to_string()])
@@ -173,6 +178,11 @@ impl Config {
 
     /// The disks of a VM that a backup contains: key and volume.
     pub(super) fn disks(&self) -> Vec<(&str, &str)> {
+        self.disk_lines().into_iter().map(|(key, value)| (key, volume(value))).collect()
+    }
+
+    /// The disks of a VM that a backup contains: key, and volume with options.
+    pub(super) fn disk_lines(&self) -> Vec<(&str, &str)> {
         let backed_up = |(key, value): &&(String, String)| {
             let bus = key.trim_end_matches(|c: char| c.is_ascii_digit());
             bus.len() < key.len()
@@ -181,8 +191,8 @@ impl Config {
         };
         let disks = self.lines.iter().filter(backed_up);
         disks
-            .map(|(key, value)| (key.as_str(), volume(value)))
-            .filter(|(_, volume)| *volume != "none")
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .filter(|(_, value)| volume(value) != "none")
             .collect()
     }
 

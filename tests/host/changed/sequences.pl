@@ -52,11 +52,14 @@ sub write_file {
     close($fh) or die "$path: $!";
 }
 
+sub read_text { open(my $fh, '<', $_[0]) or return ''; local $/ = undef; return scalar(<$fh>) // '' }
+
 sub write_config {
-    my ($description) = @_;
+    # where upstream notes what has to be removed yet
+    my ($kept) = read_text($config) =~ /^(\[special:.*)/ms;
     write_file($config, join('', "cores: 1\nmemory: 512\nname: vm\nostype: l26\nscsihw: virtio-scsi-pci\n",
         "description: " . ('x' x int(rand(900))) . "\n",
-        map { "$_: local:$vmid/vm-$vmid-disk-$_.raw,size=" . ($disks{$_} >> 10) . "K\n" } sort keys %disks));
+        map { "$_: local:$vmid/vm-$vmid-disk-$_.raw,size=" . ($disks{$_} >> 10) . "K\n" } sort keys %disks) . ($kept ? "\n$kept" : ''));
 }
 
 sub run { system(@_) == 0 or die "@_: $?" }
@@ -170,7 +173,6 @@ sub copy_disks {
     run('cp', '--sparse=always', image($_), "$to/$_") for sort keys %disks;
 }
 
-sub log_text { open(my $fh, '<', "$work/log") or return ''; local $/ = undef; return scalar(<$fh>) // '' }
 
 sub same {
     my (%sizes) = @_;
@@ -223,7 +225,7 @@ sub backup {
     waitpid($pid, 0);
     my $code = $?;
     srand($next);
-    $last_log = log_text();
+    $last_log = read_text("$work/log");
     if ($code) {
         die "backup failed ($how): $last_log" if $how ne 'kill';
         $stats{killed}++;
@@ -236,6 +238,9 @@ sub backup {
             die "an access is left after a kill" if @left;
         }
         run('sed', '-i', '/^lock:/d', $config);
+        # upstream makes the fleecing images, and notes them only then: an administrator removes those
+        my $noted = read_text($config);
+        unlink(grep { my ($name) = m!([^/]+)\z!; index($noted, $name) < 0 } glob("{$images,$small/images/$vmid}/vm-*-fleece-*"));
     }
     my ($new, @more) = grep { !$before{$_} } archives($storage);
     die "more than one new backup: $new @more" if @more;
@@ -398,7 +403,7 @@ sub sequence {
     eval { stop() };
     remove_tree($images, $work, values %folder);
     make_path($images, $work, values %folder);
-    unlink(glob("/run/qemu-server/$vmid.pve-diff-backup"));
+    unlink($config, glob("/run/qemu-server/$vmid.pve-diff-backup"));
     (%disks, %saved, %from, %base, %fuzzy) = ();
     %disks = (scsi0 => 65536 * (20 + int(rand(40))) + 4096 * int(rand(3)), virtio1 => 65536 * (3 + int(rand(10))));
     new_image($_, $disks{$_}) for keys %disks;
