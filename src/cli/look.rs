@@ -25,16 +25,10 @@ use crate::vma::{Device, Disk, Header, Index};
 /// # Errors
 /// Fails as [`View::open`] does.
 pub(super) fn open(path: &Path, base: Option<&Path>, quiet: bool) -> anyhow::Result<View> {
-    if path == Path::new("-") {
-        bail!("standard input can be read only once, from its front: name a file");
-    }
-    let beside = full_beside(path).ok();
-    let found = if base.is_none() && beside.is_some() { Found::ByName } else { Found::ByPerson };
-    let full = base.map(Path::to_owned).or(beside);
-    let open_base = |header: &AppHeader| match &full {
-        Some(full) => open_in_any_form(full, found, header),
-        None => Err(Error::Base { path: path.to_owned(), problem: BaseProblem::Differential }),
-    };
+    open_found(path, base, Found::ByPerson, quiet)
+}
+
+fn open_found(path: &Path, base: Option<&Path>, found: Found, quiet: bool) -> anyhow::Result<View> {
     let bars = RefCell::new(Vec::new());
     let whole = |path: &Path, inner: Stream| -> Stream {
         let progress = Progress::new(!quiet, content_size(path));
@@ -42,15 +36,36 @@ pub(super) fn open(path: &Path, base: Option<&Path>, quiet: bool) -> anyhow::Res
         bars.borrow_mut().push(progress.clone());
         Box::new(Watched { inner, progress })
     };
+    let view = open_watched(path, base, found, &whole);
+    bars.into_inner().iter().for_each(Progress::end);
+    view
+}
+
+/// As [`open`]. `found` tells how the path was found; `whole` is told before a file is read as a whole, and gets its stream.
+pub(super) fn open_watched(
+    path: &Path,
+    base: Option<&Path>,
+    found: Found,
+    whole: &dyn Fn(&Path, Stream) -> Stream,
+) -> anyhow::Result<View> {
+    if path == Path::new("-") {
+        bail!("standard input can be read only once, from its front: name a file");
+    }
+    let beside = full_beside(path).ok();
+    let found = if base.is_none() && beside.is_some() { Found::ByName } else { found };
+    let full = base.map(Path::to_owned).or(beside);
+    let open_base = |header: &AppHeader| match &full {
+        Some(full) => open_in_any_form(full, found, header),
+        None => Err(Error::Base { path: path.to_owned(), problem: BaseProblem::Differential }),
+    };
     let opening = Opening {
         store: &Store::of_user(),
         found,
         base: &open_base,
-        whole: &whole,
+        whole,
         warn: &|warning| say!("{}: warning: {warning}", shown(path)),
     };
     let view = View::open(path, &opening);
-    bars.into_inner().iter().for_each(Progress::end);
     view.map_err(|error| match error {
         Error::Base { problem: BaseProblem::Differential, path: of } if of == path => anyhow!(
             "{} is a differential: its full backup is found by the name FULL--differential-DATE.vcdiff…, or given with \
@@ -78,28 +93,58 @@ const HEADERS: &str = "headers";
 /// # Errors
 /// Fails as [`View::open`] does, and where the archive is not that of a container, or is damaged where its members are told.
 pub(super) fn files(archive: &archive::Archive, quiet: bool) -> anyhow::Result<(Arc<dyn ReadAt>, Tree)> {
-    let view = Arc::new(open(Path::new(&archive.name), archive.base.as_deref(), quiet)?);
-    match view.nature() {
-        Nature::Tar => {}
-        Nature::Vma => bail!("{} is a VM's backup, not a container's: see pve-xdelta3 vma", archive.shown()),
-        _ => bail!("{} is no container's backup (no tar archive)", archive.shown()),
-    }
+    files_found(archive, Found::ByPerson, quiet)
+}
+
+/// As [`files`]. `found` tells how the path of the archive was found.
+pub(super) fn files_found(
+    archive: &archive::Archive,
+    found: Found,
+    quiet: bool,
+) -> anyhow::Result<(Arc<dyn ReadAt>, Tree)> {
+    let view = Arc::new(open_found(Path::new(&archive.name), archive.base.as_deref(), found, quiet)?);
+    is_containers(&view, archive)?;
     let content = Arc::clone(&view) as Arc<dyn ReadAt>;
-    let store = Store::of_user();
-    let kept = view.load(&store, HEADERS, MAX_KEPT);
-    if let Some(tree) = kept.and_then(|kept| files::read(&kept[..], view.size()).ok()) {
+    if let Some(tree) = kept(&view) {
         return Ok((content, tree));
     }
     let progress = Progress::new(!quiet, Some(view.size()));
     progress.at(&format!("reading the names in {}", archive.shown()), None);
-    let mut kept = Kept { bytes: Vec::new(), is_whole: true };
-    let tree = files::walk(&Counted { content: &*view, progress: progress.clone() }, &mut kept);
+    let tree = read_names(&view, &|pos| progress.reached(pos));
     progress.end();
-    let tree = tree.with_context(|| archive.shown())?;
-    if kept.is_whole {
-        view.save(&store, HEADERS, &kept.bytes);
+    Ok((content, tree.with_context(|| archive.shown())?))
+}
+
+/// Refuses what is no container's backup.
+///
+/// # Errors
+/// Fails where it is none.
+pub(super) fn is_containers(view: &View, archive: &archive::Archive) -> anyhow::Result<()> {
+    match view.nature() {
+        Nature::Tar => Ok(()),
+        Nature::Vma => bail!("{} is a VM's backup, not a container's: see pve-xdelta3 vma", archive.shown()),
+        _ => bail!("{} is no container's backup (no tar archive)", archive.shown()),
     }
-    Ok((content, tree))
+}
+
+/// Finds the members that an earlier look has kept.
+pub(super) fn kept(view: &View) -> Option<Tree> {
+    let kept = view.load(&Store::of_user(), HEADERS, MAX_KEPT)?;
+    files::read(&kept[..], view.size()).ok()
+}
+
+/// Reads the members of an archive, and keeps them for the next time if they are not too many. `reached` is told the positions
+/// that are read.
+///
+/// # Errors
+/// Fails where the archive is damaged where its members are told.
+pub(super) fn read_names(view: &View, reached: &(dyn Fn(u64) + Sync)) -> Result<Tree, files::Error> {
+    let mut kept = Kept { bytes: Vec::new(), is_whole: true };
+    let tree = files::walk(&Counted { content: view, reached }, &mut kept)?;
+    if kept.is_whole {
+        view.save(&Store::of_user(), HEADERS, &kept.bytes);
+    }
+    Ok(tree)
 }
 
 /// Headers in memory, until they are too many.
@@ -123,10 +168,10 @@ impl std::io::Write for Kept {
     }
 }
 
-/// Shows how far a content is read.
+/// Tells how far a content is read.
 struct Counted<'a> {
     content: &'a dyn ReadAt,
-    progress: Progress,
+    reached: &'a (dyn Fn(u64) + Sync),
 }
 
 impl ReadAt for Counted<'_> {
@@ -135,7 +180,7 @@ impl ReadAt for Counted<'_> {
     }
 
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> std::io::Result<()> {
-        self.progress.reached(pos);
+        (self.reached)(pos);
         self.content.read_at(pos, buf)
     }
 }

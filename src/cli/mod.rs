@@ -6,6 +6,7 @@
 pub mod add_map;
 mod allocator;
 pub mod archive;
+mod browse;
 pub mod chains;
 pub mod compat;
 pub mod consolidate;

@@ -1,24 +1,26 @@
 //! `pve-xdelta3 tar`: the files of a container's backup, without unpacking the rest.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::{Subcommand, ValueHint};
+use clap::{Subcommand, ValueEnum, ValueHint};
 use serde_json::json;
 
 use super::archive::Archive;
+use super::browse;
 use super::exit::BROKEN_PIPE;
 use super::look;
 use super::mount;
 use super::say::{chat, count, failure, say};
 use super::standard;
 use crate::backup::Stamp;
-use crate::files::{Extraction, Kind, Member, Node, Tree, extract};
+use crate::container::source::Found;
+use crate::files::{Extraction, Kind, Member, Node, Packing, Tree, extract, pack_file, pack_tar, pack_zip};
 use crate::text::{escaped, shown, shown_bytes};
 
 /// Runs `pve-xdelta3 tar`. The exit codes are those of `pve-xdelta3`.
@@ -83,15 +85,68 @@ pub enum Command {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Write a file, or a folder as an archive, to standard output
+    ///
+    /// A tar archive has owners, modes, times, extended attributes, ACLs, hard links, holes and devices as the backup has them. A
+    /// zip file has files, folders and symbolic links, with modes and times. Names begin with that of the folder.
+    ///
+    /// What cannot be read ends the stream at once, and the exit status is 1 then: what was written is not whole.
+    Pack {
+        /// The archive to read.
+        #[command(flatten)]
+        archive: Archive,
+        /// The file or folder
+        path: PathBuf,
+        /// What is written
+        #[arg(long = "as", value_enum, value_name = "FORM", default_value_t)]
+        form: Form,
+        /// The archive lies on a storage, where others may write: follow no link
+        #[arg(long, hide = true)]
+        stored: bool,
+        /// Show no progress (there is some on a terminal only)
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Answer Proxmox' web interface
+    #[command(hide = true)]
+    Browse(browse::Args),
     /// Show the files in a folder, without unpacking them
     #[command(long_about = mount::ABOUT_FILES)]
     Mount(mount::Args),
+}
+
+/// What `tar pack` writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// The content of a file
+    #[default]
+    File,
+    /// A tar archive
+    Tar,
+    /// A tar archive, compressed by zstd
+    #[value(name = "tar.zst")]
+    TarZst,
+    /// A zip file
+    Zip,
 }
 
 impl Command {
     fn run(self, out: &mut impl Write) -> anyhow::Result<()> {
         match self {
             Command::Mount(args) => mount::run(&args, mount::What::Files),
+            Command::Browse(args) => browse::run(&args, out),
+            Command::Pack { archive, path, form, stored, quiet } => {
+                standard::is_read()?;
+                if io::stdout().is_terminal() {
+                    bail!("{} is not for a terminal: write it to a file or into a pipe", shown(&path));
+                }
+                let found = if stored { Found::ByName } else { Found::ByPerson };
+                let (content, tree) = look::files_found(&archive, found, quiet)?;
+                let node = nodes(&tree, &archive, std::slice::from_ref(&path))?[0];
+                pack(&Packing { archive: &content, tree: &tree, node }, form, out).with_context(|| {
+                    format!("{}: {} is not written as a whole", archive.shown(), shown(&path))
+                })
+            }
             Command::List { archive, paths, long, json, quiet } => {
                 standard::is_read()?;
                 let (_, tree) = look::files(&archive, quiet)?;
@@ -158,6 +213,26 @@ impl Command {
             }
         }
     }
+}
+
+/// Writes a file or folder in a form.
+fn pack(packing: &Packing, form: Form, out: &mut impl Write) -> io::Result<()> {
+    let mut out = io::BufWriter::with_capacity(1 << 18, out);
+    let mut left_out = |problem: crate::files::Problem| {
+        say!("{}: {}", shown_bytes(&problem.name), problem.what);
+    };
+    match form {
+        Form::File => pack_file(packing, &mut out)?,
+        Form::Tar => pack_tar(packing, &mut out, &mut left_out)?,
+        Form::Zip => pack_zip(packing, &mut out, &mut left_out)?,
+        Form::TarZst => {
+            let mut zstd = zstd::Encoder::new(&mut out, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+            zstd.include_checksum(true)?;
+            pack_tar(packing, &mut zstd, &mut left_out)?;
+            zstd.finish()?;
+        }
+    }
+    out.flush()
 }
 
 /// Finds the nodes of paths; the node of everything, where there are none.

@@ -2,7 +2,8 @@
 //!
 //! A tar archive whose content can be read at any position is walked over once by its headers, and the content of its
 //! members is skipped ([`walk`]). What a header says is a [`Member`]; all of them make a [`Tree`]. The content of a file,
-//! with its holes, is a [`FileContent`]. [`extract`] writes members below a folder, whatever their names are.
+//! with its holes, is a [`FileContent`]. [`extract`] writes members below a folder, whatever their names are, and `pack`
+//! writes them to a stream.
 //!
 //! Every archive may be hostile: names are cut into components and none leads upwards, no link is ever followed, and
 //! all memory is limited by what is really there.
@@ -14,6 +15,7 @@ mod acl;
 mod content;
 mod extract;
 mod member;
+mod pack;
 mod tree;
 mod walk;
 
@@ -22,6 +24,7 @@ use std::io;
 pub use content::FileContent;
 pub use extract::{Extraction, Problem, extract};
 pub use member::{Kind, Member, Xattrs};
+pub use pack::{Packing, pack_file, pack_tar, pack_zip};
 pub use tree::{Node, Tree};
 pub use walk::{read, walk, xattrs};
 

@@ -179,6 +179,174 @@ fn single_files_and_folders() {
     assert!(long.contains("\n-rwsr-xr-x 0/0    3145728 "), "{long}");
 }
 
+#[test]
+fn folders_and_files_as_streams() {
+    let work = Work::new();
+    tree(&work, "first");
+    archive(&work, "first", FORMS[0]);
+    work.pipe(&["full"], "first.tar", "map.tar.zst");
+    let to = |args: &[&str], file: &str| {
+        let mut command = work.command(PROGRAM, &[&["tar", "pack"], args].concat());
+        command.stdout(fs::File::create(work.path(file)).unwrap()).output().unwrap()
+    };
+    let good = |args: &[&str], file: &str| {
+        let output = to(args, file);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    // A file, also by another name, and with its holes.
+    for (path, of) in
+        [("usr/share/doc/large", ""), ("/usr/hosts", ""), ("var/log/lastlog", ""), ("etc/nothing", "")]
+    {
+        good(&["map.tar.zst", path], "file");
+        let (ours, theirs) = (work.path("file"), work.path(&format!("first/{of}{path}")));
+        assert!(fs::read(ours).unwrap() == fs::read(theirs).unwrap(), "{path}");
+    }
+    let err = fails(&to(&["map.tar.zst", "etc"], "file"));
+    assert!(err.contains("it is no file"), "{err}");
+    // All of it as tar, unpacked by tar, is what was archived.
+    for form in ["tar", "tar.zst"] {
+        assert_eq!(good(&["map.tar.zst", "--as", form, "/"], "all"), "");
+        let (out, flag) =
+            (format!("out-{form}"), if form == "tar" { "--no-auto-compress" } else { "--zstd" });
+        fs::create_dir(work.path(&out)).unwrap();
+        work.run(
+            "tar",
+            &["--numeric-owner", "--xattrs", "--xattrs-include=*", flag, "-xpf", "all", "-C", &out],
+        );
+        same(&work, &out, "first", form);
+        assert!(fs::metadata(work.path(&format!("{out}/var/hole"))).unwrap().blocks() < 100);
+        let linked = |name: &str| fs::metadata(work.path(&format!("{out}/{name}"))).unwrap().ino();
+        assert_eq!(linked("etc/hosts"), linked("var/hosts"));
+        let note = ["--only-values", "-n", "user.note", &format!("{out}/etc/hosts")];
+        let theirs = ["--only-values", "-n", "user.note", "first/etc/hosts"];
+        assert_eq!(work.output("getfattr", &note).stdout, work.output("getfattr", &theirs).stdout);
+    }
+    // A folder has its own name at the front; a link to a file outside of it becomes that file.
+    good(&["map.tar.zst", "--as", "tar", "usr"], "usr.tar");
+    let listed = work.run("tar", &["-tvf", "usr.tar", "usr/hosts", "usr/share/doc/0"]);
+    assert!(
+        listed.starts_with("-rw") && !listed.contains("link to") && listed.lines().count() == 2,
+        "{listed}"
+    );
+    // And as zip, where Python finds no fault.
+    let left = good(&["map.tar.zst", "--as", "zip", "/"], "all.zip");
+    assert!(left.contains("var/fifo: a zip file cannot hold a device or a FIFO"), "{left}");
+    let script = "import sys, zipfile\nz = zipfile.ZipFile(sys.argv[1])\nassert z.testzip() is None\n\
+        for i in z.infolist():\n    mode = i.external_attr >> 16\n    if mode >> 12 == 8:\n        \
+        assert z.read(i) == open('first/' + i.filename, 'rb').read(), i.filename\n        \
+        assert mode & 0o7777 == __import__('os').stat('first/' + i.filename).st_mode & 0o7777, i.filename\n\
+        print(len(z.infolist()), z.read('etc/absolute').decode())";
+    if work.output("python3", &["--version"]).status.success() {
+        let there =
+            work.run("find", &["first", "-mindepth", "1", "-not", "-type", "p", "-printf", "x"]).len();
+        assert_eq!(work.run("python3", &["-c", script, "all.zip"]), format!("{there} /etc/shadow\n"));
+    }
+}
+
+#[test]
+fn a_stream_of_what_is_damaged_is_not_whole_and_says_so() {
+    let work = Work::new();
+    fs::create_dir(work.path("in")).unwrap();
+    fs::write(work.path("in/good"), "good").unwrap();
+    fs::write(work.path("in/large"), Random(3).bytes(4 << 20)).unwrap();
+    work.run("tar", &["-cf", "in.tar", "-C", "in", "good", "large"]);
+    work.pipe(&["full"], "in.tar", "map.tar.zst");
+    let mut bytes = fs::read(work.path("map.tar.zst")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 100].fill(0);
+    fs::write(work.path("map.tar.zst"), bytes).unwrap();
+    let pack =
+        |form: &str, path: &str| work.output(PROGRAM, &["tar", "pack", "map.tar.zst", "--as", form, path]);
+    assert_eq!(pack("file", "good").stdout, b"good");
+    for (form, path) in [("file", "large"), ("tar", "/"), ("tar.zst", "/"), ("zip", "/")] {
+        let output = pack(form, path);
+        let err = fails(&output);
+        assert!(err.contains("is not written as a whole") && err.contains("map.tar.zst"), "{err}");
+        assert!(
+            !output.stdout.ends_with(&[0; 1024]) && !output.stdout.windows(4).any(|w| w == b"PK\x05\x06"),
+            "{form}"
+        );
+    }
+}
+
+#[test]
+fn a_stream_of_a_hostile_archive_leads_nowhere() {
+    let work = Work::new();
+    let evil = [
+        file("../outside/up", "evil"),
+        file("a/../../outside/up", "evil"),
+        file("/outside/absolute", "evil"),
+        file("b\\..\\..\\up", "evil"),
+        header("hard", b'1', "../outside/kept", 0),
+        header("null", b'3', "", 0),
+        header("late", b'1', "good", 0),
+        file("good", "good"),
+        file("good/below", "evil"),
+        file("n\\x2dm", "name"),
+        END.to_vec(),
+    ];
+    fs::write(work.path("evil.tar"), evil.concat()).unwrap();
+    for (form, names) in [
+        ("tar", vec!["./", "b\\..\\..\\up", "good", "n\\x2dm", "null", "outside/", "outside/absolute"]),
+        ("zip", vec!["b_.._.._up", "good", "n\\x2dm", "outside/", "outside/absolute"]),
+    ] {
+        let output = work.output(PROGRAM, &["tar", "pack", "evil.tar", "--as", form, "/"]);
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{err}");
+        for told in [
+            "hard: its name leads out",
+            "../outside/up: its name leads out",
+            "late: the file that it is another name of",
+        ] {
+            assert!(err.contains(told), "{err}");
+        }
+        assert!(err.contains("good: it is no folder"), "{err}");
+        let out = format!("evil.{form}.out");
+        fs::write(work.path(&out), output.stdout).unwrap();
+        let listed = match form {
+            "tar" => work.run("tar", &["-tf", &out, "--quoting-style=literal"]),
+            _ if !work.output("python3", &["--version"]).status.success() => continue,
+            _ => {
+                let script =
+                    "import sys, zipfile\nprint(*zipfile.ZipFile(sys.argv[1]).namelist(), sep='\\n')";
+                work.run("python3", &["-c", script, &out])
+            }
+        };
+        assert_eq!(listed.lines().collect::<Vec<_>>(), names);
+    }
+}
+
+#[test]
+fn what_the_web_interface_asks() {
+    let work = Work::new();
+    tree(&work, "first");
+    archive(&work, "first", FORMS[0]);
+    work.run("zstd", &["-q", "first.tar", "-o", "stock.tar.zst"]);
+    let ask = |args: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&work.run(PROGRAM, &[&["tar", "browse"], args].concat())).unwrap()
+    };
+    // Nothing is read but what is kept.
+    assert_eq!(ask(&["stock.tar.zst", "/"])["state"], "unread");
+    let said = work.run(PROGRAM, &["tar", "browse", "--build", "stock.tar.zst", "/"]);
+    assert!(said.lines().all(|line| line.ends_with(" %") || line.ends_with(" MiB")), "{said}");
+    let top = ask(&["stock.tar.zst", "/"]);
+    let text: Vec<_> = top["entries"].as_array().unwrap().iter().map(|entry| &entry["text"]).collect();
+    assert_eq!(text, ["etc", "usr", "var"]);
+    let entry = ask(&["stock.tar.zst", "/usr/share/doc/large"]);
+    assert_eq!((&entry["state"], &entry["entry"]["size"]), (&"file".into(), &(3 << 20).into()));
+    let many = ask(&["stock.tar.zst", "--most", "300", "usr/share/doc"]);
+    assert_eq!((&many["state"], &many["count"]), (&"many".into(), &301.into()));
+    let odd = ask(&["stock.tar.zst", "var/log"]);
+    assert_eq!(odd["entries"][1]["text"], "n\u{e4}me with\\nnewline");
+    assert_eq!(odd["entries"][1]["name"], "6ec3a46d6520776974680a6e65776c696e65");
+    symlink("stock.tar.zst", work.path("link.tar.zst")).unwrap();
+    let err = fails(&work.output(PROGRAM, &["tar", "browse", "link.tar.zst", "/"]));
+    assert!(err.contains("symbolic link"), "{err}");
+    let err = fails(&work.output(PROGRAM, &["tar", "pack", "--stored", "link.tar.zst", "etc/hosts"]));
+    assert!(err.contains("symbolic link"), "{err}");
+}
+
 /// A header of a member with a kind, for archives that no tar would make.
 fn header(name: &str, kind: u8, link: &str, size: u64) -> Vec<u8> {
     let mut block = vec![0; 512];
