@@ -14,6 +14,7 @@ pub static FILES: &[(&str, &[u8])] = embed![
     "payload/PVE/VZDump/Differential/Audit.pm",
     "payload/PVE/VZDump/Differential/Chain.pm",
     "payload/PVE/VZDump/Differential/Changed.pm",
+    "payload/PVE/VZDump/Differential/Files.pm",
     "payload/PVE/VZDump/Differential/Helper.pm",
     "payload/PVE/VZDump/Differential/Jobs.pm",
     "payload/PVE/VZDump/Differential/Restore.pm",

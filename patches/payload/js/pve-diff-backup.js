@@ -66,6 +66,12 @@
             'Guest, storage': 'Gast, Storage',
             'Not read: {0}': 'Nicht gelesen: {0}',
             'not for this kind of storage': 'nicht für diese Art von Storage',
+            'Read the names of files in a backup': 'Dateinamen eines Backups lesen',
+            'Send files of a backup': 'Dateien eines Backups senden',
+            'The file systems of a VM are not read here. On node {0}, as root, these commands show its disks as files, without restoring them:':
+                'Die Dateisysteme einer VM werden hier nicht gelesen. Auf Knoten {0} zeigen diese Befehle, als root, ihre Festplatten als Dateien, ohne sie wiederherzustellen:',
+            'Use the disks read-only, for instance with losetup, qemu-nbd or guestmount (pve-xdelta3 vma mount --help). A guest that you do not trust is best looked at in another VM.':
+                'Nutzen Sie die Festplatten nur lesend, etwa mit losetup, qemu-nbd oder guestmount (pve-xdelta3 vma mount --help). Einen Gast, dem Sie nicht trauen, betrachten Sie am besten in einer anderen VM.',
             'Verify backups': 'Backups verifizieren',
             'Make a full backup of a differential': 'Aus einem differenziellen ein Vollbackup machen',
             'Patch the node (pve-diff-backup)': 'Knoten patchen (pve-diff-backup)',
@@ -157,6 +163,12 @@
             'Guest, storage': 'Invité, stockage',
             'Not read: {0}': 'Non lus : {0}',
             'not for this kind of storage': 'pas pour ce type de stockage',
+            'Read the names of files in a backup': 'Lire les noms des fichiers d\'une sauvegarde',
+            'Send files of a backup': 'Envoyer des fichiers d\'une sauvegarde',
+            'The file systems of a VM are not read here. On node {0}, as root, these commands show its disks as files, without restoring them:':
+                'Les systèmes de fichiers d\'une VM ne sont pas lus ici. Sur le nœud {0}, en tant que root, ces commandes montrent ses disques comme des fichiers, sans les restaurer :',
+            'Use the disks read-only, for instance with losetup, qemu-nbd or guestmount (pve-xdelta3 vma mount --help). A guest that you do not trust is best looked at in another VM.':
+                'Utilisez les disques en lecture seule, par exemple avec losetup, qemu-nbd ou guestmount (pve-xdelta3 vma mount --help). Mieux vaut examiner dans une autre VM un invité auquel vous ne faites pas confiance.',
             'Verify backups': 'Vérifier les sauvegardes',
             'Make a full backup of a differential': 'Faire d\'une différentielle une sauvegarde complète',
             'Patch the node (pve-diff-backup)': 'Mettre à jour le nœud (pve-diff-backup)',
@@ -248,6 +260,12 @@
             'Guest, storage': 'Guest, almacenamiento',
             'Not read: {0}': 'No leídos: {0}',
             'not for this kind of storage': 'no para este tipo de almacenamiento',
+            'Read the names of files in a backup': 'Leer los nombres de archivos de un respaldo',
+            'Send files of a backup': 'Enviar archivos de un respaldo',
+            'The file systems of a VM are not read here. On node {0}, as root, these commands show its disks as files, without restoring them:':
+                'Los sistemas de archivos de una VM no se leen aquí. En el nodo {0}, como root, estas órdenes muestran sus discos como archivos, sin restaurarlos:',
+            'Use the disks read-only, for instance with losetup, qemu-nbd or guestmount (pve-xdelta3 vma mount --help). A guest that you do not trust is best looked at in another VM.':
+                'Use los discos solo para lectura, por ejemplo con losetup, qemu-nbd o guestmount (pve-xdelta3 vma mount --help). Un huésped en el que no confía se examina mejor en otra VM.',
             'Verify backups': 'Verificar respaldos',
             'Make a full backup of a differential': 'Hacer de un diferencial un respaldo completo',
             'Patch the node (pve-diff-backup)': 'Actualizar el nodo (pve-diff-backup)',
@@ -339,6 +357,12 @@
             'Guest, storage': 'Guest, storage',
             'Not read: {0}': 'Non letti: {0}',
             'not for this kind of storage': 'non per questo tipo di storage',
+            'Read the names of files in a backup': 'Leggi i nomi dei file di un backup',
+            'Send files of a backup': 'Invia file di un backup',
+            'The file systems of a VM are not read here. On node {0}, as root, these commands show its disks as files, without restoring them:':
+                'I file system di una VM non vengono letti qui. Sul nodo {0}, come root, questi comandi mostrano i suoi dischi come file, senza ripristinarli:',
+            'Use the disks read-only, for instance with losetup, qemu-nbd or guestmount (pve-xdelta3 vma mount --help). A guest that you do not trust is best looked at in another VM.':
+                'Usi i dischi in sola lettura, per esempio con losetup, qemu-nbd o guestmount (pve-xdelta3 vma mount --help). Un ospite di cui non si fida va esaminato in un\'altra VM.',
             'Verify backups': 'Verifica dei backup',
             'Make a full backup of a differential': 'Fare di un differenziale un backup completo',
             'Patch the node (pve-diff-backup)': 'Aggiornare il nodo (pve-diff-backup)',
@@ -429,6 +453,12 @@
             'Guest, storage': '客户机、存储',
             'Not read: {0}': '未能读取：{0}',
             'not for this kind of storage': '不适用于此类存储',
+            'Read the names of files in a backup': '读取备份中的文件名',
+            'Send files of a backup': '发送备份中的文件',
+            'The file systems of a VM are not read here. On node {0}, as root, these commands show its disks as files, without restoring them:':
+                '此处不读取虚拟机的文件系统。在节点 {0} 上以 root 身份运行以下命令，无需恢复即可将其磁盘显示为文件：',
+            'Use the disks read-only, for instance with losetup, qemu-nbd or guestmount (pve-xdelta3 vma mount --help). A guest that you do not trust is best looked at in another VM.':
+                '请以只读方式使用这些磁盘，例如用 losetup、qemu-nbd 或 guestmount（pve-xdelta3 vma mount --help）。不受信任的客户机最好在另一台虚拟机中查看。',
             'Verify backups': '验证备份',
             'Make a full backup of a differential': '将差异备份变为完整备份',
             'Patch the node (pve-diff-backup)': '更新节点 (pve-diff-backup)',
@@ -586,6 +616,8 @@
             diffverify: ['VM/CT', text('Verify backups')],
             diffconsolidate: ['VM/CT', text('Make a full backup of a differential')],
             diffapply: ['', text('Patch the node (pve-diff-backup)')],
+            diffindex: ['VM/CT', text('Read the names of files in a backup')],
+            diffdownload: ['VM/CT', text('Send files of a backup')],
         });
     })();
 
@@ -1555,6 +1587,147 @@
             softly('the list as ever', showChains)(grid);
             softly('removal as ever', guardRemoval)(grid);
         });
+    });
+
+    // ---------------------------------------------------------------- files of backups
+
+    // Proxmox has a button for this on a Proxmox Backup Server's storages only; ours is there on those whose backups are
+    // files, with Proxmox' own window.  What it asks is answered by lines of ours behind Proxmox' calls.
+
+    // Of what kind of guest a backup is, '' where neither its name nor the list tells.
+    var guestKind = function (data) {
+        var named = /:backup\/vzdump-(qemu|lxc|openvz)-/.exec(data.volid);
+        return named ? (named[1] === 'qemu' ? 'qemu' : 'lxc') : data.subtype || '';
+    };
+
+    // What would be damaged is told before it is sent: a download cannot say so any more.
+    var checkBefore = function (win, url, volume) {
+        var controller = win.getController();
+        var download = controller.downloadFile;
+        controller.downloadFile = function () {
+            var passed = arguments;
+            var record = controller.lookup('tree').getSelection()[0];
+            var go = function () {
+                download.apply(controller, passed);
+            };
+            if (!record || record.data.type === 'd') {
+                go();
+                return;
+            }
+            Proxmox.Utils.API2Request({
+                url: url,
+                params: { volume: volume, filepath: record.data.filepath },
+                method: 'GET',
+                timeout: 60000,
+                waitMsgTarget: win,
+                failure: function (response) {
+                    Ext.Msg.alert(text('Error'), response.htmlStatus);
+                },
+                success: go,
+            });
+        };
+    };
+
+    var browseFiles = function (node, storage, data) {
+        var url = '/nodes/' + node + '/storage/' + storage + '/file-restore/';
+        var win = Ext.create('Proxmox.window.FileBrowser', {
+            title: text('File Restore') + ' - ' + Ext.htmlEncode(data.text || data.volid),
+            listURL: '/api2/json' + url + 'list',
+            downloadURL: '/api2/json' + url + 'download',
+            downloadUrl: '/api2/json' + url + 'download', // its name in the first release
+            extraParams: { volume: data.volid },
+        });
+        softly('files are sent without a look before', checkBefore)(win, url + 'list', data.volid);
+        win.show();
+    };
+
+    // A VM's file systems are its own: nothing of the host reads them.
+    var showCommands = function (node, storage, data) {
+        Proxmox.Utils.API2Request({
+            url: '/nodes/' + node + '/storage/' + storage + '/content/' + data.volid,
+            method: 'GET',
+            failure: function (response) {
+                Ext.Msg.alert(text('Error'), response.htmlStatus);
+            },
+            success: function (response) {
+                var path = "'" + String(response.result.data.path).replace(/'/g, "'\\''") + "'";
+                var commands = [
+                    'mkdir -p /mnt/backup',
+                    'pve-xdelta3 vma mount ' + path + ' /mnt/backup',
+                    'ls -l /mnt/backup',
+                    'umount /mnt/backup',
+                ];
+                var paragraph = function (content) {
+                    return '<p style="margin:0 0 10px">' + Ext.htmlEncode(content) + '</p>';
+                };
+                Ext.create('Ext.window.Window', {
+                    title: text('File Restore') + ' - ' + Ext.htmlEncode(data.text || data.volid),
+                    name: 'diffCommands',
+                    width: 700,
+                    maxHeight: 480,
+                    modal: true,
+                    scrollable: true,
+                    bodyPadding: 10,
+                    html: paragraph(text(
+                        'The file systems of a VM are not read here. On node {0}, as root, these commands show its disks as files, without restoring them:',
+                        node
+                    )) + '<pre style="white-space:pre-wrap;word-break:break-all;user-select:text;margin:0 0 10px">' +
+                        Ext.htmlEncode(commands.join('\n')) + '</pre>' + paragraph(text(
+                        'Use the disks read-only, for instance with losetup, qemu-nbd or guestmount (pve-xdelta3 vma mount --help). A guest that you do not trust is best looked at in another VM.'
+                    )),
+                    buttons: [{ text: text('Close'), handler: function (button) { button.up('window').close(); } }],
+                }).show();
+            },
+        });
+    };
+
+    // The storage that a list shows: its name and kind.
+    var storageOf = function (grid) {
+        var field = grid.down('pveStorageSelector');
+        if (!field) {
+            var known = PVE.data.ResourceStore.getById('storage/' + grid.pveSelNode.data.node + '/' + grid.storage);
+            return { name: grid.storage, kind: grid.pluginType || (known && known.data.plugintype) };
+        }
+        var name = field.getValue();
+        var record = name && field.getStore().findRecord('storage', name, 0, false, true, true);
+        return { name: name, kind: record && record.data.type };
+    };
+
+    var addFileRestore = function (grid) {
+        var bar = grid.down('toolbar');
+        var node = grid.pveSelNode && grid.pveSelNode.data.node;
+        if (!bar || !node || !Ext.ClassManager.get('Proxmox.window.FileBrowser')) {
+            return;
+        }
+        var at = -1;
+        bar.items.each(function (item, index) {
+            if (item.text === text('Restore')) {
+                at = index;
+            }
+        });
+        var button = bar.insert(at + 1, {
+            xtype: 'button',
+            name: 'diffFileRestore',
+            text: text('File Restore'),
+            disabled: true,
+            handler: function () {
+                var record = grid.getSelectionModel().getSelection()[0];
+                var show = record && { lxc: browseFiles, qemu: showCommands }[guestKind(record.data)];
+                show && show(node, storageOf(grid).name, record.data);
+            },
+        });
+        var look = softly('no files of this backup', function () {
+            var record = grid.getSelectionModel().getSelection()[0];
+            button.setHidden(FILE_STORAGES.indexOf(storageOf(grid).kind) < 0);
+            button.setDisabled(!record || !guestKind(record.data));
+        });
+        grid.getSelectionModel().on('selectionchange', look);
+        grid.getStore().on('load', look);
+        look();
+    };
+
+    Ext.Array.each(['PVE.grid.BackupView', 'PVE.storage.BackupView'], function (name) {
+        afterInit(name, softly('no files of backups', addFileRestore));
     });
 
     // ---------------------------------------------------------------- restore

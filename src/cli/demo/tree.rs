@@ -18,6 +18,7 @@ static FILES: &[(&str, &[u8])] = files! {
     "usr/sbin/pvesm"
     "usr/sbin/qmrestore"
     "usr/share/perl5/PVE/API2/Backup.pm"
+    "usr/share/perl5/PVE/API2/Storage/FileRestore.pm"
     "usr/share/perl5/PVE/Jobs.pm"
     "usr/share/perl5/PVE/LXC/Create.pm"
     "usr/share/perl5/PVE/QemuServer.pm"

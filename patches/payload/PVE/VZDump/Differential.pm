@@ -14,6 +14,7 @@ use Scalar::Util qw(tainted);
 use PVE::VZDump::Differential::Changed;
 use PVE::VZDump::Differential::Chain qw(parse_name differential_name encode_path choose_base
     other_guest shown told_numbers);
+use PVE::VZDump::Differential::Files;
 use PVE::VZDump::Differential::Helper
     qw(run_helper identify content settings guest_config full_config
     backup_files);
@@ -44,8 +45,8 @@ full backup and a warning, never in a missing backup.
 my %COMPRESS_WORD = (zst => 'zstd', lzo => 'lzo', gz => 'gzip');
 
 # The name of the module where our versions of subs are.
-my ($STORAGE, $RESTORE, $CHANGED) =
-    map { "PVE::VZDump::Differential::$_" } qw(Storage Restore Changed);
+my ($STORAGE, $RESTORE, $CHANGED, $FILES) =
+    map { "PVE::VZDump::Differential::$_" } qw(Storage Restore Changed Files);
 
 # What upstream's calls look like, from Proxmox VE 3 to 9: the sub, whose it is, whose our version
 # is, and whether a call (its arguments) is for that.  The patch set says which releases have a line
@@ -81,6 +82,10 @@ my %CALLS = (
     # no subs but places within one
     check_openvz => [undef, $RESTORE, sub { is_differential($_[0]) }],
     restore_openvz => [undef, $RESTORE, sub { is_differential($_[0]) }],
+    file_download => [
+        undef, $FILES, sub { PVE::VZDump::Differential::Files::concerns($_[0]) },
+    ],
+    file_list => [undef, $FILES, sub { PVE::VZDump::Differential::Files::concerns($_[0]) }],
     keep_log => [undef, $STORAGE, sub { is_differential($_[0]) }],
     list => [
         undef,

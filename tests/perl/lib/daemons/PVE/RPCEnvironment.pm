@@ -5,8 +5,9 @@ package PVE::RPCEnvironment;
 use strict;
 use warnings;
 
-# What the only user may do, by path and privilege, and the tasks that were started.
-our (%ALLOWED, @WORKERS);
+# What the only user may do, by path and privilege, the tasks that were started, and what is called with
+# each, if anything is.
+our (%ALLOWED, @WORKERS, $STARTED);
 
 sub get {
     my $self = {};
@@ -33,6 +34,7 @@ sub fork_worker {
     my ($self, @what) = @_;
 
     push @WORKERS, \@what;
+    $STARTED->() if $STARTED;
     return "UPID:$what[0]";
 }
 

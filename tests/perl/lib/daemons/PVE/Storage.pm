@@ -29,10 +29,12 @@ sub storage_has_feature {
 }
 
 sub parse_volume_id {
-    my ($volid) = @_;
+    my ($volid, $noerr) = @_;
 
-    return split(/:/, $volid, 2);
+    return $noerr && $volid !~ /:/ ? () : split(/:/, $volid, 2);
 }
+
+sub activate_storage { return 1 }
 
 sub path {
     my ($cfg, $volid) = @_;

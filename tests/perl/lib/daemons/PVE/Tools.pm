@@ -1,11 +1,12 @@
 package PVE::Tools;
 
-# A stand-in for Proxmox VE's module of this name, written for tests/perl/api.t.
+# A stand-in for Proxmox VE's module of this name, written for tests/perl/api.t and files.t.
 
 use strict;
 use warnings;
 
 use File::Temp qw(tempfile);
+use POSIX ();
 
 # The last one that was run.
 our $COMMAND;
@@ -18,6 +19,8 @@ sub run_command {
     my $pid = open(my $out, '-|') // die "cannot fork - $!\n";
     if (!$pid) {
         open(STDERR, '>&', $errors) or die;
+        my ($number) = ($param{output} // '') =~ /\A>&(\d+)\z/;
+        POSIX::dup2($number, 1) if defined($number);
         exec { $cmd->[0] } @$cmd or die;
     }
     while (my $line = <$out>) {

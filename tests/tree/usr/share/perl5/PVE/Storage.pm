@@ -48,6 +48,17 @@ sub path {
     return PVE::Storage::Plugin->filesystem_path(storage_config($cfg, $storeid), $volname);
 }
 
+sub parse_volname {
+    my ($cfg, $volid) = @_;
+
+    my (undef, $volname) = parse_volume_id($volid);
+    return PVE::Storage::Plugin->parse_volname($volname);
+}
+
+# Everybody may see what is here.
+sub check_volume_access { return }
+sub activate_storage { return 1 }
+
 sub abs_filesystem_path {
     my ($cfg, $volid) = @_;
 
