@@ -512,4 +512,70 @@ chains.setLoading = function (is) { mask = is; };
     same('... and is named', [chains.store.getRange().length, chains.down('#unread').text], [at, 'Not read: ' + one[1]]);
 });
 
+// --- files of backups
+
+var sent = 0;
+var picked = { data: { type: 'f', filepath: 'L2V0Yy9ob3N0cw==' } };
+var controller = { downloadFile: function () { sent++; }, lookup: function () { return { getSelection: function () { return [picked]; } }; } };
+Ext.define('Proxmox.window.FileBrowser', {
+    initComponent: function () { this.build(); },
+    getController: function () { return controller; },
+});
+var withBar = function (kind) {
+    return new Component({
+        xtype: 'PVE.grid.BackupView',
+        pveSelNode: { data: { node: 'pve1' } },
+        store: new Store({
+            data: ['lxc-105', 'qemu-101', 'other-1'].map(function (guest) {
+                var name = 'vzdump-' + guest + '-2026_11_20-01_00_02.tar.zst';
+                return { id: guest, volid: 'local:backup/' + name, text: '<b>' + name };
+            }),
+        }),
+        columns: [{ dataIndex: 'volid' }],
+        items: [{
+            xtype: 'toolbar',
+            items: [
+                { xtype: 'button', text: 'Backup now' }, { xtype: 'button', text: 'Restore' }, { xtype: 'button', text: 'Edit Notes' },
+                { xtype: 'pveStorageSelector', value: 'local', store: new Store({ data: [{ id: 'l', storage: 'local', type: kind }] }) },
+            ],
+        }],
+    });
+};
+var shownTo = withBar('dir');
+var fileButton = shownTo.down('button[name=diffFileRestore]');
+same('the button stands behind Proxmox\' own', shownTo.down('toolbar').children.map(function (one) { return one.text; }).slice(0, 3),
+    ['Backup now', 'Restore', 'File Restore']);
+check('it is there and waits for a backup', !fileButton.hidden && fileButton.disabled);
+check('it is not there on a Proxmox Backup Server', withBar('pbs').down('button[name=diffFileRestore]').hidden);
+check('... nor on a storage of somebody else\'s plugin', withBar('own').down('button[name=diffFileRestore]').hidden);
+var pick = function (at) { shownTo.select(shownTo.store.getAt(at)); };
+pick(2);
+check('another file is no backup', fileButton.disabled);
+created = [];
+pick(0);
+check('a container\'s backup can be looked into', !fileButton.disabled);
+fileButton.handler();
+same('... in Proxmox\' window, by Proxmox\' calls', [created[0].listURL, created[0].downloadURL, created[0].extraParams.volume], [
+    '/api2/json/nodes/pve1/storage/local/file-restore/list', '/api2/json/nodes/pve1/storage/local/file-restore/download',
+    'local:backup/vzdump-lxc-105-2026_11_20-01_00_02.tar.zst',
+]);
+check('... with an encoded title', /^File Restore - &lt;b&gt;vzdump/.test(created[0].title), created[0].title);
+requests = [];
+controller.downloadFile();
+same('a file is looked at before it is sent', [sent, requests[0].url, requests[0].params.filepath],
+    [0, '/nodes/pve1/storage/local/file-restore/list', picked.data.filepath]);
+requests[0].refuse(500, 'damaged');
+check('a damaged one is not', sent === 0);
+controller.downloadFile();
+requests[1].answer([]);
+check('a good one is', sent === 1);
+picked.data.type = 'd';
+controller.downloadFile();
+same('a folder is sent at once', [sent, requests.length], [2, 2]);
+pick(1);
+fileButton.handler();
+requests[2].answer({ path: "/mnt/it's/x.vma.zst" });
+check('of a VM the commands are shown', /pve-xdelta3 vma mount '\/mnt\/it'\\''s\/x\.vma\.zst' \/mnt\/backup/.test(
+    created[1].html.replace(/&#39;/g, "'")), created[1].html);
+
 print('1..' + count);

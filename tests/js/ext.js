@@ -132,7 +132,10 @@ Component.prototype = {
         me.isBuilt = true;
         if (me.listeners && me.listeners !== me.early) { me.on(me.listeners); }
         me.add((me.tbar || []).concat(me.items || [], me.dockedItems || []));
-        me.items = { indexOf: function (child) { return me.children.indexOf(child); } };
+        me.items = {
+            indexOf: function (child) { return me.children.indexOf(child); },
+            each: function (fn) { me.children.forEach(fn); },
+        };
         me.headerCt = {
             getGridColumns: function () { return me.columns || []; },
             insert: function (at, column) { me.columns.splice(at, 0, column); },

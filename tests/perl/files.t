@@ -214,6 +214,29 @@ SKIP: {
         );
         is($read->{out}, "127.0.0.1 changed\n [4, 8, 9, 9, 11]\n", '... and as zip');
     }
+    my $begun = ask('download', $FULL, $in{big});
+    my $fifo = $begun->{download}->{path};
+    unlink($fifo);
+    write_file("$dir/victim", 'mine');
+    for my $put (sub { symlink("$dir/victim", $fifo) }, sub { link("$dir/victim", $fifo) }) {
+        my @kept = @PVE::RPCEnvironment::WORKERS;
+        $put->();
+        my (undef, undef, undef, $error) = task();
+        like($error, qr/cannot open|no stream any more/, 'something in the place of the stream');
+        is(read_file("$dir/victim"), 'mine', '... is not written to');
+        mkdir dirname($fifo);
+        @PVE::RPCEnvironment::WORKERS = @kept;
+    }
+    @PVE::RPCEnvironment::WORKERS = ();
+    rmdir dirname($fifo);
+    {
+        local $ENV{TMPDIR} = "$dir/caches";
+        local $PVE::RPCEnvironment::STARTED = sub { die "no task\n" };
+        is(ask('download', $FULL, $in{big}), "no task\n", 'no task, no stream');
+        my @left = glob("$dir/caches/pve-diff-backup-*");
+        is_deeply(\@left, [], '... and nothing is left');
+        @PVE::RPCEnvironment::WORKERS = ();
+    }
     like(sent($FULL, $in{'etc/link'}), qr/no stream: .*it is no file/, 'a link is not followed');
 }
 

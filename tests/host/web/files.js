@@ -47,15 +47,11 @@ module.exports = async (web) => {
 		differential.startsWith(full), archives().join(' '));
 
 	web.page.setDefaultTimeout(300000);
-	// a window of its own for each download: without a head the browser closes some too soon, and cancels what they load
-	await web.page.addInitScript(() => {
-		const click = HTMLAnchorElement.prototype.click;
-		HTMLAnchorElement.prototype.click = function () {
-			if (this.download) this.target = '';
-			return click.call(this);
-		};
-	});
 	await web.login();
+	// Without a head the browser cancels many downloads before it asks for them, so what it would ask for is taken and fetched.
+	await web.page.evaluate(() => {
+		Proxmox.Utils.downloadAsFile = (source, name) => { window.asked = { source, name }; };
+	});
 	const file = await told('File Restore');
 
 	// what the page's scripts failed in since the last call
@@ -105,19 +101,21 @@ module.exports = async (web) => {
 		}, path);
 	};
 	// what the browser gets
-	const download = async (press, tries = 3) => {
-		const coming = web.page.waitForEvent('download', { timeout: 90000 });
+	const download = async (press) => {
+		await web.page.evaluate(() => { window.asked = null; });
 		await press();
-		const got = await coming;
+		const asked = await web.until('a download', () => web.page.evaluate(() => window.asked), 60);
+		const got = await web.page.evaluate(async (source) => {
+			const answer = await fetch(source);
+			const reader = new FileReader();
+			const text = new Promise((resolve) => { reader.onload = () => resolve(reader.result); });
+			reader.readAsDataURL(await answer.blob());
+			return { status: answer.status, text: await text };
+		}, asked.source);
+		if (got.status !== 200) web.note(`${asked.source}: ${got.status}`);
 		const path = '/tmp/got';
-		fs.rmSync(path, { force: true });
-		const why = await got.failure();
-		if (why && tries > 1) {
-			web.note(`the browser: ${why} (${got.suggestedFilename()}), once more`);
-			return download(press, tries - 1);
-		}
-		await got.saveAs(path);
-		return { name: got.suggestedFilename(), path };
+		fs.writeFileSync(path, Buffer.from(got.text.replace(/^[^,]*,/, ''), 'base64'));
+		return { name: asked.name, path };
 	};
 	const pressed = (text) => async () => web.press(await told(text));
 	const asForm = (text) => async () => {

@@ -162,23 +162,30 @@ sub file_download {
     my $reader = getpwnam('www-data') // die "there is no user www-data\n";
     my $dir = tempdir('pve-diff-backup-XXXXXX', TMPDIR => 1);
     my $fifo = "$dir/fifo";
-    POSIX::mkfifo($fifo, oct('600')) or die "cannot make '$fifo' - $!\n";
-    for my $path ($dir, $fifo) {
-        chown($reader, -1, $path) or die "cannot give '$path' to www-data - $!\n";
+    my $remove = sub { unlink($fifo); rmdir($dir) };
+    my $is_begun = eval {
+        POSIX::mkfifo($fifo, oct('600')) or die "cannot make '$fifo' - $!\n";
+        for my $path ($fifo, $dir) {
+            chown($reader, -1, $path) or die "cannot give '$path' to www-data - $!\n";
+        }
+        $asked->{rpcenv}->fork_worker(
+            'diffdownload',
+            $asked->{vmid},
+            $asked->{user},
+            sub {
+                my $ok = eval { _send($asked, $form, $fifo); 1 };
+                my $err = $@;
+                $remove->();
+                die $err if !$ok;
+            },
+        );
+        1;
+    };
+    if (!$is_begun) {
+        my $err = $@;
+        $remove->();
+        die $err;
     }
-
-    $asked->{rpcenv}->fork_worker(
-        'diffdownload',
-        $asked->{vmid},
-        $asked->{user},
-        sub {
-            my $ok = eval { _send($asked, $form, $fifo); 1 };
-            my $err = $@;
-            unlink($fifo);
-            rmdir($dir);
-            die $err if !$ok;
-        },
-    );
     return {
         download => { path => $fifo, stream => 1, 'content-type' => 'application/octet-stream' },
     };
@@ -195,9 +202,12 @@ sub _send {
     {
         local $SIG{ALRM} = sub { die "nobody takes it\n" };
         alarm($OPENED);
-        sysopen($fh, $fifo, O_WRONLY) or die "cannot open '$fifo' - $!\n";
+        sysopen($fh, $fifo, O_WRONLY | O_NOFOLLOW) or die "cannot open '$fifo' - $!\n";
         alarm(0);
     }
+
+    # the folder is the reader's, who might have put something else there
+    die "'$fifo' is no stream any more\n" if !-p $fh;
     my $code = _run(
         [_pack($asked, $form)], output => '>&' . fileno($fh),
         errfunc => sub { print substr($_[0], 0, $MAX_SAID) . "\n" },
