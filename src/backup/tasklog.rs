@@ -45,6 +45,8 @@ pub struct Run {
     /// Whether the log warns of it.
     #[serde(rename = "odd")]
     pub is_odd: bool,
+    /// Why everything was read, where only what changed was asked for. A full backup always reads everything.
+    pub all_read: Option<String>,
     /// How much of the guest was read: `4.2 GiB`.
     pub read: Option<String>,
     /// Which part of that had changed: `3.1%`.
@@ -102,9 +104,23 @@ fn guest(text: &str) -> Option<Guest> {
 impl Run {
     /// Changes each text of the log.
     pub fn map_texts(&mut self, change: impl Fn(&str) -> String) {
-        let Run { started, made: _, reason, is_odd: _, read, changed, speed, stored, share, took, error } =
-            self;
-        for text in [started, reason, read, changed, speed, stored, share, took, error].into_iter().flatten()
+        let Run {
+            started,
+            made: _,
+            reason,
+            is_odd: _,
+            all_read,
+            read,
+            changed,
+            speed,
+            stored,
+            share,
+            took,
+            error,
+        } = self;
+        for text in [started, reason, all_read, read, changed, speed, stored, share, took, error]
+            .into_iter()
+            .flatten()
         {
             *text = change(text);
         }
@@ -128,6 +144,8 @@ impl Run {
             self.tell(Made::Differential, text, is_warning);
         } else if let Some(text) = text.strip_prefix("full backup: ") {
             self.tell(Made::Full, text, is_warning);
+        } else if let Some(why) = text.strip_prefix("everything is read: ") {
+            self.all_read = word(why);
         } else if text.contains("could not serve as base any more") {
             self.decide(Made::Full, text, true);
         }
@@ -171,6 +189,7 @@ INFO: status = running
 INFO: CT Name: web.example.com
 INFO: differential backup: 'vzdump-lxc-100-2026_11_19-01_00_02.tar.zst' is 24.0 hours old
 INFO: creating vzdump archive '/mnt/pve/nas/dump/x'
+INFO: everything is read: the VM does not run
 INFO: Total bytes written: 12345 (12KiB, 3MiB/s)
 INFO: archive file size: 2.10MB
 INFO: differential backup: 4.2 GiB read, 4.1 GiB unchanged, 133.0 MiB changed (3.1%), at 110.0 MiB/s
@@ -209,6 +228,7 @@ TASK ERROR: job errors
             made: Some(Made::Differential),
             reason: text("'vzdump-lxc-100-2026_11_19-01_00_02.tar.zst' is 24.0 hours old"),
             is_odd: false,
+            all_read: text("the VM does not run"),
             read: text("4.2 GiB"),
             changed: text("3.1%"),
             speed: text("110.0 MiB/s"),

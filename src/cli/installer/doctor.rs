@@ -65,7 +65,7 @@ fn print_all(health: &Health, out: &mut impl Write) -> io::Result<()> {
     }
     if !guests.is_empty() {
         writeln!(out, "\nThe last backup of each guest, as the tasks' logs of 31 days tell:")?;
-        writeln!(out, "{}", Row::HEAD.line())?;
+        writeln!(out, "{}", Row::head().line())?;
         for GuestRuns { guest, runs } in guests {
             for run in runs.iter().take(1) {
                 writeln!(out, "{}", Row::of(guest, run).line())?;
@@ -115,35 +115,31 @@ fn list(out: &mut impl Write, head: &str, texts: &[String]) -> io::Result<()> {
 }
 
 /// A line of the table of backups.
-struct Row<'a>([&'a str; 9]);
+struct Row<'a>([&'a str; 8], String);
 
 impl<'a> Row<'a> {
-    const HEAD: Row<'static> =
-        Row(["guest", "began", "made", "stored", "of full", "changed", "speed", "took", "why"]);
+    fn head() -> Row<'static> {
+        Row(["guest", "began", "made", "stored", "of full", "changed", "speed", "took"], "why".into())
+    }
 
     fn of(guest: &'a str, run: &'a Run) -> Row<'a> {
         let text = |text: &'a Option<String>| text.as_deref().unwrap_or("-");
-        let why = match (&run.error, &run.reason) {
-            (Some(error), _) => error,
-            (None, Some(reason)) => reason,
-            (None, None) => "no differentials are asked for (Full Every is not set)",
+        let mut why = match (&run.error, &run.reason) {
+            (Some(error), _) => error.clone(),
+            (None, Some(reason)) => reason.clone(),
+            (None, None) => "no differentials are asked for (Full Every is not set)".to_owned(),
         };
+        if let (None, Some(all_read)) = (&run.error, &run.all_read) {
+            why = format!("{why}; everything was read: {all_read}");
+        }
         let made = if run.error.is_some() { "FAILED" } else { Made::word(run.made) };
-        Row([
-            guest,
-            text(&run.started),
-            made,
-            text(&run.stored),
-            text(&run.share),
-            text(&run.changed),
-            text(&run.speed),
-            text(&run.took),
-            why,
-        ])
+        let numbers = [&run.stored, &run.share, &run.changed, &run.speed, &run.took].map(text);
+        let [stored, share, changed, speed, took] = numbers;
+        Row([guest, text(&run.started), made, stored, share, changed, speed, took], why)
     }
 
     fn line(&self) -> String {
-        let [guest, began, made, stored, share, changed, speed, took, why] = self.0;
+        let Row([guest, began, made, stored, share, changed, speed, took], why) = self;
         format!(
             "{guest:<13} {began:<19} {made:<12} {stored:>10} {share:>7} {changed:>7} {speed:>11} {took:>8}  {why}"
         )
