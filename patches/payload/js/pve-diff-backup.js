@@ -1173,15 +1173,15 @@
                         { header: text('Space'), dataIndex: 'saved', flex: 3, minWidth: 120, sortable: false, renderer: renderSpace },
                         { header: text('Verified'), dataIndex: 'checkedAt', width: 180, renderer: renderVerified },
                         {
-                            header: text('Stranded'), dataIndex: 'stranded', width: 115, align: 'right',
+                            header: text('Stranded'), dataIndex: 'stranded', width: 120, align: 'right',
                             renderer: function (value) {
                                 return value
                                     ? '<span ' + tip(text('without their full backup: {0}', value)) + '>' + icon(WARNING) + value + '</span>'
                                     : '';
                             },
                         },
-                        number('Full', 'fulls', 95),
-                        number('Differential', 'differentials', 135),
+                        number('Full', 'fulls', 105),
+                        number('Differential', 'differentials', 140),
                         {
                             header: text('Stored'), dataIndex: 'fullSize', width: 115, align: 'right',
                             renderer: function (value, meta, record) {

@@ -40,7 +40,7 @@ function cutTexts() {
 				// what scrolls cuts nothing off
 				if (/auto|scroll/.test(style.overflowX) || box.classList.contains('x-grid-header-ct')) break;
 				const edge = box.getBoundingClientRect();
-				if (style.overflowX === 'hidden' && (text.right > edge.right + 1 || text.left < edge.left - 1)) {
+				if (style.overflowX === 'hidden' && (text.right > edge.right + 0.1 || text.left < edge.left - 0.1)) {
 					cut.push(node.data.trim());
 					break;
 				}
@@ -93,6 +93,9 @@ module.exports = async (web) => {
 		return web.select(list, new RegExp(name.replace(/[.]/g, '\\.') + '"'));
 	};
 
+	// a button that may be out of sight where it is narrow
+	const pressIn = (list, text) => web.component(list, (c, text) =>
+		void c.query('button').find((b) => b.text === text).el.dom.click(), text);
 	const look = async (pass) => {
 		const cut = [];
 		const shot = async (name) => {
@@ -130,7 +133,7 @@ module.exports = async (web) => {
 		await web.closeWindows();
 		await shot('2-list');
 		await choose(GUEST_LIST, full);
-		await web.component(GUEST_LIST, (c) => void c.down('proxmoxStdRemoveButton').el.dom.click()); // out of sight where it is narrow
+		await pressIn(GUEST_LIST, await told('Remove'));
 		await web.until('the question', () => web.exists('window field[name=removeDifferentials]'));
 		await shot('2-remove');
 		await web.closeWindows();
@@ -166,7 +169,7 @@ module.exports = async (web) => {
 			await web.open('storage/pve1/local', 'contentBackup');
 			await choose(list, third);
 			const prune = await web.page.evaluate(() => gettext('Prune group'));
-			await web.press(`${prune} qemu/200`);
+			await pressIn(list, `${prune} qemu/200`);
 			await web.type('window field[name=keep-last]', '2');
 			await web.until('the preview', () => web.component('window grid', (c) => c.getStore().getRange().some((r) => r.data.mark === 'remove')));
 			await shot('4-prune');
