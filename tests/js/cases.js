@@ -372,6 +372,11 @@ check('the restore window of a full is as ever', requests.length === 0 && !win.d
     if (!isNew) {
         askedFor('extractconfig').refuse(500, 'it is damaged');
         same(which + '... and what is wrong with it told', hintOf(win), 'it is damaged');
+        win = restore(volumes[1], isNew);
+        asked().answer(volumes);
+        askedFor('verified').answer([{ volid: volumes[1].volid, at: 1000, good: 0 }]);
+        askedFor('extractconfig').refuse(500, 'it is damaged');
+        check(which + '... beside what a verification found', /^A verification .*restored\.<br>it is damaged$/.test(hintOf(win)), hintOf(win));
     }
     win = restore(volumes[1], isNew);
     asked().answer(volumes);

@@ -178,6 +178,10 @@ write_file("$root/var/lib/vz/dump/$full", substr(read_file("$root/guests/full"),
 $refused =
     perl($root, 'PVE::Storage::abs_filesystem_path($cfg, $ARGV[0])', "local:backup/$differential");
 ok(!$refused->{ok}, '... so is one with half a full');
+like(
+    $refused->{out}, qr/decoding .* failed - .* full backup \S+ cannot be read: lzop .*truncated/,
+    '... and says that it is'
+);
 rename("$root/guests/full", "$root/var/lib/vz/dump/$full");
 ok(perl($root, $delete, "local:backup/$differential")->{ok}, 'a differential is deleted');
 is(logs($root), 1, '... with its own log');

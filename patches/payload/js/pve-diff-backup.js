@@ -1748,9 +1748,11 @@
             },
             hint,
         ]);
+        var told = [];
         var show = function (html) {
             if (!hint.destroyed && !hint.isDestroyed) {
-                hint.setValue(html);
+                told.push(html);
+                hint.setValue(told.join('<br>'));
                 hint.setHidden(false);
             }
         };

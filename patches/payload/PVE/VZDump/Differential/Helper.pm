@@ -83,16 +83,18 @@ sub run_helper {
         return $text;
     }
 
-    my $said = "$told $text";
+    my $reason = $is_late ? "no answer in $HELPER_TIMEOUT seconds" : _reason("$told $text");
+    die "$HELPER $arguments[0]: " . ($reason || "exit status $status") . "\n";
+}
+
+# What the helper said, in one line.
+sub _reason {
+    my ($said) = @_;
+
     $said =~ s/\s+/ /g;
     $said =~ s/\A | \z//g;
     $said =~ s/\Apve-xdelta3(?: vma)?: //; # we say so
-    die "$HELPER $arguments[0]: "
-        . (
-        $is_late
-        ? "no answer in $HELPER_TIMEOUT seconds"
-        : shown($said, $MAX_ERROR) || "exit status $status"
-        ) . "\n";
+    return shown($said, $MAX_ERROR);
 }
 
 # The first bytes that a command says, what it says of errors, and whether it kept silent for too
@@ -368,15 +370,8 @@ A handle to read the decoded stream of a differential from; C<$limit> in KiB/s i
 sub open_decoder {
     my ($archive, $limit) = @_;
 
-    my $info = parse_name(basename($archive));
-    my ($dir) = $archive =~ m!\A(/.*)/[^/]+\z!s
-        or die "internal error - '" . shown($archive) . "' is not an absolute path\n";
-    my ($path, $base) = ("$dir/$info->{name}", "$dir/$info->{base}");
-    check_base($base);
-    check_archive($path);
-
+    my ($path, @decoder) = _decoder_of($archive);
     local %ENV = (PATH => $SAFE_PATH);
-    my @decoder = @{ decoder_command(encode_path($base)) };
     my $fh;
     if (!$limit) {
         open($fh, '-|', @decoder, $path) or die "cannot start $HELPER - $!\n";
@@ -394,6 +389,19 @@ sub open_decoder {
         POSIX::_exit(127);
     }
     return $fh;
+}
+
+# A differential's path and the command that decodes it, if its full and it can be read.
+sub _decoder_of {
+    my ($archive) = @_;
+
+    my $info = parse_name(basename($archive));
+    my ($dir) = $archive =~ m!\A(/.*)/[^/]+\z!s
+        or die "internal error - '" . shown($archive) . "' is not an absolute path\n";
+    my ($path, $base) = ("$dir/$info->{name}", "$dir/$info->{base}");
+    check_base($base);
+    check_archive($path);
+    return ($path, @{ decoder_command(encode_path($base)) });
 }
 
 =head2 close_decoder($fh, $archive)
@@ -421,14 +429,14 @@ against.
 sub probe {
     my ($archive) = @_;
 
-    my $stream = open_decoder($archive);
-    my $count = read($stream, my $start, 512);
-    if (!$count) {
-        close_decoder($stream, $archive);
-        die "'" . basename($archive) . "' is empty\n";
-    }
-    close($stream); # decoding stops here, so its status says nothing
-    return;
+    my ($path, @decoder) = _decoder_of($archive);
+    my ($said, $told, $is_late) = _output_of([@decoder, $path], 512);
+    my $status = $?;
+    return if $said ne ''; # decoding stops here, so its status says nothing
+
+    my $reason = $is_late ? "no answer in $HELPER_TIMEOUT seconds" : _reason($told);
+    $reason ||= $status ? "exit status $status" : 'it is empty';
+    die "decoding '" . basename($path) . "' failed - $reason\n";
 }
 
 =head2 check_base($path)
