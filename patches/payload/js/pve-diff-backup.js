@@ -1131,7 +1131,7 @@
                         },
                     },
                     {
-                        header: text('Comment'), dataIndex: 'comment', flex: 1, minWidth: 80,
+                        header: text('Comment'), dataIndex: 'comment', flex: 1, minWidth: 110,
                         renderer: function (value, meta, record) { return Ext.htmlEncode(value || record.data.id); },
                     },
                 ]), { emptyText: text('No backup jobs.') });

@@ -140,6 +140,9 @@ module.exports = async (web) => {
 		await choose(GUEST_LIST, third);
 		await press('Restore');
 		await web.until('the hint', () => web.exists('window displayfield[name=fullBackupHint]'));
+		// Closed while it still reads the configuration, Proxmox' window fails.
+		await web.until('the configuration', () => web.page.evaluate(() =>
+			![...document.querySelectorAll('.x-mask-msg')].some((mask) => mask.offsetParent)));
 		await shot('2-restore');
 		await web.closeWindows();
 
