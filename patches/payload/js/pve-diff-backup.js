@@ -265,7 +265,7 @@
             'The file systems of a VM are not read here. On node {0}, as root, these commands show its disks as files, without restoring them:':
                 'Los sistemas de archivos de una VM no se leen aquí. En el nodo {0}, como root, estas órdenes muestran sus discos como archivos, sin restaurarlos:',
             'Use the disks read-only, for instance with losetup, qemu-nbd or guestmount (pve-xdelta3 vma mount --help). A guest that you do not trust is best looked at in another VM.':
-                'Use los discos solo para lectura, por ejemplo con losetup, qemu-nbd o guestmount (pve-xdelta3 vma mount --help). Un huésped en el que no confía se examina mejor en otra VM.',
+                'Use los discos solo para lectura, por ejemplo con losetup, qemu-nbd o guestmount (pve-xdelta3 vma mount --help). Un guest en el que no confía se examina mejor en otra VM.',
             'Verify backups': 'Verificar respaldos',
             'Make a full backup of a differential': 'Hacer de un diferencial un respaldo completo',
             'Patch the node (pve-diff-backup)': 'Actualizar el nodo (pve-diff-backup)',
@@ -362,7 +362,7 @@
             'The file systems of a VM are not read here. On node {0}, as root, these commands show its disks as files, without restoring them:':
                 'I file system di una VM non vengono letti qui. Sul nodo {0}, come root, questi comandi mostrano i suoi dischi come file, senza ripristinarli:',
             'Use the disks read-only, for instance with losetup, qemu-nbd or guestmount (pve-xdelta3 vma mount --help). A guest that you do not trust is best looked at in another VM.':
-                'Usi i dischi in sola lettura, per esempio con losetup, qemu-nbd o guestmount (pve-xdelta3 vma mount --help). Un ospite di cui non si fida va esaminato in un\'altra VM.',
+                'Usi i dischi in sola lettura, per esempio con losetup, qemu-nbd o guestmount (pve-xdelta3 vma mount --help). Un guest di cui non si fida va esaminato in un\'altra VM.',
             'Verify backups': 'Verifica dei backup',
             'Make a full backup of a differential': 'Fare di un differenziale un backup completo',
             'Patch the node (pve-diff-backup)': 'Aggiornare il nodo (pve-diff-backup)',
@@ -456,7 +456,7 @@
             'Read the names of files in a backup': '读取备份中的文件名',
             'Send files of a backup': '发送备份中的文件',
             'The file systems of a VM are not read here. On node {0}, as root, these commands show its disks as files, without restoring them:':
-                '此处不读取虚拟机的文件系统。在节点 {0} 上以 root 身份运行以下命令，无需恢复即可将其磁盘显示为文件：',
+                '此处不读取虚拟机的文件系统。在节点 {0} 上以 root 身份运行以下命令，无需还原即可将其磁盘显示为文件：',
             'Use the disks read-only, for instance with losetup, qemu-nbd or guestmount (pve-xdelta3 vma mount --help). A guest that you do not trust is best looked at in another VM.':
                 '请以只读方式使用这些磁盘，例如用 losetup、qemu-nbd 或 guestmount（pve-xdelta3 vma mount --help）。不受信任的客户机最好在另一台虚拟机中查看。',
             'Verify backups': '验证备份',
