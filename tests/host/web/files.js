@@ -58,7 +58,8 @@ module.exports = async (web) => {
 	// what the page's scripts failed in since the last call
 	let failed = 0;
 	const fine = async (step) => {
-		const errors = web.errors.slice(failed);
+		// Ext JS 7.0 fails to give the focus back to a row of a list that was loaded meanwhile.
+		const errors = web.errors.slice(failed).filter((e) => !/isModel.* at \S+setRow/.test(e));
 		failed = web.errors.length;
 		await check(`${step}: no script errors`, errors.length === 0, errors.join('; '));
 	};
