@@ -8,16 +8,17 @@ use std::thread;
 use crossbeam_channel::bounded;
 
 use super::answers::*;
+use super::clients::Place;
 use super::handshake::Chosen;
-use super::{Export, Server, Stream};
+use super::{Export, STACK, Server, Socket, Stream};
 
 /// The threads that answer requests, and how many requests may wait for them.
 const THREADS: usize = 4;
 const WAITING: usize = 64;
-/// How many bytes are read of the export at once.
-const PART: usize = 256 << 10;
-/// The longest simple answer that is complete before it is sent.
-const WHOLE: usize = 1 << 20;
+/// How many bytes are read of the export at once. Each thread has so much in memory at most.
+const PART: usize = 128 << 10;
+/// The longest part of an answer that is sent together with what stands before it.
+const SHORT: usize = 64 << 10;
 /// The most runs in an answer about holes.
 const MAX_RUNS: usize = 4096;
 
@@ -25,7 +26,8 @@ const MAX_RUNS: usize = 4096;
 struct Shared<'a> {
     server: &'a Server,
     chosen: &'a Chosen<'a>,
-    out: Mutex<Stream>,
+    place: &'a Place,
+    out: Mutex<Socket>,
     /// Whether an answer could not be sent: the other requests are not answered either.
     broken: AtomicBool,
 }
@@ -34,11 +36,12 @@ struct Shared<'a> {
 ///
 /// # Errors
 /// Fails where the connection does, or the client does not keep to the protocol.
-pub(super) fn run(server: &Server, mut stream: Stream, chosen: Chosen<'_>) -> io::Result<()> {
+pub(super) fn run(server: &Server, mut stream: Stream, place: &Place, chosen: Chosen<'_>) -> io::Result<()> {
     let shared = Shared {
         server,
         chosen: &chosen,
-        out: Mutex::new(stream.try_clone()?),
+        place,
+        out: Mutex::new(stream.socket.try_clone()?),
         broken: AtomicBool::new(false),
     };
     let (send, requests) = bounded::<Request>(WAITING);
@@ -53,8 +56,9 @@ pub(super) fn run(server: &Server, mut stream: Stream, chosen: Chosen<'_>) -> io
             if request.command == CMD_DISCONNECT {
                 break Ok(());
             }
+            place.heard();
             // A client that asks one thing at a time needs one thread.
-            if threads == 0 || (threads < THREADS && !send.is_empty()) {
+            if threads == 0 || (threads < THREADS && !send.is_empty() && place.is_one_of_few()) {
                 let (requests, shared) = (requests.clone(), &shared);
                 let work = move || {
                     for request in requests {
@@ -68,10 +72,7 @@ pub(super) fn run(server: &Server, mut stream: Stream, chosen: Chosen<'_>) -> io
                         }
                     }
                 };
-                match thread::Builder::new()
-                    .name("answer".into())
-                    .stack_size(512 << 10)
-                    .spawn_scoped(scope, work)
+                match thread::Builder::new().name("answer".into()).stack_size(STACK).spawn_scoped(scope, work)
                 {
                     Ok(_) => threads += 1,
                     Err(error) if threads == 0 => break Err(error),
@@ -119,9 +120,11 @@ impl Shared<'_> {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         match parts {
             // A short answer is one packet.
-            [head, data] if data.len() < PART => out.write_all(&[*head, *data].concat()),
+            [head, data] if data.len() < SHORT => out.write_all(&[*head, *data].concat()),
             _ => parts.iter().try_for_each(|part| out.write_all(part)),
-        }
+        }?;
+        self.place.heard();
+        Ok(())
     }
 
     fn refuse(&self, request: &Request, number: u32, text: &str, at: Option<u64>) -> io::Result<()> {
@@ -163,8 +166,7 @@ impl Shared<'_> {
                 at += len;
                 continue;
             }
-            buf.resize(len as usize, 0);
-            match self.server.read(self.export(), at, &mut buf) {
+            match self.server.read(self.export(), at, len as usize, &mut buf) {
                 Ok(()) => self.send(&[&data(last, request.cookie, at, buf.len()), &buf])?,
                 Err(failed) => return self.refuse(request, EIO, &failed.to_string(), Some(at)),
             }
@@ -174,27 +176,32 @@ impl Shared<'_> {
     }
 
     fn read_simple(&self, request: &Request) -> io::Result<()> {
-        let mut left = request.len as usize;
-        let mut buf = vec![0; left.min(WHOLE)];
-        if self.server.read(self.export(), request.offset, &mut buf).is_err() {
-            return self.refuse(request, EIO, "", None);
+        let (start, end) = (request.offset, request.offset + u64::from(request.len));
+        let mut buf = Vec::new();
+        let part = |at: u64, buf: &mut Vec<u8>| {
+            self.server.read(self.export(), at, (end - at).min(PART as u64) as usize, buf)
+        };
+        // Once the answer has begun, no error can be told: so all of a long one is read once before that.
+        let mut at = start;
+        while at < end {
+            if part(at, &mut buf).is_err() {
+                return self.refuse(request, EIO, "", None);
+            }
+            at += buf.len() as u64;
+        }
+        let head = simple(request.cookie, 0);
+        if buf.len() as u64 == end - start {
+            return self.send(&[&head, &buf]);
         }
         // Nobody else may write between the parts of an answer.
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let head = simple(request.cookie, 0);
-        match left <= WHOLE / 4 {
-            true => out.write_all(&[&head[..], &buf].concat())?,
-            false => out.write_all(&head).and_then(|()| out.write_all(&buf))?,
-        }
-        let mut at = request.offset + buf.len() as u64;
-        left -= buf.len();
-        while left > 0 {
-            buf.truncate(left);
-            // An error can no longer be told: the connection ends with it.
-            self.server.read(self.export(), at, &mut buf)?;
+        out.write_all(&head)?;
+        let mut at = start;
+        while at < end {
+            part(at, &mut buf)?;
             out.write_all(&buf)?;
+            self.place.heard();
             at += buf.len() as u64;
-            left -= buf.len();
         }
         Ok(())
     }
