@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -21,6 +21,8 @@ use fuser::{
     ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL,
     SessionUnmounter,
 };
+
+use rustix::fs::{AtFlags, StatxFlags};
 
 pub use container::Container;
 pub use disks::Disks;
@@ -109,6 +111,8 @@ pub struct Mount {
 pub struct Unmount {
     unmounter: SessionUnmounter,
     at: PathBuf,
+    /// The device of the mount, which no other one has while this one is served.
+    device: (u32, u32),
 }
 
 impl Mount {
@@ -121,11 +125,7 @@ impl Mount {
         how: &How,
         trouble: impl Fn(&str) + Send + Sync + 'static,
     ) -> io::Result<(Mount, Unmount)> {
-        let files = Files {
-            source: Box::new(source),
-            trouble: Box::new(trouble),
-            open: Mutex::new(Open { files: HashMap::new(), next: 1 }),
-        };
+        let files = Files { source: Box::new(source), trouble: Box::new(trouble), open: Mutex::default() };
         let mut config = Config::default();
         // A comma would begin another option.
         let name = how.name.replace([',', '\\', '\n'], "_");
@@ -145,7 +145,8 @@ impl Mount {
         let at = how.at.canonicalize()?;
         let mut session = Session::new(files, &at, &config)?;
         let unmounter = session.unmount_callable();
-        Ok((Mount { session }, Unmount { unmounter, at }))
+        let device = device(&at)?;
+        Ok((Mount { session }, Unmount { unmounter, at, device }))
     }
 
     /// Answers the kernel until it is unmounted, by whomever.
@@ -158,16 +159,29 @@ impl Mount {
 }
 
 impl Unmount {
-    /// Unmounts; where files are still open there, the mount vanishes at once and ends with the last of them.
+    /// Unmounts; where files are still open there, the mount vanishes at once and ends with the last of them. What others have
+    /// mounted over it stays.
     ///
     /// # Errors
-    /// Fails where the system does not let this user.
+    /// Fails where the system does not let this user, or something else lies over the mount.
     pub fn unmount(mut self) -> io::Result<()> {
+        // The system unmounts whatever is at a path.
+        if device(&self.at)? != self.device {
+            let text = "something else is mounted over it, and stays; what lies below can be read no more (umount twice)";
+            return Err(io::Error::other(text));
+        }
         if self.unmounter.unmount().is_ok() {
             return Ok(());
         }
         Ok(rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH)?)
     }
+}
+
+/// The device of what is mounted at a path. The one who serves it is not asked.
+fn device(path: &Path) -> io::Result<(u32, u32)> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::SYMLINK_NOFOLLOW;
+    let told = rustix::fs::statx(rustix::fs::CWD, path, flags, StatxFlags::empty())?;
+    Ok((told.stx_dev_major, told.stx_dev_minor))
 }
 
 /// What the kernel asks.
@@ -177,10 +191,23 @@ struct Files {
     open: Mutex<Open>,
 }
 
+#[derive(Default)]
 struct Open {
     files: HashMap<u64, Arc<dyn Sparse>>,
+    /// What is in the folders that are being read: their list is made once for each reader.
+    folders: HashMap<u64, Arc<List>>,
     next: u64,
 }
+
+impl Open {
+    fn handle(&mut self) -> FileHandle {
+        self.next += 1;
+        FileHandle(self.next)
+    }
+}
+
+/// Names, and their files.
+type List = Vec<(Vec<u8>, Node)>;
 
 fn node(ino: INodeNo) -> Node {
     (ino.0 - 1) as Node
@@ -212,8 +239,12 @@ impl Files {
         })
     }
 
+    fn state(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn opened(&self, handle: FileHandle) -> Option<Arc<dyn Sparse>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).files.get(&handle.0).cloned()
+        self.state().files.get(&handle.0).cloned()
     }
 
     fn failed(&self, error: &io::Error) -> Errno {
@@ -255,11 +286,10 @@ impl Filesystem for Files {
     fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         match self.source.open(node(ino)) {
             Ok(file) => {
-                let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-                let handle = open.next;
-                open.next += 1;
-                open.files.insert(handle, file);
-                reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE);
+                let mut open = self.state();
+                let handle = open.handle();
+                open.files.insert(handle.0, file);
+                reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE);
             }
             Err(error) => reply.error(self.failed(&error)),
         }
@@ -275,7 +305,7 @@ impl Filesystem for Files {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&handle.0);
+        self.state().files.remove(&handle.0);
         reply.ok();
     }
 
@@ -331,13 +361,27 @@ impl Filesystem for Files {
         if wanted { reply.error(Errno::ENXIO) } else { reply.offset(size as i64) }
     }
 
-    fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let folder = node(ino);
         let mut list = vec![(b".".to_vec(), folder), (b"..".to_vec(), self.source.parent(folder))];
         list.extend(self.source.list(folder));
-        for (n, (name, node)) in list.into_iter().enumerate().skip(offset as usize) {
-            let Some(attributes) = self.source.attributes(node) else { continue };
-            if reply.add(number(node), n as u64 + 1, attributes.kind, OsStr::from_bytes(&name)) {
+        let mut open = self.state();
+        let handle = open.handle();
+        open.folders.insert(handle.0, Arc::new(list));
+        reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.state().folders.remove(&handle.0);
+        reply.ok();
+    }
+
+    fn readdir(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let list = self.state().folders.get(&handle.0).cloned();
+        let Some(list) = list else { return reply.error(Errno::EBADF) };
+        for (n, (name, node)) in list.iter().enumerate().skip(offset as usize) {
+            let Some(attributes) = self.source.attributes(*node) else { continue };
+            if reply.add(number(*node), n as u64 + 1, attributes.kind, OsStr::from_bytes(name)) {
                 break;
             }
         }
