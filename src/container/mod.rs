@@ -9,6 +9,7 @@
 //! * A stream is compressed by an [`Encoder`]. Several threads may do that (`workers`): `ordered` takes their results in order,
 //!   and `blocks` is the common part of encoders that write block by block.
 //!
+//! * Whether damage to a file shows at all is told by [`has_checksums`].
 //! * What is left of a damaged file is handed out in pieces by [`salvage`].
 //!
 //! Anything that is cut short or damaged ends in an error, as far as the format lets one see it.
@@ -22,6 +23,7 @@ pub mod lzop;
 pub mod lzw;
 mod members;
 mod ordered;
+mod proof;
 mod random_access;
 mod read_at;
 pub mod salvage;
@@ -37,6 +39,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 
 pub use extent::Extent;
+pub use proof::has_checksums;
 pub use random_access::{RandomAccess, RandomReader};
 pub use read_at::{RawFile, ReadAt, Sequential, Sparse};
 pub use skip::{ByReading, Skip};

@@ -30,6 +30,7 @@ use std::io;
 pub use format::{MAGIC, is_lzop};
 pub use reader::Reader;
 pub use seekable::Seekable;
+pub(super) use seekable::has_checksums;
 pub use writer::Writer;
 
 use crate::container::lzo;

@@ -143,6 +143,16 @@ impl Seekable {
     }
 }
 
+/// Whether the blocks of an lzop file have checksums of their content, by its first member.
+///
+/// # Errors
+/// Fails where the file cannot be read or is no lzop file.
+pub(in crate::container) fn has_checksums(file: &File) -> io::Result<bool> {
+    let mut scanner = Scanner::new(Cursor::new(file, 0));
+    scanner.next_block()?;
+    Ok(scanner.checks().is_some_and(|checks| checks.of_content()))
+}
+
 /// The error of a file that is no longer what it was when it was opened.
 fn changed() -> Error {
     Error::Corrupt { offset: 0, what: "it changed while it was being read".into() }
