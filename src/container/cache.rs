@@ -186,6 +186,20 @@ impl<T: Value> Cache<T> {
         Ok(value)
     }
 
+    /// Returns the value of `key` if it is kept and holds `range`.
+    pub fn peek(&self, key: u64, range: &Range<usize>) -> Option<Arc<T>> {
+        let mut state = self.lock();
+        state.clock += 1;
+        let now = state.clock;
+        match state.slots.get_mut(&key)? {
+            Slot::Ready(kept) if kept.value.holds(range) => {
+                kept.used = now;
+                Some(Arc::clone(&kept.value))
+            }
+            _ => None,
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -356,8 +370,16 @@ mod tests {
         };
         assert_eq!([1, 2, 1, 3, 1].map(get), [10, 20, 10, 30, 10]);
         assert_eq!(loads.load(Ordering::Relaxed), 3);
+        // A look is a use, and loads nothing.
+        assert_eq!(
+            (cache.peek(1, &(0..1)).as_deref(), cache.peek(3, &(0..1)).as_deref()),
+            (Some(&10), Some(&30))
+        );
+        assert!(cache.peek(2, &(0..1)).is_none());
+        cache.peek(1, &(0..1));
         get(2);
         assert_eq!(loads.load(Ordering::Relaxed), 4);
+        assert!(cache.peek(3, &(0..1)).is_none());
     }
 
     /// Loads that a plan of keys and ranges needs.

@@ -57,7 +57,18 @@ impl Decoder {
             // In a file of another program, one entry of the seek table may stand for several frames.
             let wanted = if self.next == 0 { FRAME_START } else { self.next };
             raw.resize(wanted.min(compressed - self.read), 0);
-            file.read_exact_at(&mut raw, frame.offset + self.read as u64)?;
+            file.read_exact_at(&mut raw, frame.offset + self.read as u64).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::UnexpectedEof => {
+                        let text = format!(
+                            "the file was cut short: its zstd frame at byte {} is not there",
+                            frame.offset
+                        );
+                        io::Error::new(error.kind(), text)
+                    }
+                    _ => error,
+                }
+            })?;
             let mut input = InBuffer::around(&raw);
             let next = self.zstd.decompress_stream(&mut out, &mut input);
             self.next = next.map_err(|e| damaged(format!("is damaged ({})", get_error_name(e))))?;
@@ -128,6 +139,11 @@ impl FrameContent {
     /// Whether this is the front of frame number `n`, and can be decompressed further.
     pub(super) fn continues(&self, n: usize) -> bool {
         self.frame == n && self.rest.is_some()
+    }
+
+    /// Whether the frame was decompressed to its end, where its checksum is.
+    pub(super) fn is_complete(&self) -> bool {
+        self.rest.is_none()
     }
 
     /// Decompresses the frame up to `end` at least.

@@ -167,6 +167,56 @@ impl FrameReader {
         Ok(())
     }
 
+    /// Reads what is kept decompressed. The result is `false` where not all of it is.
+    pub fn read_kept(&self, pos: u64, mut buf: &mut [u8]) -> bool {
+        for (n, range) in self.file.frames_with(Extent::new(pos, buf.len() as u64)) {
+            let Some(content) = self.cache.peek(n as u64, &range) else { return false };
+            let (now, later) = buf.split_at_mut(range.len());
+            match content.get(&range) {
+                Some(bytes) => now.copy_from_slice(bytes),
+                None => return false,
+            }
+            buf = later;
+        }
+        buf.is_empty()
+    }
+
+    /// Reads with [`ReadOptions::fronts`]. The result tells whether all frames were decompressed to their ends, so that their
+    /// checksums prove what was read.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_at`].
+    pub fn read_fronts(&self, pos: u64, mut buf: &mut [u8]) -> io::Result<bool> {
+        let mut proved = true;
+        for (n, range) in self.file.frames_with(Extent::new(pos, buf.len() as u64)) {
+            let content = self.frame(n, range.clone())?;
+            proved &= content.is_complete();
+            let (now, later) = buf.split_at_mut(range.len());
+            let bytes = content.get(&range);
+            now.copy_from_slice(
+                bytes.ok_or_else(|| invalid(format!("frame {n} of the zstd file is too short")))?,
+            );
+            buf = later;
+        }
+        if buf.is_empty() { Ok(proved) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// Decompresses a frame for those who will read it next.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_at`].
+    pub fn load(&self, n: usize) -> io::Result<()> {
+        match self.file.frames.get(n) {
+            Some(frame) => self.frame(n, 0..frame.content as usize).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The file that is read.
+    pub fn file(&self) -> &Arc<Seekable> {
+        &self.file
+    }
+
     /// Announces that turn `turn` will read these extents. Turns are announced in order; a turn is over when
     /// [`FrameReader::passed`] says so. What will be read soonest is then kept longest. Without announcements everything
     /// is read right too, only slower.

@@ -173,6 +173,11 @@ impl Seekable {
         declared(&self.file, self.frames.get(n)?).ok()?
     }
 
+    /// Number of data frames.
+    pub fn frames(&self) -> usize {
+        self.frames.len()
+    }
+
     /// Number of side frames.
     pub fn sides(&self) -> usize {
         self.sides.len()
@@ -205,6 +210,12 @@ impl Seekable {
     /// of frames.
     pub fn frame_at(&self, pos: u64) -> usize {
         self.frames.partition_point(|f| f.start + u64::from(f.content) <= pos)
+    }
+
+    /// Number of side frames that lie before data frame `n`.
+    pub fn sides_before(&self, n: usize) -> usize {
+        let offset = self.frames.get(n).map_or(u64::MAX, |frame| frame.offset);
+        self.sides.partition_point(|side| side.pos < offset)
     }
 
     /// The frames that hold an extent of the content: their numbers, and the bytes of each that belong to the extent.
