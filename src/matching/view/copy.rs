@@ -10,20 +10,24 @@
 //! The key is a checksum of what identifies the file: device, inode, length, times, and samples of its bytes. Copies lie
 //! in a folder that nobody else can write to, else they get no name and go with the program. One that was not used for a
 //! week is removed.
+//!
+//! Until it is complete a copy has no name either, so that it goes with a program that is killed. Where the file system needs a
+//! name, its writer holds a lock (flock), and the next program removes those that nobody holds.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock};
 
 use super::Opening;
 use crate::container;
 use crate::container::ReadAt;
-use crate::container::seekable::{FrameReader, ReadOptions, Seekable, Tag, Writer};
+use crate::container::seekable::{ReadOptions, Seekable, Tag, Writer};
 use crate::matching::base::Base;
 use crate::matching::fingerprint::checksum;
 use crate::matching::{BaseProblem, Error};
@@ -39,7 +43,9 @@ const FRAME: usize = 256 << 10;
 /// The name of the folder below the user's folder of caches, and what the names in it end in.
 const FOLDER: &str = "pve-xdelta3";
 const ENDING: &str = ".copy";
-/// A copy that was not used for so long is removed, and what a killed program left is after a day.
+/// The names of copies that are not complete.
+const NEW: [&str; 2] = ["new-", ".tmp"];
+/// A copy that was not used for so long is removed.
 const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 const LEFT: Duration = Duration::from_secs(24 * 3600);
 /// So many bytes of the file system stay free, or this share of a small one: a copy is no reason to fill a disk.
@@ -65,7 +71,7 @@ pub(super) struct Copied {
 
 /// The content of a copy.
 pub(super) struct CopyReader {
-    content: FrameReader,
+    content: Box<dyn ReadAt>,
     path: Option<PathBuf>,
 }
 
@@ -73,7 +79,7 @@ impl Copied {
     /// Opens the content; so many bytes are kept decompressed.
     pub fn reader(&self, cache: usize) -> CopyReader {
         let options = ReadOptions { cache, checksums: true, fronts: false };
-        CopyReader { content: self.content.reader(options), path: self.path.clone() }
+        CopyReader { content: Box::new(self.content.reader(options)), path: self.path.clone() }
     }
 }
 
@@ -196,16 +202,13 @@ impl Store {
             ),
             source,
         };
-        let file = self.new_file().map_err(failed)?;
+        let file = New::begin(self.folder.as_deref()).map_err(failed)?;
         let room = Room::of(file.as_file()).map_err(failed)?;
         let added = write(&file, key, room, &failed, make)?;
         let done = file.as_file().try_clone().map_err(failed)?;
         // What does not get its name serves this program alone.
-        let mut path = None;
-        if let (Some(folder), New::Named(named)) = (&self.folder, file) {
-            let named_now = folder.join(name(key));
-            path = named.persist(&named_now).is_ok().then_some(named_now);
-        }
+        let named = self.folder.as_ref().map(|folder| folder.join(name(key)));
+        let path = named.filter(|path| file.persist(path).is_ok());
         let content =
             Seekable::open(done).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
         Ok(Copied { content: Arc::new(content), path, added })
@@ -225,13 +228,13 @@ impl Store {
         let key = identity.key(named);
         let failed = |source| Error::Io { what: "cannot keep it".into(), source };
         let write = || {
-            let file = self.new_file().map_err(failed)?;
+            let file = New::begin(Some(folder)).map_err(failed)?;
             let room = Room::of(file.as_file()).map_err(failed)?;
             write(&file, key, room, &failed, |out| out(bytes).map(|()| Vec::new()))?;
             Ok::<_, Error>(file)
         };
-        if let Ok(New::Named(file)) = write() {
-            let _ = file.persist(folder.join(name(key)));
+        if let Ok(file) = write() {
+            let _ = file.persist(&folder.join(name(key)));
         }
     }
 
@@ -263,47 +266,96 @@ impl Store {
         (content.sides() > 0).then_some(Copied { content: Arc::new(content), path: Some(named), added })
     }
 
-    fn new_file(&self) -> io::Result<New> {
-        match &self.folder {
-            Some(folder) => {
-                Ok(New::Named(tempfile::Builder::new().prefix("new-").suffix(".tmp").tempfile_in(folder)?))
-            }
-            None => Ok(New::Nameless(tempfile::tempfile_in(temporary())?)),
-        }
-    }
-
-    /// Removes copies that were not used for long.
+    /// Removes copies that were not used for long, and what killed programs left.
     fn sweep(&self) {
         let Some(entries) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let limit = match () {
-                () if name.ends_with(ENDING) => UNUSED,
-                () if name.starts_with("new-") && name.ends_with(".tmp") => LEFT,
-                () => continue,
+            let goes = match () {
+                () if name.ends_with(ENDING) => is_older(&entry.path(), UNUSED),
+                () if name.starts_with(NEW[0]) && name.ends_with(NEW[1]) => is_left(&entry.path()),
+                () => false,
             };
-            let used = entry.metadata().and_then(|m| m.modified());
-            let age = used.ok().and_then(|used| SystemTime::now().duration_since(used).ok());
-            if age.is_some_and(|age| age > limit) {
+            if goes {
                 let _ = fs::remove_file(entry.path());
             }
         }
     }
 }
 
+fn is_older(path: &Path, limit: Duration) -> bool {
+    let changed = fs::symlink_metadata(path).and_then(|m| m.modified());
+    let age = changed.ok().and_then(|changed| SystemTime::now().duration_since(changed).ok());
+    age.is_some_and(|age| age > limit)
+}
+
+/// Whether nobody writes a copy any more.
+fn is_left(path: &Path) -> bool {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    // Some network file systems lock only what is open for writing.
+    let file = File::options().read(true).write(true).custom_flags(flags.bits() as i32).open(path);
+    file.is_ok_and(|file| match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => true,
+        Err(rustix::io::Errno::WOULDBLOCK) => false,
+        // Where nothing can be locked, time tells.
+        Err(_) => is_older(path, LEFT),
+    })
+}
+
 /// A file that is being written.
 enum New {
-    Named(tempfile::NamedTempFile),
+    /// It has no name, and goes with the program.
     Nameless(File),
+    /// Its name goes with this, or with the next program. It is locked.
+    Named(tempfile::NamedTempFile),
 }
 
 impl New {
+    /// Begins a file in a folder, or one that will never have a name.
+    fn begin(folder: Option<&Path>) -> io::Result<New> {
+        let Some(folder) = folder else { return Ok(New::Nameless(tempfile::tempfile_in(temporary())?)) };
+        let (flags, mode) = (OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(0o600));
+        match rustix::fs::open(folder, flags, mode) {
+            Ok(file) => Ok(New::Nameless(file.into())),
+            // Not every file system has files without names.
+            Err(_) => New::named(folder),
+        }
+    }
+
+    fn named(folder: &Path) -> io::Result<New> {
+        loop {
+            let file = tempfile::Builder::new().prefix(NEW[0]).suffix(NEW[1]).tempfile_in(folder)?;
+            // Where nothing can be locked, others cannot either, and leave it alone for a day.
+            let _ = flock(file.as_file(), FlockOperation::NonBlockingLockExclusive);
+            // Another program may have taken it for one that was left, before it was locked.
+            if file.as_file().metadata()?.nlink() > 0 {
+                return Ok(New::Named(file));
+            }
+        }
+    }
+
     fn as_file(&self) -> &File {
         match self {
             New::Named(file) => file.as_file(),
             New::Nameless(file) => file,
         }
+    }
+
+    /// Gives it its name, in the folder where it was begun. What had that name before goes.
+    fn persist(self, path: &Path) -> io::Result<()> {
+        let file = match self {
+            New::Named(file) => return file.persist(path).map(drop).map_err(|error| error.error),
+            New::Nameless(file) => file,
+        };
+        // A name that is taken cannot be given, only to what has another one already.
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let named = tempfile::Builder::new().prefix(NEW[0]).suffix(NEW[1]).make_in(folder, |name| {
+            Ok(rustix::fs::linkat(rustix::fs::CWD, &own, rustix::fs::CWD, name, AtFlags::SYMLINK_FOLLOW)?)
+        })?;
+        named.into_temp_path().persist(path).map_err(|error| error.error)
     }
 }
 
