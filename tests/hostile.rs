@@ -10,6 +10,7 @@ use pve_diff_backup::matching::base::Base;
 use pve_diff_backup::matching::restore::{Differential, Options};
 use pve_diff_backup::text::told;
 use pve_diff_backup::vcdiff::{MAX_WINDOW, varint};
+use pve_diff_backup::vma;
 
 const BASE: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
 const TARGET: &[u8] = b"newghijkhijkhijkghijxxxxxx";
@@ -377,4 +378,31 @@ fn application_headers_with_any_number_of_parts() {
         assert_eq!((&out[..], result), (TARGET, Ok(())), "{short}");
         assert!(cost < counting::MEMORY, "{short} took {cost}");
     }
+}
+
+/// Disks of this many GiB each, as the header of an archive names them.
+fn disks(count: u8, gib: u64) -> vma::Header {
+    let device = |id: u8| vma::Device { id: id + 1, name: format!("drive-scsi{id}"), size: gib << 30 };
+    vma::Header { uuid: [1; 16], ctime: 0, configs: Vec::new(), devices: (0..count).map(device).collect() }
+}
+
+#[test]
+fn disks_of_any_size_cost_no_more_than_their_file() {
+    let _turn = counting::turn();
+    // Zeros of 80 TiB in a file of 10 kB, which is never an honest one; and 64 GiB with some data.
+    let content = 20 << 30;
+    let (hostile, cost) = counting::cost(|| vma::Index::new(disks(40, 2048), content, 10_000).is_err());
+    assert!(hostile && cost < counting::MEMORY, "{cost}");
+    let honest = || {
+        let mut index = vma::Index::new(disks(1, 64), content, 200 << 20).unwrap();
+        for number in 0..1 << 20 {
+            let mask = if number % 1000 < 50 { 0xffff } else { 0 };
+            index.insert(u64::from(number) * 65_536, vma::Cluster { device: 1, number, mask }).unwrap();
+        }
+        let again = vma::Cluster { device: 1, number: 7, mask: 0 };
+        assert!(index.insert(0, again).is_err());
+        index.finish(std::sync::Arc::new(Vec::new())).unwrap().len()
+    };
+    let (disks, cost) = counting::cost(honest);
+    assert!(disks == 1 && cost < 2 << 20, "{cost}");
 }

@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::archive::Archive;
-use super::look;
+use super::look::{self, Archive};
 use crate::container::content_size;
 use crate::container::source::Found;
 use crate::files::{Kind, Tree};
@@ -57,7 +56,7 @@ fn look(args: &Args) -> anyhow::Result<Value> {
         unread.set(true);
         Box::new(Unread)
     };
-    let path = Path::new(&args.archive.name);
+    let path = &*args.archive.path;
     let view = match look::open_watched(path, args.archive.base.as_deref(), Found::ByName, &whole) {
         Err(_) if unread.get() => return Ok(json!({"state": "unread"})),
         view => view?,
@@ -115,7 +114,7 @@ fn build(archive: &Archive) -> anyhow::Result<()> {
     let whole = |path: &Path, inner: Stream| -> Stream {
         Box::new(Metered { inner, meter: meter.clone(), done: 0, of: content_size(path) })
     };
-    let path = Path::new(&archive.name);
+    let path = &*archive.path;
     let view = look::open_watched(path, archive.base.as_deref(), Found::ByName, &whole)?;
     look::is_containers(&view, archive)?;
     if look::kept(&view).is_none() {

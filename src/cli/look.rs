@@ -1,12 +1,14 @@
 //! Opens backups to be read at any position, for the commands that look into them without restoring them.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
+use clap::ValueHint;
 
-use super::archive::{self, full_beside, open_in_any_form};
+use super::archive::{full_beside, open_in_any_form};
 use super::progress::{Progress, Watched};
 use super::say::say;
 use crate::container::source::Found;
@@ -18,6 +20,24 @@ use crate::matching::{BaseProblem, Error};
 use crate::text::shown;
 use crate::vcdiff::{self, AppHeader};
 use crate::vma::{Device, Disk, Header, Index};
+
+/// An archive that is to be looked into.
+#[derive(Debug, PartialEq, Eq, clap::Args)]
+pub struct Archive {
+    /// The archive: a file, compressed or not, full or differential
+    #[arg(id = "ARCHIVE", value_hint = ValueHint::FilePath)]
+    pub(super) path: PathBuf,
+    /// The full backup of a differential (default: found beside it, by its name FULL--differential-DATE.vcdiff...)
+    #[arg(long, value_name = "FULL", value_hint = ValueHint::FilePath)]
+    pub(super) base: Option<PathBuf>,
+}
+
+impl Archive {
+    /// Writes its name for messages.
+    pub(super) fn shown(&self) -> String {
+        shown(&self.path)
+    }
+}
 
 /// Opens a backup; its full backup, if it is a differential whose full backup is not named, is found by its name. Where a file
 /// must be read as a whole first, a bar shows that unless `quiet`.
@@ -83,26 +103,26 @@ pub(super) fn open_watched(
     })
 }
 
-/// The most bytes of headers that are kept: those of some 100,000 files. Larger archives are walked over each time.
-const MAX_KEPT: u64 = 256 << 20;
+/// The most bytes of headers that are kept, compressed: those of a million files. Larger archives are walked over each time.
+const MAX_KEPT: u64 = 64 << 20;
 /// The name under which they are kept.
-const HEADERS: &str = "headers";
+const HEADERS: &str = "headers, zstd";
 
 /// Opens the files of a container's backup: its content, and its members. They are kept for the next time.
 ///
 /// # Errors
 /// Fails as [`View::open`] does, and where the archive is not that of a container, or is damaged where its members are told.
-pub(super) fn files(archive: &archive::Archive, quiet: bool) -> anyhow::Result<(Arc<dyn ReadAt>, Tree)> {
+pub(super) fn files(archive: &Archive, quiet: bool) -> anyhow::Result<(Arc<dyn ReadAt>, Tree)> {
     files_found(archive, Found::ByPerson, quiet)
 }
 
 /// As [`files`]. `found` tells how the path of the archive was found.
 pub(super) fn files_found(
-    archive: &archive::Archive,
+    archive: &Archive,
     found: Found,
     quiet: bool,
 ) -> anyhow::Result<(Arc<dyn ReadAt>, Tree)> {
-    let view = Arc::new(open_found(Path::new(&archive.name), archive.base.as_deref(), found, quiet)?);
+    let view = Arc::new(open_found(&archive.path, archive.base.as_deref(), found, quiet)?);
     is_containers(&view, archive)?;
     let content = Arc::clone(&view) as Arc<dyn ReadAt>;
     if let Some(tree) = kept(&view) {
@@ -119,7 +139,7 @@ pub(super) fn files_found(
 ///
 /// # Errors
 /// Fails where it is none.
-pub(super) fn is_containers(view: &View, archive: &archive::Archive) -> anyhow::Result<()> {
+pub(super) fn is_containers(view: &View, archive: &Archive) -> anyhow::Result<()> {
     match view.nature() {
         Nature::Tar => Ok(()),
         Nature::Vma => bail!("{} is a VM's backup, not a container's: see pve-xdelta3 vma", archive.shown()),
@@ -130,7 +150,8 @@ pub(super) fn is_containers(view: &View, archive: &archive::Archive) -> anyhow::
 /// Finds the members that an earlier look has kept.
 pub(super) fn kept(view: &View) -> Option<Tree> {
     let kept = view.load(&Store::of_user(), HEADERS, MAX_KEPT)?;
-    files::read(&kept[..], view.size()).ok()
+    let headers = zstd::Decoder::new(io::Cursor::new(kept)).ok()?;
+    files::read(headers, view.size(), view.stored()).ok()
 }
 
 /// Reads the members of an archive, and keeps them for the next time if they are not too many. `reached` is told the positions
@@ -139,31 +160,34 @@ pub(super) fn kept(view: &View) -> Option<Tree> {
 /// # Errors
 /// Fails where the archive is damaged where its members are told.
 pub(super) fn read_names(view: &View, reached: &(dyn Fn(u64) + Sync)) -> Result<Tree, files::Error> {
-    let mut kept = Kept { bytes: Vec::new(), is_whole: true };
-    let tree = files::walk(&Counted { content: view, reached }, &mut kept)?;
-    if kept.is_whole {
-        view.save(&Store::of_user(), HEADERS, &kept.bytes);
+    let counted = Counted { content: view, reached };
+    let Ok(mut kept) = zstd::Encoder::new(Kept(Some(Vec::new())), 1) else {
+        return files::walk(&counted, view.stored(), io::sink());
+    };
+    let tree = files::walk(&counted, view.stored(), &mut kept)?;
+    if let Some(kept) = kept.finish().ok().and_then(|kept| kept.0) {
+        view.save(&Store::of_user(), HEADERS, &kept);
     }
     Ok(tree)
 }
 
-/// Headers in memory, until they are too many.
-struct Kept {
-    bytes: Vec<u8>,
-    is_whole: bool,
-}
+/// Compressed headers in memory; none once they were too many.
+struct Kept(Option<Vec<u8>>);
 
-impl std::io::Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if (self.bytes.len() + bytes.len()) as u64 > MAX_KEPT {
-            (self.bytes, self.is_whole) = (Vec::new(), false);
-            return Err(std::io::ErrorKind::StorageFull.into());
+impl io::Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let kept = self.0.as_mut().filter(|kept| (kept.len() + bytes.len()) as u64 <= MAX_KEPT);
+        match kept {
+            Some(kept) => kept.extend_from_slice(bytes),
+            None => {
+                self.0 = None;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
         }
-        self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -179,7 +203,7 @@ impl ReadAt for Counted<'_> {
         self.content.size()
     }
 
-    fn read_at(&self, pos: u64, buf: &mut [u8]) -> std::io::Result<()> {
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
         (self.reached)(pos);
         self.content.read_at(pos, buf)
     }
@@ -195,17 +219,16 @@ pub(super) struct Disks {
 ///
 /// # Errors
 /// Fails as [`View::open`] does, and where the archive is not that of a VM, is damaged where its clusters are told, or lacks some.
-pub(super) fn disks(archive: &archive::Archive, quiet: bool) -> anyhow::Result<Disks> {
-    let path = Path::new(&archive.name);
-    let view = open(path, archive.base.as_deref(), quiet)?;
+pub(super) fn disks(archive: &Archive, quiet: bool) -> anyhow::Result<Disks> {
+    let view = open(&archive.path, archive.base.as_deref(), quiet)?;
     if view.nature() == Nature::Tar {
         bail!("{} is a container's backup (a tar archive), not a VM's: see pve-xdelta3 tar", archive.shown());
     }
     let view = Arc::new(view);
     let peeking = view.headers().with_context(|| archive.shown())?;
     let (header, len) = Header::read_at(&peeking).with_context(|| archive.shown())?;
-    let clusters = header.devices.iter().map(Device::clusters).sum();
-    let index = || Index::new(header.clone(), view.size()).with_context(|| archive.shown());
+    let clusters = header.devices.iter().map(Device::clusters).fold(0, u64::saturating_add);
+    let index = || Index::new(header.clone(), view.size(), view.stored()).with_context(|| archive.shown());
     let mut told = index()?;
     let mut wrong = None;
     let ends = view.clusters(clusters, |at, cluster| {
@@ -214,10 +237,11 @@ pub(super) fn disks(archive: &archive::Archive, quiet: bool) -> anyhow::Result<D
         }
     });
     let ends = ends.with_context(|| archive.shown())?;
-    if let Some(error) = wrong {
-        return Err(anyhow::Error::new(error).context(archive.shown()));
-    }
-    if ends != Some((len, view.size())) {
+    if ends == Some((len, view.size())) {
+        if let Some(error) = wrong {
+            return Err(anyhow::Error::new(error).context(archive.shown()));
+        }
+    } else {
         // One of them at a time, as each takes memory for all clusters.
         drop(told);
         told = index()?;

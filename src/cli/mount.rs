@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::ValueHint;
 
-use super::archive::{Archive, processors};
-use super::look;
+use super::archive::processors;
+use super::look::{self, Archive};
 use super::nbd::troubles;
 use super::signals::Ending;
 use crate::host::program;
@@ -46,8 +46,8 @@ pub struct Args {
     /// The folder to mount at, which must exist
     #[arg(value_hint = ValueHint::DirPath)]
     directory: PathBuf,
-    /// Let other users look inside, too, as far as owners and modes let them (users other than root need
-    /// user_allow_other in /etc/fuse.conf for that)
+    /// Let other users look inside, too: a container's files as far as their owners and modes let them, disks without a limit
+    /// (users other than root need user_allow_other in /etc/fuse.conf for that)
     #[arg(long)]
     allow_other: bool,
     /// Stay in the foreground until it is unmounted, or Ctrl-C
@@ -79,7 +79,7 @@ pub(super) fn run(args: &Args, what: What) -> anyhow::Result<()> {
     if !args.directory.is_dir() {
         bail!("{} is no folder: make it first", shown(&args.directory));
     }
-    // At the end the folder is unmounted, whatever is there then.
+    // It would hide what is there.
     let device = |path: &Path| std::fs::metadata(path).map(|m| m.dev()).ok();
     if device(&args.directory) != device(&args.directory.join("..")) {
         bail!("something is mounted at {} already: name another folder", shown(&args.directory));
@@ -96,7 +96,7 @@ pub(super) fn run(args: &Args, what: What) -> anyhow::Result<()> {
     match what {
         What::Disks => {
             let look::Disks { header, disks } = look::disks(&args.archive, args.quiet)?;
-            mount(args, Disks::new(&header, disks), background)
+            mount(args, Disks::new(&header, disks, args.allow_other), background)
         }
         What::Files => {
             let (archive, tree) = look::files(&args.archive, args.quiet)?;
@@ -109,7 +109,8 @@ fn mount(args: &Args, source: impl Source + 'static, background: bool) -> anyhow
     let name = args.archive.shown();
     let how = How { at: &args.directory, name: &name, others: args.allow_other, threads: processors() + 2 };
     let ending = Ending::new()?;
-    let (mount, unmount) = Mount::new(source, &how, troubles()).with_context(|| cannot(&args.directory))?;
+    let (mount, unmount) =
+        Mount::new(source, &how, troubles(&args.archive)).with_context(|| cannot(&args.directory))?;
     if background {
         let _ = std::io::stdout().write_all(READY.as_bytes()).and_then(|()| std::io::stdout().flush());
         program::leave_terminal();

@@ -13,8 +13,8 @@ use anyhow::{Context, bail};
 use clap::ValueHint;
 use serde_json::json;
 
-use super::archive::{Archive, processors};
-use super::look::{self, Disks};
+use super::archive::processors;
+use super::look::{self, Archive, Disks};
 use super::say::{chat, say};
 use super::signals::Ending;
 use crate::container::ReadAt;
@@ -27,7 +27,8 @@ Lets other programs read the disks without restoring them, over the NBD protocol
 
 Each disk is an export with its name in the archive, read-only, with its holes. One line for each tells its address, which \
 qemu-img, qemu-nbd, nbdcopy and others take; then the exports stay until the command is ended (Ctrl-C). What is damaged in \
-the backup is an error where it is read, and named on standard error.
+the backup is an error where it is read, and named on standard error. There are 512 connections at most: where a client comes and \
+none is left, the one that was silent longest is cut off, after a minute at least.
 
   pve-xdelta3 vma nbd FILE --socket /run/user/1000/disks &
   qemu-img convert 'nbd+unix:///drive-scsi0?socket=/run/user/1000/disks' disk.qcow2
@@ -125,7 +126,7 @@ pub(super) fn run(args: Args, out: &mut impl Write) -> anyhow::Result<()> {
         false => exports.iter().map(|e| format!("{}  {}\n", address(&e.name), e.content.size())).collect(),
     };
     let ending = Ending::new()?;
-    let server = Server::new(exports, processors() + 1, troubles());
+    let server = Server::new(exports, processors() + 1, troubles(&args.archive));
     let (end, ended) = std::sync::mpsc::channel();
     let failed = end.clone();
     thread::Builder::new()
@@ -144,13 +145,14 @@ pub(super) fn run(args: Args, out: &mut impl Write) -> anyhow::Result<()> {
     ended.recv().unwrap_or(Ok(())).with_context(|| format!("no more clients can connect to {place}"))
 }
 
-/// Tells each trouble once.
-pub(super) fn troubles() -> impl Fn(&str) + Send + Sync + 'static {
+/// Tells each trouble with an archive once.
+pub(super) fn troubles(archive: &Archive) -> impl Fn(&str) + Send + Sync + 'static {
+    let name = archive.shown();
     let told = Mutex::new(HashSet::new());
     move |trouble: &str| {
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() < MOST_TOLD && told.insert(trouble.to_owned()) {
-            say!("{trouble}");
+            say!("{name}: {trouble}");
         }
     }
 }

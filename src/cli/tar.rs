@@ -11,10 +11,9 @@ use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum, ValueHint};
 use serde_json::json;
 
-use super::archive::Archive;
 use super::browse;
 use super::exit::BROKEN_PIPE;
-use super::look;
+use super::look::{self, Archive};
 use super::mount;
 use super::say::{chat, count, failure, say};
 use super::standard;

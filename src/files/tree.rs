@@ -32,18 +32,20 @@ struct Entry {
 /// The bytes of memory that a member takes beside its name, and a node. Lists grow by doubling.
 const MEMBER: u64 = 2 * size_of::<Member>() as u64 + 64;
 const NODE: u64 = 2 * size_of::<Entry>() as u64 + 112;
-/// The most bytes of memory for the members of any archive, and of an archive's length for further ones.
-const MOST: u64 = 2 << 30;
+/// Members may take so many bytes of memory, and so many times the length of the files that are read: nothing compresses a header
+/// to less than some 20 bytes.
+const MOST: u64 = 160 << 20;
+const TIMES: u64 = 64;
 /// The most components of a name.
 const MAX_DEPTH: usize = 1024;
 
 impl Tree {
-    /// Begins a tree for an archive of `size` bytes.
-    pub(super) fn new(size: u64) -> Tree {
+    /// Begins a tree for an archive of `size` bytes, which is read from files of `stored` bytes.
+    pub(super) fn new(size: u64, stored: u64) -> Tree {
         // A member takes at least 512 bytes of the archive, and all that takes less memory than this.
         Tree {
             members: Vec::new(),
-            budget: Budget::of(size.saturating_mul(4).min(MOST + size / 4)),
+            budget: Budget::of(size.saturating_mul(4).min(MOST.saturating_add(stored.saturating_mul(TIMES)))),
             nodes: vec![Entry::default()],
             astray: Vec::new(),
         }

@@ -13,12 +13,12 @@ use crate::tar::{self, BLOCK};
 /// The most bytes of the headers of a member. Its extended attributes are the longest part of them.
 const MAX_HEADERS: u64 = 8 << 20;
 
-/// Walks over an archive. Headers are passed to `keep`, for [`read`]; what it fails with is not kept.
+/// Walks over an archive, which is read from files of `stored` bytes. Headers are passed to `keep`, for [`read`]; what it fails with is not kept.
 ///
 /// # Errors
 /// Fails where the archive cannot be read, is cut short or malformed, or has too many members.
-pub fn walk(content: &dyn ReadAt, mut keep: impl Write) -> Result<Tree, Error> {
-    let (mut tree, mut global, mut at) = (Tree::new(content.size()), Pax::default(), 0);
+pub fn walk(content: &dyn ReadAt, stored: u64, mut keep: impl Write) -> Result<Tree, Error> {
+    let (mut tree, mut global, mut at) = (Tree::new(content.size(), stored), Pax::default(), 0);
     let mut keeps = true;
     while let Some(bytes) = gather(content, at)? {
         let headers = Headers { at, bytes: &bytes };
@@ -36,12 +36,12 @@ pub fn walk(content: &dyn ReadAt, mut keep: impl Write) -> Result<Tree, Error> {
     tree.finish()
 }
 
-/// Makes the tree of an archive of `size` bytes from the headers that [`walk`] kept.
+/// Makes the tree of an archive of `size` bytes, which is read from files of `stored` bytes, from the headers that [`walk`] kept.
 ///
 /// # Errors
 /// Fails where they are not what was kept.
-pub fn read(mut kept: impl Read, size: u64) -> Result<Tree, Error> {
-    let (mut tree, mut global) = (Tree::new(size), Pax::default());
+pub fn read(mut kept: impl Read, size: u64, stored: u64) -> Result<Tree, Error> {
+    let (mut tree, mut global) = (Tree::new(size, stored), Pax::default());
     let damaged = || Error::Malformed { offset: 0, what: "the kept headers are not what was kept" };
     let mut bytes = Vec::new();
     loop {

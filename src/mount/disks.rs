@@ -17,6 +17,8 @@ pub struct Disks {
     files: Vec<File>,
     mtime: SystemTime,
     owner: (u32, u32),
+    /// Whether users other than the owner may read them.
+    others: bool,
 }
 
 struct File {
@@ -46,8 +48,8 @@ impl Sparse for Bytes {
 }
 
 impl Disks {
-    /// Takes the disks of an archive with this header.
-    pub fn new(header: &Header, disks: Vec<Disk>) -> Disks {
+    /// Takes the disks of an archive with this header. `others` tells whether users other than the owner may read them.
+    pub fn new(header: &Header, disks: Vec<Disk>, others: bool) -> Disks {
         let configs = header.configs.iter().map(|config| {
             let bytes = Arc::new(Bytes(config.data.clone())) as Arc<dyn Sparse>;
             (config.name.clone().into_bytes(), bytes)
@@ -62,7 +64,7 @@ impl Disks {
         let files =
             images.chain(configs).filter(|(name, _)| !name.contains(&b'/') && names.insert(name.clone()));
         let files = files.map(|(name, content)| File { name, held: held(&*content), content }).collect();
-        Disks { files, mtime: SystemTime::UNIX_EPOCH + seconds, owner }
+        Disks { files, mtime: SystemTime::UNIX_EPOCH + seconds, owner, others }
     }
 }
 
@@ -87,6 +89,7 @@ impl Source for Disks {
             }
         };
         let (uid, gid) = self.owner;
+        let mode = if self.others { mode | mode >> 3 | mode >> 6 } else { mode };
         Some(Attributes { kind, mode, uid, gid, size, held, mtime: self.mtime, links: 1, device: (0, 0) })
     }
 

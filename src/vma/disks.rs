@@ -4,16 +4,24 @@ use std::io;
 use std::sync::Arc;
 
 use super::{BLOCK, CLUSTER, Cluster, Defect, Device, EXTENT_HEADER, Error, ExtentHeader, Header};
-use crate::budget::Budget;
+use crate::budget::{Budget, Spent};
 use crate::container::{ReadAt, Sparse};
 use crate::text::shown;
 
 /// Bits of a place that hold the mask; the rest is the position of the cluster's blocks in the archive.
 const MASK_BITS: u32 = 16;
+/// The positions from here on leave no room for a mask.
+const MAX_AT: u64 = 1 << (64 - MASK_BITS);
 /// How many bytes are read at once where extents are short.
 const AHEAD: u64 = 64 << 10;
-/// Stands for a cluster that was not seen.
-const UNSEEN: u64 = u64::MAX;
+/// The fewest bytes that a cluster takes of an archive: those of its entry in the header of an extent.
+const ENTRY: u64 = 8;
+/// Clusters that are kept together.
+const PART: usize = u64::BITS as usize;
+/// An index may take so many bytes of memory, and so many times the length of the files that are read. One of honest files takes
+/// a twentieth of that at most: each header of an extent has a checksum, which nothing compresses.
+const MOST: u64 = 16 << 20;
+const TIMES: u64 = 32;
 
 impl Header {
     /// Reads the header of an archive, and returns it with its length in bytes.
@@ -36,39 +44,97 @@ impl Header {
     }
 }
 
-/// Where the clusters of an archive's disks lie. It takes 8 bytes of memory for each.
+/// Where the clusters of an archive's disks lie. It takes 8 bytes of memory for each cluster with data and its neighbours, and
+/// next to nothing for those of zeros.
 pub struct Index {
     header: Header,
     /// For each device of the header, its clusters.
-    places: Vec<Vec<u64>>,
+    places: Vec<Places>,
     left: u64,
+    budget: Budget,
+}
+
+/// Where the clusters of a disk lie.
+struct Places {
+    clusters: usize,
+    parts: Vec<Part>,
+}
+
+/// Some clusters that follow one another.
+#[derive(Clone, Default)]
+struct Part {
+    /// A bit for each cluster that was seen.
+    seen: u64,
+    /// The position of each cluster's blocks and the mask, where any of them has blocks.
+    places: Option<Box<[u64; PART]>>,
+}
+
+impl Places {
+    /// Takes the memory for a disk without blocks.
+    fn new(clusters: usize, budget: &mut Budget) -> Result<Places, Spent> {
+        Ok(Places { clusters, parts: budget.table(Part::default(), clusters.div_ceil(PART))? })
+    }
+
+    /// The position of a cluster's blocks, and the mask; 0 for a cluster of zeros.
+    fn get(&self, n: usize) -> u64 {
+        self.parts[n / PART].places.as_ref().map_or(0, |places| places[n % PART])
+    }
+
+    /// Notes a cluster. The result is `false` where it was noted before.
+    fn insert(&mut self, n: usize, place: u64, budget: &mut Budget) -> Result<bool, Spent> {
+        let part = &mut self.parts[n / PART];
+        let bit = 1 << (n % PART);
+        if part.seen & bit != 0 {
+            return Ok(false);
+        }
+        part.seen |= bit;
+        if place as u16 != 0 {
+            let places = match &mut part.places {
+                Some(places) => places,
+                none => {
+                    budget.take(size_of::<[u64; PART]>() as u64)?;
+                    none.insert(Box::new([0; PART]))
+                }
+            };
+            places[n % PART] = place;
+        }
+        Ok(true)
+    }
+
+    /// How many clusters were not seen, and the first of them.
+    fn missing(&self) -> (usize, Option<usize>) {
+        let seen: u32 = self.parts.iter().map(|part| part.seen.count_ones()).sum();
+        let first = self.parts.iter().enumerate().find_map(|(n, part)| {
+            let at = n * PART + part.seen.trailing_ones() as usize;
+            (part.seen != u64::MAX && at < self.clusters).then_some(at)
+        });
+        (self.clusters - seen as usize, first)
+    }
 }
 
 impl Index {
-    /// Begins an index. The archive has `size` bytes.
+    /// Begins an index. The archive has `size` bytes, and is read from files of `stored` bytes.
     ///
     /// # Errors
-    /// Fails where the archive cannot hold the disks that its header names.
-    pub fn new(header: Header, size: u64) -> Result<Index, Error> {
-        let mut budget = Budget::of(size);
-        let (mut places, mut left) = (Vec::new(), 0);
+    /// Fails where the archive cannot hold the disks that its header names, or they ask for too much memory.
+    pub fn new(header: Header, size: u64, stored: u64) -> Result<Index, Error> {
+        let mut budget = Budget::of(MOST.saturating_add(stored.saturating_mul(TIMES)));
+        let (mut places, mut left) = (Vec::new(), 0u64);
         for device in &header.devices {
             let clusters = if device.is_vmstate() { 0 } else { device.clusters() };
-            // Every cluster takes 8 bytes of the archive, even one of zeros.
-            let table = usize::try_from(clusters).ok().and_then(|n| budget.table(UNSEEN, n).ok());
-            let table = table.ok_or_else(|| Error::Format {
-                offset: size,
-                defect: Defect::Incomplete {
+            left = left.saturating_add(clusters);
+            if left.saturating_mul(ENTRY) > size {
+                let defect = Defect::Incomplete {
                     device: device.name.clone(),
                     missing: clusters,
                     total: clusters,
                     first: 0,
-                },
-            })?;
-            places.push(table);
-            left += clusters;
+                };
+                return Err(Error::Format { offset: size, defect });
+            }
+            places.push(Places::new(clusters as usize, &mut budget).map_err(|spent| too_much(size, spent))?);
         }
-        Ok(Index { header, places, left })
+        Ok(Index { header, places, left, budget })
     }
 
     /// The header of the archive.
@@ -95,17 +161,21 @@ impl Index {
                 size: device.size,
             })
         };
-        let place = self.places[index].get_mut(cluster.number as usize).ok_or_else(behind)?;
-        // The last cluster may reach behind the end of the device, but none of its blocks may begin there.
-        let blocks = (device.size - u64::from(cluster.number) * CLUSTER as u64).div_ceil(BLOCK as u64);
-        if (blocks < 16 && cluster.mask >> blocks != 0) || at >= UNSEEN >> MASK_BITS {
+        let places = &mut self.places[index];
+        if cluster.number as usize >= places.clusters {
             return Err(behind());
         }
-        if *place != UNSEEN {
+        // The last cluster may reach behind the end of the device, but none of its blocks may begin there.
+        let blocks = (device.size - u64::from(cluster.number) * CLUSTER as u64).div_ceil(BLOCK as u64);
+        if (blocks < 16 && cluster.mask >> blocks != 0) || at >= MAX_AT {
+            return Err(behind());
+        }
+        let place = at << MASK_BITS | u64::from(cluster.mask);
+        let is_new = places.insert(cluster.number as usize, place, &mut self.budget);
+        if !is_new.map_err(|spent| too_much(at, spent))? {
             let (device, cluster) = (device.name.clone(), cluster.number);
             return Err(format(Defect::Duplicate { device, cluster }));
         }
-        *place = at << MASK_BITS | u64::from(cluster.mask);
         self.left -= 1;
         Ok(())
     }
@@ -164,13 +234,12 @@ impl Index {
     /// # Errors
     /// Fails where a cluster of a disk is missing.
     pub fn finish(self, content: Arc<dyn ReadAt>) -> Result<Vec<Disk>, Error> {
-        let Index { header, places, left } = self;
+        let Index { header, places, left, .. } = self;
         if left > 0 {
             for (device, places) in header.devices.iter().zip(&places) {
-                let missing = places.iter().filter(|place| **place == UNSEEN).count() as u64;
-                if let Some(first) = places.iter().position(|place| *place == UNSEEN) {
-                    let (device, total) = (device.name.clone(), places.len() as u64);
-                    let defect = Defect::Incomplete { device, missing, total, first: first as u64 };
+                if let (missing, Some(first)) = places.missing() {
+                    let (missing, total, first) = (missing as u64, places.clusters as u64, first as u64);
+                    let defect = Defect::Incomplete { device: device.name.clone(), missing, total, first };
                     return Err(Error::Format { offset: content.size(), defect });
                 }
             }
@@ -180,10 +249,14 @@ impl Index {
     }
 }
 
+fn too_much(offset: u64, spent: Spent) -> Error {
+    Error::Read { offset, source: spent.into() }
+}
+
 /// A disk of an archive, which can be read at any position.
 pub struct Disk {
     device: Device,
-    places: Vec<u64>,
+    places: Places,
     content: Arc<dyn ReadAt>,
 }
 
@@ -195,7 +268,7 @@ impl Disk {
 
     /// The mask of a cluster.
     fn mask(&self, n: usize) -> u16 {
-        self.places[n] as u16
+        self.places.get(n) as u16
     }
 
     /// Calls a function for each stretch of blocks that lie side by side in the archive, or are zeros: the position in the
@@ -209,7 +282,7 @@ impl Disk {
         let (mut at, end) = (pos, pos + len as u64);
         let mut last: Option<(Option<u64>, std::ops::Range<usize>)> = None;
         while at < end {
-            let place = self.places[(at / CLUSTER as u64) as usize];
+            let place = self.places.get((at / CLUSTER as u64) as usize);
             let (mask, block) = (place as u16, (at % CLUSTER as u64) as usize / BLOCK);
             let within = at % BLOCK as u64;
             let count = (BLOCK as u64 - within).min(end - at);

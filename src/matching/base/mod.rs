@@ -11,7 +11,7 @@ mod proof;
 mod witness;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -102,6 +102,11 @@ impl Base {
     /// The open file; `None` where it can be read only once.
     pub(in crate::matching) fn file(&self) -> Option<&File> {
         self.file.as_ref()
+    }
+
+    /// Length of the file in bytes, as it is stored; 0 where that is not known.
+    pub fn stored(&self) -> u64 {
+        self.file.as_ref().and_then(|mut file| file.seek(SeekFrom::End(0)).ok()).unwrap_or(0)
     }
 
     /// Whether the content can be read from its front only.

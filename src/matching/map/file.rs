@@ -191,17 +191,51 @@ impl MapReader {
     pub(in crate::matching) fn slots(&self, most: u64) -> Result<Option<Slots>, Error> {
         let mut slots = Slots::default();
         for n in 0..self.map.slots {
-            let what = || format!("part {n} of the list of clusters of the full backup");
-            let (tag, frame) = (self.map.file)
-                .side(self.map.first + self.map.segments + n, slots::MAX_FRAME)
-                .map_err(|source| Error::Io { what: format!("cannot read {}", what()), source })?;
-            (tag == SLOTS).then(|| slots.push(&frame, most)).flatten().ok_or_else(|| Error::Io {
-                what: format!("cannot use {}", what()),
-                source: io::Error::new(io::ErrorKind::InvalidData, "it is damaged"),
-            })?;
+            self.push_slots(n, &mut slots, most)?;
         }
-        let whole = slots.end() == self.size() && slots.segments.len() == self.segments();
-        Ok(Some(slots).filter(|_| whole))
+        Ok(self.is_whole(&slots).then_some(slots))
+    }
+
+    /// As [`MapReader::slots`], but part by part, each of which is passed to a function. The result is the position of the first
+    /// extent, where the parts told all of the full backup.
+    ///
+    /// # Errors
+    /// As [`MapReader::slots`].
+    pub(in crate::matching) fn each_slots(
+        &self,
+        mut most: u64,
+        mut each: impl FnMut(&Slots),
+    ) -> Result<Option<u64>, Error> {
+        let (mut slots, mut first) = (Slots::default(), None);
+        for n in 0..self.map.slots {
+            self.push_slots(n, &mut slots, most)?;
+            first = first.or(slots.extents.first().map(|extent| extent.at));
+            most -= slots.slots.len() as u64;
+            each(&slots);
+            slots.forget();
+        }
+        Ok(first.filter(|_| self.is_whole(&slots)))
+    }
+
+    fn push_slots(&self, n: usize, slots: &mut Slots, most: u64) -> Result<(), Error> {
+        let what = || format!("part {n} of the list of clusters of the full backup");
+        let (tag, frame) = (self.map.file)
+            .side(self.map.first + self.map.segments + n, slots::MAX_FRAME)
+            .map_err(|source| Error::Io { what: format!("cannot read {}", what()), source })?;
+        (tag == SLOTS).then(|| slots.push(&frame, most)).flatten().ok_or_else(|| Error::Io {
+            what: format!("cannot use {}", what()),
+            source: io::Error::new(io::ErrorKind::InvalidData, "it is damaged"),
+        })
+    }
+
+    fn is_whole(&self, slots: &Slots) -> bool {
+        slots.end() == self.size() && slots.segments.len() == self.segments()
+    }
+
+    /// Number of the segment that holds this position of the content: its map follows its frames in the file.
+    pub fn segment_at(&self, pos: u64) -> u32 {
+        let before = self.map.file.sides_before(self.map.file.frame_at(pos));
+        before.saturating_sub(self.map.first) as u32
     }
 
     /// Returns the map of segment `n`, and keeps it for a while.

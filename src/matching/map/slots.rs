@@ -305,6 +305,14 @@ impl Slots {
         rest.is_empty().then_some(())
     }
 
+    /// Forgets all extents and slots, so that the next frame can be added without them.
+    pub fn forget(&mut self) {
+        let end = self.end();
+        self.slots.clear();
+        self.extents.clear();
+        self.extents.push(Extent { at: end, first: 0 });
+    }
+
     /// Returns the number of extents.
     pub fn count(&self) -> usize {
         self.extents.len().saturating_sub(1)

@@ -25,6 +25,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock};
 
 use super::Opening;
+use super::frames::Streamed;
 use crate::container;
 use crate::container::ReadAt;
 use crate::container::seekable::{ReadOptions, Seekable, Tag, Writer};
@@ -80,6 +81,12 @@ impl Copied {
     pub fn reader(&self, cache: usize) -> CopyReader {
         let options = ReadOptions { cache, checksums: true, fronts: false };
         CopyReader { content: Box::new(self.content.reader(options)), path: self.path.clone() }
+    }
+
+    /// As [`Copied::reader`]; whoever reads on is read ahead for.
+    pub fn streamed(&self, cache: usize) -> CopyReader {
+        let options = ReadOptions { cache, checksums: true, fronts: false };
+        CopyReader { content: Box::new(Streamed::new(self.content.reader(options))), path: self.path.clone() }
     }
 }
 

@@ -5,6 +5,12 @@ use crate::matching::Error;
 use crate::matching::map::{MapReader, Slots};
 use crate::vma::{Device, EXTENT_HEADER, ExtentHeader, Header, Uuid};
 
+/// The bytes of memory of a slot, with its share of an extent, while the lists grow. All may take so many, and so many times the
+/// length of the full backup's file: those of honest files take less, as each header has a checksum that nothing compresses.
+const SLOT: u64 = 2 * 9;
+const MOST: u64 = 64 << 20;
+const TIMES: u64 = 32;
+
 /// The headers of all extents of a full backup.
 pub(super) struct Headers {
     slots: Slots,
@@ -12,13 +18,17 @@ pub(super) struct Headers {
 }
 
 impl Headers {
-    /// Makes them of a full backup with a map; `None` where its map does not tell.
+    /// Makes them of a full backup with a map, whose file has `stored` bytes; `None` where its map does not tell, or too much
+    /// memory would be needed: then they are read.
     ///
     /// # Errors
     /// Fails where the map is damaged.
-    pub fn of(map: &MapReader) -> Result<Option<Headers>, Error> {
+    pub fn of(map: &MapReader, stored: u64) -> Result<Option<Headers>, Error> {
         let Ok((header, len)) = Header::read_at(map.content()) else { return Ok(None) };
-        let clusters = header.devices.iter().map(Device::clusters).sum();
+        let clusters = header.devices.iter().map(Device::clusters).fold(0, u64::saturating_add);
+        if clusters > (MOST.saturating_add(stored.saturating_mul(TIMES))) / SLOT {
+            return Ok(None);
+        }
         let slots = map.slots(clusters)?;
         let fits = |slots: &Slots| slots.extents.first().is_some_and(|first| first.at == len);
         Ok(slots.filter(fits).map(|slots| Headers { slots, uuid: header.uuid }))

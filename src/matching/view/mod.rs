@@ -4,24 +4,28 @@
 //! lzop, raw. What can be read from its front only (zstd as vzdump itself makes it, gzip, xz) has no place to begin at, so
 //! it is read once, and a copy that can be read at any position is kept in a cache of the user's (`copy`). Of a
 //! differential the windows are kept there, and indexed by the positions of the target that they rebuild (`windows`).
+//! Frames are decompressed as far as is needed (`frames`), and ahead of whoever reads on (`ahead`).
 //!
 //! What is read is proved by the checksums that the backup has: those of frames of the base and of copies, and of windows. An
 //! uncompressed full has none, nor has a window that was made without. Only [`View::peek`] leaves the windows' out of account,
 //! for readers of what proves itself.
 
+mod ahead;
 mod copy;
+mod frames;
 mod headers;
 mod windows;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use copy::Store;
 
 use self::copy::Identity;
+use self::frames::Mapped;
 use self::headers::Headers;
-use self::windows::Windows;
+use self::windows::{Streaming, Windows};
 use super::base::{Access, Base, Nature, Stream};
 use super::map::MapReader;
 use super::{BaseProblem, Error};
@@ -55,18 +59,23 @@ pub struct View {
     nature: Nature,
     /// What identifies the file.
     identity: Identity,
+    /// Length in bytes of the file, and of the base's.
+    stored: u64,
 }
 
 enum Content {
-    Mapped(Arc<MapReader>),
-    Other(Arc<dyn ReadAt>),
-    Windows(Box<Windows>),
+    /// A full backup, and its map where it has one.
+    Full(Arc<dyn ReadAt>, Option<Arc<MapReader>>),
+    Windows(Streaming),
 }
 
 /// A content that can be read at any position, and what is known of it.
 struct Readable {
+    path: PathBuf,
     content: Arc<dyn ReadAt>,
     map: Option<Arc<MapReader>>,
+    /// Length of the file in bytes.
+    stored: u64,
     /// Whether its own checksums prove everything that is read of it.
     proved: bool,
 }
@@ -82,15 +91,13 @@ impl View {
         let identity = Identity::of(&file).map_err(|source| Error::base(path, BaseProblem::Io(source)))?;
         if file.nature != Nature::Differential {
             let nature = file.nature;
-            let Readable { content, map, .. } = readable(file, opening)?;
-            let content = match map {
-                Some(map) => Content::Mapped(map),
-                None => Content::Other(content),
-            };
-            return Ok(View { content, nature, identity });
+            let Readable { content, map, stored, .. } = readable(file, opening)?;
+            return Ok(View { content: Content::Full(content, map), nature, identity, stored });
         }
         let windows = Windows::open(file, opening)?;
-        let mut view = View { content: Content::Windows(Box::new(windows)), nature: Nature::Other, identity };
+        let stored = windows.stored();
+        let content = Content::Windows(Streaming::new(windows));
+        let mut view = View { content, nature: Nature::Other, identity, stored };
         let mut front = vec![0; view.size().min(512) as usize];
         // What it is shows even where the first window is damaged; whoever reads it finds that out.
         view.peek(0, &mut front).map_err(|source| {
@@ -104,6 +111,11 @@ impl View {
     /// Tells what the content is.
     pub fn nature(&self) -> Nature {
         self.nature
+    }
+
+    /// Tells how long the file is in bytes, together with the base's: no honest content takes much more memory.
+    pub fn stored(&self) -> u64 {
+        self.stored
     }
 
     /// Reads what [`View::save`] kept under this name, if it has at most `most` bytes.
@@ -123,14 +135,14 @@ impl View {
     /// As [`ReadAt::read_at`].
     pub fn peek(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
         match &self.content {
-            Content::Windows(windows) => windows.peek(pos, buf),
+            Content::Windows(windows) => windows.windows().peek(pos, buf),
             _ => self.read_at(pos, buf),
         }
     }
 
     /// Calls a function with every cluster of a VM's full backup, and the position of its blocks, where its map tells. The
     /// result is the position at which the first extent begins, and that at which the last one ends; `None` where the map
-    /// does not tell.
+    /// does not tell, or tells only a part.
     ///
     /// # Errors
     /// Fails where the map is damaged.
@@ -139,16 +151,17 @@ impl View {
         most: u64,
         mut each: impl FnMut(u64, Cluster),
     ) -> Result<Option<(u64, u64)>, Error> {
-        let Content::Mapped(map) = &self.content else { return Ok(None) };
-        let Some(slots) = map.slots(most)? else { return Ok(None) };
-        for n in 0..slots.count() {
-            let mut at = slots.extents[n].at + crate::vma::EXTENT_HEADER as u64;
-            for slot in slots.of(n) {
-                each(at, *slot);
-                at += slot.data_len() as u64;
+        let Content::Full(_, Some(map)) = &self.content else { return Ok(None) };
+        let first = map.each_slots(most, |slots| {
+            for n in 0..slots.count() {
+                let mut at = slots.extents[n].at + crate::vma::EXTENT_HEADER as u64;
+                for slot in slots.of(n) {
+                    each(at, *slot);
+                    at += slot.data_len() as u64;
+                }
             }
-        }
-        Ok(slots.extents.first().map(|first| (first.at, slots.end())))
+        })?;
+        Ok(first.map(|first| (first, map.size())))
     }
 
     /// Prepares for peeks at the headers of all extents of a VM's differential: those of its base are then known without
@@ -158,7 +171,7 @@ impl View {
     /// Fails where the map of the base is damaged.
     pub fn headers(&self) -> Result<Peeking<'_>, Error> {
         let headers = match &self.content {
-            Content::Windows(windows) => windows.map.as_deref().map(Headers::of).transpose()?.flatten(),
+            Content::Windows(windows) => windows.windows().headers()?,
             _ => None,
         };
         Ok(Peeking { view: self, headers })
@@ -178,7 +191,7 @@ impl ReadAt for Peeking<'_> {
 
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
         match (&self.view.content, &self.headers) {
-            (Content::Windows(windows), Some(headers)) => windows.peek_with(headers, pos, buf),
+            (Content::Windows(windows), Some(headers)) => windows.windows().peek_with(headers, pos, buf),
             _ => self.view.peek(pos, buf),
         }
     }
@@ -187,16 +200,14 @@ impl ReadAt for Peeking<'_> {
 impl ReadAt for View {
     fn size(&self) -> u64 {
         match &self.content {
-            Content::Mapped(map) => map.size(),
-            Content::Other(content) => content.size(),
-            Content::Windows(windows) => windows.size(),
+            Content::Full(content, _) => content.size(),
+            Content::Windows(windows) => windows.windows().size(),
         }
     }
 
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
         match &self.content {
-            Content::Mapped(map) => map.content().read_at(pos, buf),
-            Content::Other(content) => content.read_at(pos, buf),
+            Content::Full(content, _) => content.read_at(pos, buf),
             Content::Windows(windows) => windows.read_at(pos, buf),
         }
     }
@@ -205,32 +216,20 @@ impl ReadAt for View {
 /// Makes the content of a full backup readable at any position.
 fn readable(base: Base, opening: &Opening) -> Result<Readable, Error> {
     let options = ReadOptions { cache: FULL, checksums: true, fronts: false };
+    let (path, stored) = (base.path.clone(), base.stored());
     if base.is_one_way() {
-        let content = Arc::new(opening.store.copy_of(&base, opening)?.reader(FULL));
-        return Ok(Readable { content, map: None, proved: true });
+        let content = Arc::new(opening.store.copy_of(&base, opening)?.streamed(FULL));
+        return Ok(Readable { path, content, map: None, stored, proved: true });
     }
     Ok(match base.access {
         Access::Mapped(map) => {
             let map = Arc::new(map.reader(options));
-            let content = Arc::new(Mapped(Arc::clone(&map)));
-            Readable { content, map: Some(map), proved: true }
+            let content = Arc::new(Mapped::new(Arc::clone(&map)));
+            Readable { path, content, map: Some(map), stored, proved: true }
         }
         Access::Random(content) => {
-            Readable { content: Arc::new(content.reader(options)), map: None, proved: false }
+            Readable { path, content: Arc::new(content.reader(options)), map: None, stored, proved: false }
         }
         Access::OneWay(_) => unreachable!("it was copied"),
     })
-}
-
-/// The content of a full backup with a map.
-struct Mapped(Arc<MapReader>);
-
-impl ReadAt for Mapped {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-
-    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.0.content().read_at(pos, buf)
-    }
 }

@@ -1,9 +1,10 @@
 //! A differential's windows at any position of its target.
 //!
 //! The differential is read once: its windows are copied, without secondary compression, and it is noted where each lies and
-//! which bytes of the target it rebuilds. To read a part of the target, the windows there are looked up. Where the Adler-32 of
-//! a window was not compared yet, all of it is rebuilt, compared and kept for a while. Once that went well, and if what it copies
-//! from the base has checksums there, only those of its instructions are followed that make the wanted bytes.
+//! which bytes of the target it rebuilds. To read a part of the target, the windows there are looked up. Whoever reads on gets
+//! whole windows, which are rebuilt ahead, and whose Adler-32 is compared. For a few bytes only those instructions are followed
+//! that make them, if that proves them too: the base has checksums there, and either the Adler-32 of the window was compared before, or
+//! the differential has checksums, and the base is the very file that it was made against.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -11,15 +12,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use super::ahead::Ahead;
 use super::copy::CopyReader;
 use super::headers::{Headers, read_through};
 use super::{COPY, Opening, Readable, readable};
 use crate::budget::Budget;
 use crate::container::ReadAt;
 use crate::container::cache::{Cache, Value};
+use crate::container::seekable::LastFrame;
 use crate::container::source::Found;
 use crate::matching::base::{Base, Stream};
-use crate::matching::map::MapReader;
 use crate::matching::{BaseProblem, Error};
 use crate::text::{shown, told};
 use crate::vcdiff::{self, AppHeader, Inst, Item, Limits, Reader, Window, write_header};
@@ -29,6 +31,8 @@ const REBUILT: usize = 48 << 20;
 const STORED: usize = 16 << 20;
 /// What a cache needs for a value beside its content.
 const SLOT: usize = 256;
+/// Reads of so many bytes and more are no reads here and there.
+const LARGE: usize = 256 << 10;
 /// How often copies from a window itself are followed to where they come from.
 const MAX_ROW: usize = 8;
 /// How many instructions are decoded to follow some of them, for each byte of a window's instructions. A hostile window could
@@ -45,10 +49,11 @@ pub(super) struct Windows {
     path: PathBuf,
     index: Vec<Place>,
     base: Option<Readable>,
-    /// The base, where it has a map.
-    pub map: Option<Arc<MapReader>>,
-    /// Whether the base is the very file that the differential was made against, and has checksums itself: then what is copied
-    /// from it needs no other.
+    /// The lengths of the files in bytes: of the base alone, and together.
+    base_stored: u64,
+    files_stored: u64,
+    /// Whether the base is the very file that the differential was made against, and both files have checksums: then what is
+    /// copied from it needs no other.
     trusted: bool,
     /// What is known of each window.
     known: Vec<AtomicU8>,
@@ -110,11 +115,15 @@ impl Windows {
                 Some(readable(base.full()?, opening)?)
             }
         };
-        // What is not compressed has no checksum of its own.
-        let trusted = certain && file.form != "raw" && base.as_ref().is_some_and(|base| base.map.is_some());
+        // What the differential's own checksums do not prove may be damaged without a sign.
+        let proved = file.file().map_or(Ok(false), crate::container::has_checksums);
+        let proved = proved.map_err(|source| Error::base(&file.path, BaseProblem::Io(source)))?;
+        let trusted = certain && proved && base.as_ref().is_some_and(|base| base.map.is_some());
+        let own_stored = file.stored();
+        let base_stored = base.as_ref().map_or(0, |base| base.stored);
         let copied = opening.store.get(&file, "windows", |out| {
             let stream = (opening.whole)(&file.path, stream(&file)?);
-            copy(stream, file.file().and_then(|file| file.metadata().ok()).map_or(0, |m| m.len()), out)
+            copy(stream, own_stored, out)
         })?;
         let stored = copied.reader(COPY);
         let index: Vec<Place> = copied
@@ -137,11 +146,26 @@ impl Windows {
             trusted,
             known: (1..index.len()).map(|_| AtomicU8::new(NEW)).collect(),
             index,
-            map: base.as_ref().and_then(|base| base.map.clone()),
+            base_stored,
+            files_stored: base_stored.saturating_add(own_stored),
             base,
             rebuilt: Cache::new(REBUILT),
             parsed: Cache::new(STORED),
         })
+    }
+
+    /// Length of the files in bytes: the differential and its base.
+    pub fn stored(&self) -> u64 {
+        self.files_stored
+    }
+
+    /// The headers of all extents of the base, where its map tells them.
+    ///
+    /// # Errors
+    /// As [`Headers::of`].
+    pub fn headers(&self) -> Result<Option<Headers>, Error> {
+        let map = self.base.as_ref().and_then(|base| base.map.as_deref());
+        map.map(|map| Headers::of(map, self.base_stored)).transpose().map(Option::flatten)
     }
 
     /// Length of the target in bytes.
@@ -149,18 +173,20 @@ impl Windows {
         self.index.last().map_or(0, |end| end.target)
     }
 
-    /// Reads a part of the target. Every byte is proved: by the checksum of its window, or, where that cannot be compared
-    /// because the base is damaged, by those of the base and of the differential's own file.
+    /// Reads a part of the target. Every byte is proved: by the checksum of its window, or by those of the base and of the
+    /// differential's own file. Whoever reads on gets whole windows, others the few bytes that they want.
     ///
     /// # Errors
     /// As [`ReadAt::read_at`].
-    pub fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+    fn read_at(&self, ahead: &Ahead, pos: u64, buf: &mut [u8]) -> io::Result<()> {
         self.each(pos, buf, |n, range, part| {
-            let proved = self.base.as_ref().is_none_or(|base| base.proved);
-            let follows = match self.known[n].load(Ordering::Acquire) {
-                COMPARED => proved,
-                known => known == DAMAGED && self.trusted,
-            };
+            let len = self.index[n + 1].target - self.index[n].target;
+            let reads_on = ahead.note(n, part.len() as u64, len, self.known.len());
+            if let Some(rebuilt) = self.rebuilt.peek(n as u64, &(0..1)) {
+                part.copy_from_slice(&rebuilt.0[range]);
+                return Ok(());
+            }
+            let follows = self.follows(self.known[n].load(Ordering::Acquire), reads_on, part.len());
             if follows && self.follow(n, &range, None, part)? {
                 return Ok(());
             }
@@ -174,6 +200,16 @@ impl Windows {
                 rebuilt => rebuilt,
             }
         })
+    }
+
+    /// Whether single instructions of a window may be followed, and should be.
+    fn follows(&self, known: u8, reads_on: bool, len: usize) -> bool {
+        let proved = self.base.as_ref().is_none_or(|base| base.proved);
+        match known {
+            DAMAGED => self.trusted,
+            COMPARED => proved && !reads_on && len < LARGE,
+            _ => self.trusted && !reads_on && len < LARGE,
+        }
     }
 
     /// Reads a part of the target without regard to the checksums of windows.
@@ -247,7 +283,12 @@ impl Windows {
         let rebuilt = self.rebuilt.get(n as u64, 0..1, |had, _| {
             let window = self.parse(n)?;
             let mut bytes = had.map(|had: Rebuilt| had.0).unwrap_or_default();
-            let mut read = |pos: u64, buf: &mut [u8]| self.of_base(None, pos, buf);
+            let mut last = LastFrame::default();
+            let map = self.base.as_ref().and_then(|base| base.map.as_deref());
+            let mut read = |pos: u64, buf: &mut [u8]| match map {
+                Some(map) => map.content().read_near(pos, buf, &mut last).map_err(|e| self.of_full(&e)),
+                None => self.of_base(None, pos, buf),
+            };
             let applied = window.0.apply(&mut read, &mut bytes);
             // A storage that is away for a moment is no damage.
             if matches!(&applied, Err(vcdiff::Error::Base { source, .. }) if source.kind() == io::ErrorKind::InvalidData) {
@@ -327,14 +368,50 @@ impl Windows {
 
     fn of_base(&self, headers: Option<&Headers>, pos: u64, buf: &mut [u8]) -> io::Result<()> {
         match &self.base {
-            Some(base) => read_through(headers, &*base.content, pos, buf),
+            Some(base) => {
+                read_through(headers, &*base.content, pos, buf).map_err(|error| self.of_full(&error))
+            }
             None => Err(io::Error::other("the differential needs a full backup, but names none")),
         }
+    }
+
+    fn of_full(&self, error: &io::Error) -> io::Error {
+        let path = self.base.as_ref().map(|base| shown(&base.path)).unwrap_or_default();
+        io::Error::new(error.kind(), format!("the full backup {path}: {error}"))
     }
 
     fn damaged(&self, n: usize, error: &(dyn std::error::Error + 'static)) -> io::Error {
         let text = format!("{}, window {n}: {}", shown(&self.path), told(error));
         io::Error::new(io::ErrorKind::InvalidData, text)
+    }
+}
+
+/// A differential whose windows are rebuilt ahead of whoever reads on.
+pub(super) struct Streaming {
+    windows: Arc<Windows>,
+    ahead: Ahead,
+}
+
+impl Streaming {
+    /// Takes a differential that is open.
+    pub fn new(windows: Windows) -> Streaming {
+        let windows = Arc::new(windows);
+        let rebuilds = Arc::clone(&windows);
+        // Who reads it will find what is wrong with it.
+        Streaming { windows, ahead: Ahead::new(move |n| drop(rebuilds.rebuild(n, 0..0, &mut []))) }
+    }
+
+    /// The differential.
+    pub fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
+    /// As [`Windows::read_at`].
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_at`].
+    pub fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.windows.read_at(&self.ahead, pos, buf)
     }
 }
 
