@@ -140,6 +140,8 @@ targets! {
     names 5_000,
     nbd 500,
     compose 100,
+    tar 3_000,
+    nbd_server 1_000,
     peer_xdelta3 60,
     peer_lzop 60,
 }

@@ -10,6 +10,7 @@
 #[path = "../../tests/bounds/corpus.rs"]
 pub mod corpus;
 pub mod dirty;
+pub mod look;
 pub mod peers;
 pub mod seeds;
 
@@ -44,6 +45,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("names", names),
     ("nbd", dirty::nbd),
     ("compose", dirty::compose),
+    ("tar", look::tar),
+    ("nbd_server", look::nbd_server),
     ("peer_xdelta3", peers::xdelta3),
     ("peer_lzop", peers::lzop),
 ];

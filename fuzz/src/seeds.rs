@@ -1,6 +1,7 @@
 //! Good inputs to start from, made by our own writers; small, so that every byte of them is changed sometimes.
 
 pub mod dirty;
+pub mod look;
 
 use std::io::{Cursor, Write};
 
@@ -51,6 +52,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "names" => names(),
         "nbd" => dirty::servers(),
         "compose" => dirty::composes(),
+        "tar" => look::archives(),
+        "nbd_server" => look::clients(),
         _ => panic!("no target {target}"),
     }
 }
