@@ -107,6 +107,110 @@ fn damage_is_an_error_where_it_is_and_nowhere_else() {
 }
 
 #[test]
+fn single_blocks_are_right_or_an_error_whatever_is_damaged() {
+    let (work, _) = Work::with_backups();
+    let good = fs::read(work.path("map.vma.zst")).unwrap();
+    let image = fs::read(work.path("scsi0.raw")).unwrap();
+    let (mut bad, blocks) = (0, 2000);
+    for round in 0..3usize {
+        let mut bytes = good.clone();
+        // Single bits, so that what is decompressed looks well. The first frame, without which nothing is known, and the seek
+        // table at the end stay.
+        for n in 0..60 {
+            let at = (n * 3 + round) * (bytes.len() - (3 << 20) - 20_000) / 180;
+            bytes[at + (3 << 20)] ^= 1 << (n % 8);
+        }
+        fs::remove_file(work.path("map.vma.zst")).unwrap();
+        fs::write(work.path("map.vma.zst"), &bytes).unwrap();
+        let mut child = work.command(PROGRAM, &["vma", "nbd", "map.vma.zst", "--socket", "socket"]);
+        let child = child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+        let mut running = Running(child.spawn().unwrap());
+        // Where the damage is in the map, it may be refused as a whole.
+        if running.0.stdout.as_mut().unwrap().read(&mut [0]).unwrap() == 0 {
+            continue;
+        }
+        let mut client = old_client(&work);
+        for n in 0..blocks {
+            let at = n * 7919 % (image.len() / 4096) * 4096;
+            client.write_all(&request(0, at as u64, 4096)).unwrap();
+            match hear(&mut client, 16)[7] {
+                0 => assert!(hear(&mut client, 4096) == image[at..at + 4096], "{round}: {at}"),
+                error => {
+                    bad += 1;
+                    assert_eq!(error, 5);
+                }
+            }
+        }
+        running.end();
+    }
+    assert!(bad > 0 && bad < 2 * blocks, "{bad}");
+}
+
+#[test]
+fn a_file_that_is_cut_while_it_is_served_is_an_error() {
+    let (work, _) = Work::with_backups();
+    let image = fs::read(work.path("scsi0.raw")).unwrap();
+    // The other tests have the same files under other names.
+    let bytes = fs::read(work.path("map.vma.zst")).unwrap();
+    fs::remove_file(work.path("map.vma.zst")).unwrap();
+    fs::write(work.path("map.vma.zst"), &bytes).unwrap();
+    let running = serve(&work, "map.vma.zst");
+    let file = fs::File::options().write(true).open(work.path("map.vma.zst")).unwrap();
+    file.set_len(bytes.len() as u64 / 3).unwrap();
+    let (mut good, mut bad) = (0, 0);
+    for at in (0..image.len()).step_by(1 << 20) {
+        let mut client = old_client(&work);
+        client.write_all(&request(0, at as u64, 65_536)).unwrap();
+        match hear(&mut client, 16)[7] {
+            0 => {
+                good += 1;
+                assert!(hear(&mut client, 65_536) == image[at..at + 65_536]);
+            }
+            error => {
+                bad += 1;
+                assert_eq!(error, 5);
+            }
+        }
+    }
+    assert!(good > 0 && bad > 0, "{good} {bad}");
+    running.end();
+    assert!(work.err().contains("the disk drive-scsi0 cannot be read from byte "), "{}", work.err());
+    // One that is removed is there as long as it is open.
+    fs::write(work.path("map.vma.zst"), &bytes).unwrap();
+    let running = serve(&work, "map.vma.zst");
+    fs::remove_file(work.path("map.vma.zst")).unwrap();
+    work.run("nbdcopy", &[&uri("drive-scsi0"), "copy.raw"]);
+    assert!(fs::read(work.path("copy.raw")).unwrap() == image);
+    running.end();
+}
+
+#[test]
+fn what_a_killed_program_left_goes_and_what_another_one_writes_stays() {
+    let (work, _) = Work::with_backups();
+    let cache = work.path("cache/pve-xdelta3");
+    fs::create_dir_all(&cache).unwrap();
+    for name in ["cache", "cache/pve-xdelta3"] {
+        fs::set_permissions(work.path(name), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    }
+    fs::write(cache.join("new-left.tmp"), "left").unwrap();
+    fs::write(cache.join("another"), "not ours").unwrap();
+    let written = fs::File::create(cache.join("new-written.tmp")).unwrap();
+    rustix::fs::flock(&written, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    serve(&work, "stock.vma.zst").end();
+    let mut names: Vec<_> = fs::read_dir(&cache)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.ends_with(".copy"))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["another", "new-written.tmp"]);
+    assert_eq!(fs::read_dir(&cache).unwrap().count(), 3, "the copy is kept");
+    drop(written);
+    serve(&work, "map.vma.zst").end();
+    assert!(!cache.join("new-written.tmp").exists());
+}
+
+#[test]
 fn a_hundred_clients_at_once_and_killed_ones() {
     let (work, _) = Work::with_backups();
     let running = serve(&work, &format!("map.vma.zst{DIFFERENTIAL}"));
