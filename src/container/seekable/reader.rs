@@ -99,6 +99,11 @@ impl Held {
         Arc::ptr_eq(&self.content, &other.content)
     }
 
+    /// Tells which frame it keeps in memory, by a number that is that frame's as long as anybody holds it.
+    pub fn frame(&self) -> usize {
+        Arc::as_ptr(&self.content).addr()
+    }
+
     /// Bytes of memory that it keeps from being used for other things.
     pub fn weight(&self) -> usize {
         self.content.weight()

@@ -6,7 +6,7 @@
 //! before any of them leaves, so that everything is proved that [`Differential::restore`](super::Differential::restore)
 //! proves. Whoever reads the stream passes over what he needs not see.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -146,6 +146,8 @@ enum Unlisted {
 fn list(window: &Window, content: &FrameReader, last: &mut LastFrame) -> Result<VecDeque<Piece>, Unlisted> {
     let source = window.source.map_or(Extent::default(), |it| Extent::new(it.pos, it.len));
     let (mut pieces, mut data, mut held) = (VecDeque::<Piece>::new(), 0, 0);
+    // A VM's clusters come in another order every day: a window goes to and fro between some frames.
+    let mut frames = HashSet::new();
     for inst in window.instructions() {
         match inst.map_err(Unlisted::Failed)? {
             inst if inst.is_empty() => data += usize::from(matches!(inst, Inst::Run { .. })),
@@ -163,12 +165,15 @@ fn list(window: &Window, content: &FrameReader, last: &mut LastFrame) -> Result<
                     return Err(Unlisted::ToCopy);
                 }
                 let taken = content.hold(Extent::new(pos, len as u64), last, &mut |part| {
-                    if let Some(Piece::Held(before)) = pieces.back_mut() {
+                    let is_same = if let Some(Piece::Held(before)) = pieces.back_mut() {
                         if before.join(&part) {
                             return;
                         }
-                        held += if before.is_of_frame(&part) { 0 } else { part.weight() };
+                        before.is_of_frame(&part)
                     } else {
+                        false
+                    };
+                    if !is_same && frames.insert(part.frame()) {
                         held += part.weight();
                     }
                     pieces.push_back(Piece::Held(part));
@@ -312,5 +317,50 @@ impl Skip for SharedStream {
             left -= step as u64;
         }
         Ok(n - left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::seekable::{Seekable, Writer};
+    use crate::vcdiff::{WindowBuilder, write_header};
+    use std::io::Write;
+
+    const FRAME: usize = 1 << 20;
+
+    /// A full of 40 frames, which need not be of ours for this.
+    fn content() -> FrameReader {
+        let mut full = Writer::new(Vec::new());
+        let frame = zstd::bulk::compress(&vec![7; FRAME], 1).unwrap();
+        for _ in 0..40 {
+            full.frame(&frame, FRAME).unwrap();
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&full.finish().unwrap()).unwrap();
+        let options = ReadOptions { cache: DECOMPRESSED, checksums: false, fronts: false };
+        Arc::new(Seekable::open(file).unwrap().unwrap()).reader(options)
+    }
+
+    /// How many pieces a window of 2000 blocks has, each copied from the next of these frames; `None` where it is copied.
+    fn pieces(frames: u64) -> Option<usize> {
+        let mut delta = write_header(None, None);
+        let mut window = WindowBuilder::new();
+        for n in 0..2000 {
+            window.copy_source(n % frames * FRAME as u64 + n * 400, 4096);
+        }
+        window.finish(None, &mut delta);
+        let item = Reader::new(&delta[..], Limits::default()).unwrap().next_item().unwrap();
+        let Some(Item::Window(window)) = item else { panic!("no window") };
+        match list(&window, &content(), &mut LastFrame::default()) {
+            Ok(pieces) => Some(pieces.len()),
+            Err(Unlisted::ToCopy) => None,
+            Err(Unlisted::Failed(error)) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn a_window_that_goes_to_and_fro_between_some_frames_is_not_copied() {
+        assert_eq!([2, 12, 30].map(pieces), [Some(2000), Some(2000), None]);
     }
 }
