@@ -121,7 +121,7 @@ fn mount(args: &Args, source: impl Source + 'static, background: bool) -> anyhow
         .name("signals".into())
         .spawn(move || {
             ending.wait();
-            let _ = end.send(unmount.unmount());
+            let _ = end.send(unmount.unmount(by_helper));
         })
         .context("cannot start a thread")?;
     std::thread::Builder::new()
@@ -130,6 +130,16 @@ fn mount(args: &Args, source: impl Source + 'static, background: bool) -> anyhow
         .context("cannot start a thread")?;
     // Where files are open there still, they end with the program.
     ended.recv().unwrap_or(Ok(())).with_context(|| format!("the mount at {} ended", shown(&args.directory)))
+}
+
+/// Unmounts by the program that may do so for users other than root.
+fn by_helper(at: &Path) -> std::io::Result<()> {
+    let run = |name: &str| {
+        let arguments = ["-u".as_ref(), "-z".as_ref(), "--".as_ref(), at.as_os_str()];
+        program::Program::new(name, arguments).run().map_err(std::io::Error::other)
+    };
+    let ran = run("fusermount3").or_else(|_| run("fusermount"))?;
+    if ran.succeeded() { Ok(()) } else { Err(std::io::Error::other(ran.err())) }
 }
 
 fn cannot(directory: &Path) -> String {

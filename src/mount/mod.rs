@@ -19,10 +19,10 @@ use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
     ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL,
-    SessionUnmounter,
 };
 
 use rustix::fs::{AtFlags, StatxFlags};
+use rustix::mount::UnmountFlags;
 
 pub use container::Container;
 pub use disks::Disks;
@@ -109,7 +109,6 @@ pub struct Mount {
 
 /// Ends a mount from elsewhere.
 pub struct Unmount {
-    unmounter: SessionUnmounter,
     at: PathBuf,
     /// The device of the mount, which no other one has while this one is served.
     device: (u32, u32),
@@ -143,10 +142,9 @@ impl Mount {
             config.mount_options.push(MountOption::DefaultPermissions);
         }
         let at = how.at.canonicalize()?;
-        let mut session = Session::new(files, &at, &config)?;
-        let unmounter = session.unmount_callable();
+        let session = Session::new(files, &at, &config)?;
         let device = device(&at)?;
-        Ok((Mount { session }, Unmount { unmounter, at, device }))
+        Ok((Mount { session }, Unmount { at, device }))
     }
 
     /// Answers the kernel until it is unmounted, by whomever.
@@ -154,26 +152,32 @@ impl Mount {
     /// # Errors
     /// Fails where the connection with the kernel does.
     pub fn run(self) -> io::Result<()> {
-        self.session.run()
+        let mut session = self.session.spawn()?;
+        let nothing = std::thread::Builder::new().spawn(|| Ok(()))?;
+        let serves = std::mem::replace(&mut session.guard, nothing);
+        // Dropped, it would unmount whatever is at the path then: somebody's next mount.
+        std::mem::forget(session);
+        serves.join().map_err(|_| io::Error::other("a thread that answers the kernel has failed"))?
     }
 }
 
 impl Unmount {
     /// Unmounts; where files are still open there, the mount vanishes at once and ends with the last of them. What others have
-    /// mounted over it stays.
+    /// mounted over it stays. `by_helper` unmounts for users other than root.
     ///
     /// # Errors
     /// Fails where the system does not let this user, or something else lies over the mount.
-    pub fn unmount(mut self) -> io::Result<()> {
+    pub fn unmount(self, by_helper: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
         // The system unmounts whatever is at a path.
         if device(&self.at)? != self.device {
             let text = "something else is mounted over it, and stays; what lies below can be read no more (umount twice)";
             return Err(io::Error::other(text));
         }
-        if self.unmounter.unmount().is_ok() {
-            return Ok(());
+        match rustix::mount::unmount(&self.at, UnmountFlags::NOFOLLOW) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::PERM) => by_helper(&self.at),
+            Err(_) => Ok(rustix::mount::unmount(&self.at, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?),
         }
-        Ok(rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH)?)
     }
 }
 

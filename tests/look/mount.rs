@@ -165,6 +165,25 @@ fn what_is_mounted_over_it_stays() {
     assert_eq!(fs::read(work.path("mnt/mine")).unwrap(), b"mine");
 }
 
+#[test]
+fn what_is_mounted_after_it_stays() {
+    if skips() {
+        return;
+    }
+    let (work, _) = Work::with_backups();
+    let mut running = mount_in_front(&work, "vma", "map.vma.zst", "mnt");
+    let id = rustix::process::Pid::from_child(&running.0);
+    // Its end is noticed only when something else is there.
+    rustix::process::kill_process(id, rustix::process::Signal::STOP).unwrap();
+    rustix::mount::unmount(work.path("mnt"), rustix::mount::UnmountFlags::DETACH).unwrap();
+    work.run("mount", &["-t", "tmpfs", "another", "mnt"]);
+    let _next = Mounted(&work, "mnt");
+    fs::write(work.path("mnt/mine"), "mine").unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::CONT).unwrap();
+    assert!(running.0.wait().unwrap().success());
+    assert_eq!(fs::read(work.path("mnt/mine")).unwrap(), b"mine");
+}
+
 /// Files that count how often a folder is listed.
 struct Many(std::sync::Arc<std::sync::atomic::AtomicUsize>);
 
@@ -230,7 +249,7 @@ fn a_folder_is_listed_once_however_long_it_is() {
     let serves = std::thread::spawn(move || mount.run());
     let names: std::collections::HashSet<_> =
         fs::read_dir(work.path("mnt")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    unmount.unmount().unwrap();
+    unmount.unmount(|_| unreachable!("root needs no helper")).unwrap();
     serves.join().unwrap().unwrap();
     assert_eq!(names.len(), MANY);
     assert_eq!(lists.load(std::sync::atomic::Ordering::Relaxed), 1);
