@@ -100,10 +100,32 @@ class Server:
             out += part
         return out
 
-    def read(self, at, length):
+    def ask(self, at, length):
         self.line.sendall(struct.pack(">IHHQQI", 0x25609513, 0, 0, 1, at, length))
+
+    def hear(self, length):
         assert struct.unpack(">IIQ", self.take(16))[1] == 0
         return self.take(length)
+
+    def read(self, at, length):
+        self.ask(at, length)
+        return self.hear(length)
+
+    def reads(self, places, in_flight):
+        """Reads blocks, so many at a time; how many in a second."""
+        begin = time.monotonic()
+        for at in places[:in_flight]:
+            self.ask(at, 4096)
+        for n in range(len(places)):
+            self.hear(4096)
+            if n + in_flight < len(places):
+                self.ask(places[n + in_flight], 4096)
+        return len(places) / (time.monotonic() - begin)
+
+    def cpu(self):
+        """Seconds of processor time that the server has taken, which hardly depends on what else the machine does."""
+        fields = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self):
         status = open(f"/proc/{self.process.pid}/status").read()
@@ -128,20 +150,48 @@ def disk(backup, restore):
     server.connect()
     server.read(0, 512)
     row["first byte"] = time.monotonic() - server.begin
+    row["first byte, CPU"] = server.cpu()
     places = [((n * (GIB << 10) // DATA) << 20) + 4096 * rng.randrange(256) for n in rng.choices(range(DATA), k=2000)]
-    for name, count in (("random reads/s, first time", 500), ("random reads/s, again", 2000)):
-        begin = time.monotonic()
-        for at in places[:count]:
-            server.read(at, 4096)
-        row[name] = count / (time.monotonic() - begin)
+    row["random reads/s, first time"] = server.reads(places[:500], 1)
+    before = server.cpu()
+    row["random reads/s, again"] = server.reads(places, 1)
+    row["random reads, CPU ms each"] = (server.cpu() - before) * 1000 / len(places)
+    row["random reads/s, 4 at a time"] = server.reads(places, 4)
     uri = "nbd+unix:///drive-scsi0?socket=socket"
+    before = server.cpu()
     row["whole disk, nbdcopy"] = seconds(["nbdcopy", "--destination-is-zero", uri, "null:"])
+    row["whole disk, server's CPU"] = server.cpu() - before
     row["whole disk, qemu-img"] = seconds(["qemu-img", "convert", "-O", "raw", uri, "copy.raw"])
     os.remove("copy.raw")
     row["memory, MiB"] = server.memory()
     server.end()
+    os.makedirs("mnt", exist_ok=True)
+    begin = time.monotonic()
+    subprocess.run([PROGRAM, "vma", "mount", backup, "mnt"], check=True, stdout=subprocess.DEVNULL)
+    image = os.open("mnt/disk-drive-scsi0.raw", os.O_RDONLY)
+    os.pread(image, 512, 0)
+    row["mount: first byte"] = time.monotonic() - begin
+    begin = time.monotonic()
+    for at in places:
+        os.pread(image, 4096, at)
+    row["mount: random reads/s"] = len(places) / (time.monotonic() - begin)
+    os.close(image)
+    row["mount: whole disk, cp"] = seconds(["cp", "--sparse=auto", "mnt/disk-drive-scsi0.raw", "copy.raw"])
+    os.remove("copy.raw")
+    subprocess.run(["umount", "mnt"], check=True)
+    before = os.times()
     row["restore"] = seconds(restore + " >/dev/null")
+    row["restore, CPU"] = sum(os.times()[2:4]) - sum(before[2:4])
     row["vma extract"] = seconds([PROGRAM, "vma", "extract", backup, "out"])
+    # What a loop device, or qemu-img, then reads of.
+    image = os.open("out/disk-drive-scsi0.raw", os.O_RDONLY)
+    begin = time.monotonic()
+    for at in places:
+        os.pread(image, 4096, at)
+    row["extracted: random reads/s"] = len(places) / (time.monotonic() - begin)
+    os.close(image)
+    row["extracted: qemu-img"] = seconds(["qemu-img", "convert", "-O", "raw", "out/disk-drive-scsi0.raw", "copy.raw"])
+    os.remove("copy.raw")
     shutil.rmtree("out")
     return row
 
@@ -161,13 +211,20 @@ make()
 shutil.rmtree("cache", ignore_errors=True)
 full = "vm.vma.zst"
 differential = "vm.vma.zst--differential-2026_11_05-02_00_00.vcdiff.zst"
-lines = [f"# Looking into backups\n", f"{GIB} GiB disk with {DATA} MiB of data; container of 2 GiB. Made by look.sh, {os.cpu_count()} processors.\n"]
+load = [os.getloadavg()[0]]
 rows = {
     "full with map": disk(full, f"zstd -dcq {full}"),
     "differential, first time": disk(differential, f"{PROGRAM} restore {differential}"),
     "differential, again": disk(differential, f"{PROGRAM} restore {differential}"),
 }
+load.append(os.getloadavg()[0])
 names = list(next(iter(rows.values())))
+lines = [
+    "# Results of benches/look.sh\n",
+    f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {os.uname().machine}; load average {load[0]:.1f} before and {load[1]:.1f} at "
+    f"the end. A disk of {GIB} GiB with {DATA} MiB of data, read from files that are in memory; a container of 2 GiB. Seconds, where "
+    "nothing else is said. A restore is that of the whole backup to nowhere (of the full by zstd -d).\n",
+]
 lines.append("| | " + " | ".join(rows) + " |")
 lines.append("|---" * (len(rows) + 1) + "|")
 for name in names:
