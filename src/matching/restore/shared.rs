@@ -96,7 +96,7 @@ pub struct SharedStream {
     before: Box<dyn FnMut(u64) + Send>,
     last: LastFrame,
     window: Window,
-    /// The content of the window, where it had to be copied.
+    /// What had to be copied of the window: all of it, or what it copies from itself.
     made: Vec<u8>,
     /// What is left of the window.
     pieces: VecDeque<Piece>,
@@ -120,8 +120,8 @@ enum Piece {
     Held(Held),
     /// In the data of the window: where they begin, and how many they are.
     New(usize, usize),
-    /// In the buffer that holds all of the window.
-    Made(usize),
+    /// In the buffer of what had to be copied: where they begin, and how many they are.
+    Made(usize, usize),
     /// Nowhere: one byte so often.
     Run(u8, usize),
 }
@@ -130,20 +130,28 @@ impl Piece {
     fn len(&self) -> usize {
         match self {
             Piece::Held(held) => held.bytes().len(),
-            Piece::New(_, len) | Piece::Made(len) | Piece::Run(_, len) => *len,
+            Piece::New(_, len) | Piece::Made(_, len) | Piece::Run(_, len) => *len,
         }
     }
 }
 
 /// Why the pieces of a window are not listed.
 enum Unlisted {
-    /// It must be copied: it copies from itself, or from too many places.
+    /// It must be copied: it copies from too many places, or across the end of what it may copy from.
     ToCopy,
     Failed(vcdiff::Error),
 }
 
-/// Lists the pieces of a window.
-fn list(window: &Window, content: &FrameReader, last: &mut LastFrame) -> Result<VecDeque<Piece>, Unlisted> {
+/// Lists the pieces of a window. What it copies from itself is copied to `made`.
+fn list(
+    window: &Window,
+    content: &FrameReader,
+    last: &mut LastFrame,
+    made: &mut Vec<u8>,
+) -> Result<VecDeque<Piece>, Unlisted> {
+    made.clear();
+    // Where each piece begins in the window.
+    let (mut starts, mut here) = (Vec::new(), 0);
     let source = window.source.map_or(Extent::default(), |it| Extent::new(it.pos, it.len));
     let (mut pieces, mut data, mut held) = (VecDeque::<Piece>::new(), 0, 0);
     // A VM's clusters come in another order every day: a window goes to and fro between some frames.
@@ -153,11 +161,24 @@ fn list(window: &Window, content: &FrameReader, last: &mut LastFrame) -> Result<
             inst if inst.is_empty() => data += usize::from(matches!(inst, Inst::Run { .. })),
             Inst::Add { data: new } => {
                 pieces.push_back(Piece::New(data, new.len()));
+                starts.push(here);
                 data += new.len();
+                here += new.len();
             }
             Inst::Run { byte, len } => {
                 pieces.push_back(Piece::Run(byte, len));
+                starts.push(here);
                 data += 1;
+                here += len;
+            }
+            Inst::Copy { len, addr } if addr >= source.len => {
+                let from = usize::try_from(addr - source.len).map_err(|_| Unlisted::ToCopy)?;
+                let of = Listed { window, pieces: &pieces, starts: &starts, here };
+                let at = made.len();
+                of.copy(from, len, made).ok_or(Unlisted::ToCopy)?;
+                pieces.push_back(Piece::Made(at, len));
+                starts.push(here);
+                here += len;
             }
             Inst::Copy { len, addr } => {
                 let pos = source.pos.saturating_add(addr);
@@ -165,6 +186,8 @@ fn list(window: &Window, content: &FrameReader, last: &mut LastFrame) -> Result<
                     return Err(Unlisted::ToCopy);
                 }
                 let taken = content.hold(Extent::new(pos, len as u64), last, &mut |part| {
+                    let start = here;
+                    here += part.bytes().len();
                     let is_same = if let Some(Piece::Held(before)) = pieces.back_mut() {
                         if before.join(&part) {
                             return;
@@ -177,6 +200,7 @@ fn list(window: &Window, content: &FrameReader, last: &mut LastFrame) -> Result<
                         held += part.weight();
                     }
                     pieces.push_back(Piece::Held(part));
+                    starts.push(start);
                 });
                 taken.map_err(|source| {
                     Unlisted::Failed(vcdiff::Error::Base { window: window.index, pos, len, source })
@@ -188,6 +212,48 @@ fn list(window: &Window, content: &FrameReader, last: &mut LastFrame) -> Result<
         }
     }
     Ok(pieces)
+}
+
+/// The part of a window whose pieces are known.
+struct Listed<'a> {
+    window: &'a Window,
+    pieces: &'a VecDeque<Piece>,
+    /// Where each piece begins.
+    starts: &'a [usize],
+    /// Where the last one ends.
+    here: usize,
+}
+
+impl Listed<'_> {
+    /// Appends what lies from some place of the window on to `made`. That may be more than is known: then it repeats itself.
+    fn copy(&self, mut from: usize, len: usize, made: &mut Vec<u8>) -> Option<()> {
+        let (begin, end) = (made.len(), made.len() + len);
+        let first = self.starts.partition_point(|start| *start <= from).checked_sub(1)?;
+        for (piece, start) in self.pieces.iter().zip(self.starts).skip(first) {
+            if made.len() == end || from >= self.here {
+                break;
+            }
+            let skipped = from.checked_sub(*start)?;
+            let part = skipped..piece.len().min(skipped + end - made.len());
+            from += part.len();
+            match piece {
+                Piece::Held(held) => made.extend_from_slice(held.bytes().get(part)?),
+                Piece::New(at, _) => made.extend_from_slice(self.window.data.get(*at..)?.get(part)?),
+                Piece::Made(at, _) => made.extend_from_within(at + part.start..at + part.end),
+                Piece::Run(byte, _) => made.resize(made.len() + part.len(), *byte),
+            }
+        }
+        let mut from = begin + from.saturating_sub(self.here);
+        while made.len() < end {
+            let part = from..made.len().min(from + end - made.len());
+            if part.is_empty() {
+                return None;
+            }
+            from = part.end;
+            made.extend_from_within(part);
+        }
+        Some(())
+    }
 }
 
 impl SharedStream {
@@ -212,7 +278,7 @@ impl SharedStream {
                 return Ok(());
             }
         };
-        self.pieces = match list(&self.window, &self.shared.content, &mut self.last) {
+        self.pieces = match list(&self.window, &self.shared.content, &mut self.last, &mut self.made) {
             Ok(pieces) => pieces,
             Err(Unlisted::Failed(error)) => return Err(error.into()),
             Err(Unlisted::ToCopy) => {
@@ -221,7 +287,7 @@ impl SharedStream {
                 let mut read = |pos: u64, buf: &mut [u8]| shared.content.read_near(pos, buf, last);
                 self.window.apply(&mut read, &mut self.made)?;
                 self.window.adler32 = adler;
-                VecDeque::from([Piece::Made(self.made.len())])
+                VecDeque::from([Piece::Made(0, self.made.len())])
             }
         };
         self.prove()
@@ -236,7 +302,7 @@ impl SharedStream {
             let bytes = match piece {
                 Piece::Held(held) => held.bytes(),
                 Piece::New(at, len) => &self.window.data[*at..][..*len],
-                Piece::Made(len) => &self.made[..*len],
+                Piece::Made(at, len) => &self.made[*at..][..*len],
                 Piece::Run(byte, len) => {
                     run.clear();
                     run.resize(*len, *byte);
@@ -299,7 +365,7 @@ impl Read for SharedStream {
         match piece {
             Piece::Held(held) => buf[..n].copy_from_slice(&held.bytes()[part]),
             Piece::New(start, _) => buf[..n].copy_from_slice(&self.window.data[*start..][part]),
-            Piece::Made(_) => buf[..n].copy_from_slice(&self.made[part]),
+            Piece::Made(start, _) => buf[..n].copy_from_slice(&self.made[*start..][part]),
             Piece::Run(byte, _) => buf[..n].fill(*byte),
         }
         self.advance(n);
@@ -332,7 +398,8 @@ mod tests {
     /// A full of 40 frames, which need not be of ours for this.
     fn content() -> FrameReader {
         let mut full = Writer::new(Vec::new());
-        let frame = zstd::bulk::compress(&vec![7; FRAME], 1).unwrap();
+        let frame =
+            zstd::bulk::compress(&(0..FRAME).map(|n| (n % 251) as u8).collect::<Vec<_>>(), 1).unwrap();
         for _ in 0..40 {
             full.frame(&frame, FRAME).unwrap();
         }
@@ -352,7 +419,7 @@ mod tests {
         window.finish(None, &mut delta);
         let item = Reader::new(&delta[..], Limits::default()).unwrap().next_item().unwrap();
         let Some(Item::Window(window)) = item else { panic!("no window") };
-        match list(&window, &content(), &mut LastFrame::default()) {
+        match list(&window, &content(), &mut LastFrame::default(), &mut Vec::new()) {
             Ok(pieces) => Some(pieces.len()),
             Err(Unlisted::ToCopy) => None,
             Err(Unlisted::Failed(error)) => panic!("{error}"),
@@ -362,5 +429,41 @@ mod tests {
     #[test]
     fn a_window_that_goes_to_and_fro_between_some_frames_is_not_copied() {
         assert_eq!([2, 12, 30].map(pieces), [Some(2000), Some(2000), None]);
+    }
+
+    /// Whatever a window copies from itself, over pieces of each kind and over its own end, is what a restore makes of it.
+    #[test]
+    fn what_a_window_copies_from_itself_is_known() {
+        let mut delta = write_header(None, None);
+        let mut window = WindowBuilder::new();
+        window.add(b"0123456789");
+        window.copy_source(FRAME as u64 - 20, 40);
+        window.copy_source(FRAME as u64 + 20, 10);
+        window.run(b'r', 30);
+        for n in 0..200 {
+            let here = window.target_len();
+            let from = (n * 37) % here;
+            window.copy_target(from, 5 + (n * 13) % 90);
+            window.add(&[n as u8]);
+        }
+        window.copy_target(window.target_len() - 3, 1000);
+        window.finish(None, &mut delta);
+        let item = Reader::new(&delta[..], Limits::default()).unwrap().next_item().unwrap();
+        let Some(Item::Window(window)) = item else { panic!("no window") };
+        let content = content();
+        let (mut last, mut made, mut restored) = (LastFrame::default(), Vec::new(), Vec::new());
+        let Ok(pieces) = list(&window, &content, &mut last, &mut made) else { panic!("not listed") };
+        let mut read = |pos: u64, buf: &mut [u8]| content.read_near(pos, buf, &mut LastFrame::default());
+        window.apply(&mut read, &mut restored).unwrap();
+        let listed: Vec<u8> = pieces
+            .iter()
+            .flat_map(|piece| match piece {
+                Piece::Held(held) => held.bytes().to_vec(),
+                Piece::New(at, len) => window.data[*at..][..*len].to_vec(),
+                Piece::Made(at, len) => made[*at..][..*len].to_vec(),
+                Piece::Run(byte, len) => vec![*byte; *len],
+            })
+            .collect();
+        assert!(listed == restored);
     }
 }
