@@ -31,6 +31,7 @@ rm "$work/bare.tar"
 
 # What is no package: how this machine reaches the network, and the crates that it has fetched already.
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+ln -sf /proc/self/mounts "$root/etc/mtab" # which systemd makes at a boot
 mkdir -p "$root/usr/local/share/ca-certificates" "$root/root/.cargo"
 find /usr/local/share/ca-certificates -name '*.crt' -exec cp {} "$root/usr/local/share/ca-certificates/" \;
 for part in config.toml registry; do
