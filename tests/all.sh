@@ -114,6 +114,11 @@ counted() { # NAME COMMAND...: its last line counts; what it says of skipped par
 	return "$code"
 }
 
+told() { # CODE FILE: what a program said that ended with that code
+	cat "$2"
+	return "$1"
+}
+
 licences() { # debian/copyright names every crate that is linked in
 	debian/copyright.pl | diff -u debian/copyright - || {
 		echo "debian/copyright is out of date: debian/copyright.pl >debian/copyright"
@@ -128,7 +133,9 @@ step "clippy" cargo clippy --locked --all-targets -- -D warnings
 # The programs with the tests: built alone, they would need the crates with other features, and so all would be built twice.
 step "build" cargo test --locked --no-run
 step "Rust tests" rust_tests
-step "xdelta3's own tests" counted "xdelta3's own tests" tests/xdelta3-suite.sh
+# One program after the other, for two minutes: beside the Perl tests, which are so, too.
+tests/xdelta3-suite.sh >"$work/suite" 2>&1 &
+suite=$!
 step "Perl tests" perl_tests
 step "perltidy" tidy
 step "perlcritic" critic
@@ -136,6 +143,9 @@ step "shell scripts" shell
 step "licences" licences
 step "old kernels" counted "old kernels" tests/old-kernel.sh
 step "other Perls" counted "other Perls" tests/perls.sh
+wait "$suite"
+suite=$?
+step "xdelta3's own tests" counted "xdelta3's own tests" told "$suite" "$work/suite"
 step "packages" counted packages tests/packages.sh
 step "web interface" counted "web interface" tests/host/web/run
 
