@@ -143,23 +143,31 @@ for my $id (100, 200) {
     $of_other =~ s/[^.]+(?=\.dat$)/pve9-0badcafe/;
     write_file("$stays{other}/pve-diff-backup.unfinished", $of_other);
     mkdir("$dump/vzdump-$type{$id}-101-2026_09_20-01_00_00.tmp") or die;
-    write_file("$dump/vzdump-$type{$id}-101-2026_09_20-01_00_00.tmp/pve-diff-backup.unfinished",
-        $note);
+    write_file(
+        "$dump/vzdump-$type{$id}-101-2026_09_20-01_00_00.tmp/pve-diff-backup.unfinished",
+        $note
+    );
     meanwhile('ls */pve-diff-backup.unfinished', ':');
     my $next = backup($id, 2);
-    like($next->{out}, qr/INFO: removed '\Q$folder\E', which a killed backup had left/,
-        "$id: the folder goes");
+    like(
+        $next->{out}, qr/INFO: removed '\Q$folder\E', which a killed backup had left/,
+        "$id: the folder goes"
+    );
     ok(!-e "$dump/$folder", '... it is gone');
     is(scalar(() = said() =~ /unfinished/g), 3, '... the job has its own') or diag(said());
 
     for my $path (values(%stays)) {
         ok(-d $path, "... $path stays");
-        like($next->{out},
+        like(
+            $next->{out},
             qr/INFO: '\Q@{[ $path =~ m!([^\/]+)\z! ]}\E' is the folder of .*: rm -r '\Q$path\E'/,
-            '... told');
+            '... told'
+        );
     }
-    ok(-d "$dump/vzdump-$type{$id}-101-2026_09_20-01_00_00.tmp",
-        '... another guest is not asked for');
+    ok(
+        -d "$dump/vzdump-$type{$id}-101-2026_09_20-01_00_00.tmp",
+        '... another guest is not asked for'
+    );
     is(scalar(() = glob("$dump/*.tmp")), 3, '... nothing else is left');
     system('rm', '-rf', glob("$dump/*.tmp"));
 
