@@ -38,12 +38,14 @@ upgrades() { # CHECK: each kind of upgrade, with how often the services reload w
 	$1 1 2
 	step "pve-manager and qemu-server" $install pve-manager=8.4.20 qemu-server=8.4.11
 	$1 1 2
-	step "qemu-server alone, of which nothing is patched" $install qemu-server=8.4.10
+	step "a package of which nothing is patched" $install --reinstall libpve-common-perl=8.3.8
 	$1 1 1
 	# dpkg orders the pending triggers of pve-manager and ours as it likes: where ours is first, one reload does for both.
 	step "a package whose files are patched" $install --reinstall libpve-storage-perl=8.3.8
 	$1 1 "1 2"
 	step "another" $install --reinstall pve-container=5.3.5
+	$1 1 "1 2"
+	step "a third" $install qemu-server=8.4.10
 	$1 1 "1 2"
 	step "all at once" $install --reinstall "${all_old[@]}"
 	$1 1 2

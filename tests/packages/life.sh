@@ -99,9 +99,9 @@ patched
 step "pve-manager back" $install pve-manager=8.4.20
 patched
 before=$(stat -c %i:%Y /usr/share/perl5/PVE/VZDump.pm)
-step "qemu-server alone, of which nothing is patched" $install qemu-server=8.4.11
+step "qemu-server alone" $install qemu-server=8.4.11
 patched
-check "no file was touched" test "$before" = "$(stat -c %i:%Y /usr/share/perl5/PVE/VZDump.pm)"
+check "no other package's file was touched" test "$before" = "$(stat -c %i:%Y /usr/share/perl5/PVE/VZDump.pm)"
 step "qemu-server once more" $install --reinstall qemu-server=8.4.11
 patched
 step "qemu-server back" $install qemu-server=8.4.10
