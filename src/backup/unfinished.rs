@@ -88,7 +88,7 @@ pub struct Folder {
     pub name: String,
     /// The guest whose backup was made, or is.
     pub guest: Guest,
-    /// Whether that backup will be finished.
+    /// It tells whether that backup is still being made, was killed, or cannot be known.
     pub state: State,
 }
 

@@ -20,7 +20,7 @@ use crate::files::{Kind, Tree};
 use crate::matching::base::Stream;
 use crate::text::{escaped, hex, shown};
 
-/// What is asked.
+/// The arguments name an archive and a folder or file in it, whose entries are printed.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub struct Args {
     /// The archive to read.

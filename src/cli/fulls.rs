@@ -1,4 +1,4 @@
-//! What the commands share that write full backups with a map: `consolidate` and `add-map`.
+//! Holds what `consolidate` and `add-map` share: both write full backups with a map.
 
 use std::fs::File;
 use std::io::Read;

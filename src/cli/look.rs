@@ -61,7 +61,8 @@ fn open_found(path: &Path, base: Option<&Path>, found: Found, quiet: bool) -> an
     view
 }
 
-/// As [`open`]. `found` tells how the path was found; `whole` is told before a file is read as a whole, and gets its stream.
+/// Opens a backup as [`open`] does, and lets the caller watch. `found` says how its path was found. `whole` is called before a
+/// file has to be read from its front to its end; it gets the stream, and returns one to read in its place.
 pub(super) fn open_watched(
     path: &Path,
     base: Option<&Path>,

@@ -47,7 +47,7 @@ const FILES: [(&str, &str); 10] = [
     ),
 ];
 
-/// What the files of settings can hold.
+/// Each line that the files of settings can hold, with the text that explains it in the manual page.
 const SETTINGS: [(&str, &str); 9] = [
     (
         "base-without-map: replace",

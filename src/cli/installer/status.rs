@@ -157,7 +157,7 @@ fn print(status: &Status, exit: Exit, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What a job's differentials read of running VMs.
+/// Says, for the end of a job's line, whether its differentials of running VMs read only what changed, or why they do not.
 pub(super) fn reads(job: &SeenJob) -> String {
     match (job.days.or(job.copy), &job.everything_read) {
         (None | Some(0), _) => String::new(),
